@@ -1,0 +1,1 @@
+"""Sweeps as small data files; `python -m sweeps.run --list`."""

@@ -1,0 +1,17 @@
+"""What happens without warmup?
+
+python -m sweeps.run lr_warmup          # 32 runs, about 5 minutes on two cores
+"""
+
+from sweeps import Choice, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(d_model=128, train_tokens=393_216),
+    space={
+        "learning_rate": Choice(1e-4, 3e-4, 1e-3, 3e-3),
+        "warmup_ratio": Choice(0.0, 0.05, 0.1, 0.2),
+    },
+    search="grid",
+    seeds=2,
+)

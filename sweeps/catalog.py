@@ -1,0 +1,122 @@
+"""Finds experiment files and loads the sweep each declares."""
+
+import ast
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sweeps.space import Space, parse_dimension
+from sweeps.sweep import Sweep
+from tinylm_core.config import RunConfig, explain, parse_value, unknown_name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A sweep with the name and the words its file gives it."""
+
+    name: str  # the file's stem
+    file: str  # where it stands: relative to the folder that holds `experiments`, else the absolute path
+    docstring: str
+    sweep: Sweep
+
+    @property
+    def question(self) -> str:
+        """The first line of the docstring."""
+        return self.docstring.strip().partition("\n")[0]
+
+
+def experiments_folder() -> Path:
+    """The folder of the experiments that come with the project."""
+    import experiments
+
+    return Path(next(iter(experiments.__path__))).resolve()
+
+
+def list_experiments() -> dict[str, str]:
+    """Name → question of every experiment that comes along, without running any."""
+    files = sorted(experiments_folder().glob("*.py"))
+    return {file.stem: first_line(file) for file in files if not file.stem.startswith("_")}
+
+
+def first_line(file: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
+    return docstring.strip().partition("\n")[0]
+
+
+def load_experiment(name_or_path: str) -> Experiment:
+    """The experiment of that name, or in that file. ValueError, in one line, for one that isn't there or raises."""
+    if name_or_path.endswith(".py") or "/" in name_or_path:
+        file = Path(name_or_path).resolve()
+        if not file.is_file():
+            raise ValueError(f"no experiment file at {name_or_path}")
+    else:
+        known = list_experiments()
+        if name_or_path not in known:
+            raise ValueError(unknown_name("experiment", name_or_path, known) + " (python -m sweeps.run --list)")
+        file = experiments_folder() / f"{name_or_path}.py"
+    root = experiments_folder().parent
+    relative = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
+    sweep, docstring = _execute(file)
+    return Experiment(file.stem, relative, docstring, sweep)
+
+
+def sweep_name(name_or_path: str) -> str:
+    """The name under which a store keeps the sweep of that name or file."""
+    return Path(name_or_path).stem if name_or_path.endswith(".py") else name_or_path
+
+
+def overridden(
+    experiment: Experiment,
+    settings: Iterable[str],
+    dimensions: Iterable[str],
+    search: str | None,
+    num_trials: int | None,
+    seeds: int | None,
+) -> Experiment:
+    """The experiment with what a command line changes: FIELD=VALUE settings and FIELD=v1,v2|low:high:points:log."""
+    values = {field: parse_value(RunConfig, field, text) for field, text in map(_assignment, settings)}
+    space: Space = {}
+    for field, text in map(_assignment, dimensions):
+        try:
+            space[field] = parse_dimension(text)
+        except ValueError as error:
+            raise ValueError(f"--sweep {field}: {error}") from None
+    if both := values.keys() & space.keys():
+        raise ValueError(f"{', '.join(sorted(both))}: both set and swept")
+    sweep = experiment.sweep.override(
+        settings=values, dimensions=space, search=search, num_trials=num_trials, seeds=seeds
+    )
+    return replace(experiment, sweep=sweep)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not FIELD=VALUE")
+    return field.strip(), value
+
+
+def _execute(file: Path) -> tuple[Sweep, str]:
+    spec = spec_from_file_location(f"_experiment_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}", file)
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises is told with its own line
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        message = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{file.name}, line {line}: {kind}{message}") from None
+    sweep = getattr(module, "SWEEP", None)
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"{file.name} must define SWEEP = Sweep(…)")
+    return sweep, module.__doc__ or file.stem

@@ -1,0 +1,52 @@
+"""What every command shares: the --store option, exit codes, one line for a user's mistake."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sweeps.outbox import TrackerAwayError
+
+DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
+
+
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--store DIR|http(s)://…"""
+    return click.option(
+        "--store",
+        metavar="DIR|URL",
+        help="A folder or an MLflow server. Default: MLFLOW_TRACKING_URI where it is http(s), else ./mlruns.",
+    )(command)
+
+
+def run_command(command: click.Command) -> None:
+    """Run a command and exit with its code: what it returned, 2 for a user's mistake, 70 for a fault of ours."""
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_DISABLED"):
+        os.environ.setdefault(name, "true" if name.startswith("MLFLOW") else "1")
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = USERS_MISTAKE
+    except TrackerAwayError as error:
+        _say(f"the tracker is away ({error}); nothing is lost: the same command sends the rest and goes on")
+        code = COME_BACK_LATER
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except ValueError as error:
+        if "SWEEPS_DEBUG" in os.environ:
+            traceback.print_exc()
+        _say(" ".join(str(error).split()))
+        code = USERS_MISTAKE
+    except Exception:
+        traceback.print_exc()
+        _say("this is a fault of the program, not yours")
+        code = OUR_FAULT
+    sys.exit(code or DONE)
+
+
+def _say(line: str) -> None:
+    click.echo(f"sweeps: {line}", err=True)

@@ -1,0 +1,248 @@
+"""What has been run and what is kept of it: known results, work folders, and the words the outbox is given.
+
+Joins a run's records with where they come from; knows neither how the tracker stores them nor what comes next.
+"""
+
+import gzip
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeps import provenance
+from sweeps.outbox import Outbox
+from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.store import schema
+from sweeps.workers import Job
+from tinylm_core.checkpoint import write_durably
+from tinylm_core.machine import conditions
+from tinylm_core.records import EvalRecord, Metrics, StepRecord
+
+MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
+RESULTS = ("COMPLETE", "DIVERGED")
+
+
+@dataclass
+class Live:
+    """A run under way."""
+
+    run: PlannedRun
+    creation_id: str
+    workdir: Path
+    steps: list[StepRecord] = field(default_factory=list)
+    evals: list[EvalRecord] = field(default_factory=list)
+
+
+class Ledger:
+    """The runs of one definition: `results` maps an identity to its objective, in nats per token."""
+
+    def __init__(self, plan: Plan, outbox: Outbox, work: Path, rows: Iterable[schema.RunRow], threads: int) -> None:
+        self._plan, self._outbox, self._work, self._threads = plan, outbox, work, threads
+        self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
+        self._latest: dict[str, schema.RunRow] = {}
+        self.results: dict[str, float] = {}
+        for row in sorted(rows, key=lambda row: str(row.start_time)):
+            if row.identity is None:
+                continue
+            self._latest[row.identity] = row
+            if row.state in RESULTS and schema.OBJECTIVE in row.metrics:
+                self.results[row.identity] = row.metrics[schema.OBJECTIVE]
+        self.live: dict[str, Live] = {}
+
+    def open(self, trials: list[Trial]) -> None:
+        """Make the definition's summary run, or take it up again, with the trials known so far."""
+        experiment = self._plan.experiment
+        plan = self._plan.to_json(trials) | {"created_ms": now_ms()}
+        note = f"{experiment.docstring.strip()}\n\n`{plan['command']}`"
+        tags = provenance.run_tags(self._plan.machine.device, self._threads) | {
+            schema.ROLE: "summary",
+            schema.SWEEP: experiment.name,
+            schema.DEFINITION: self._plan.sweep.definition,
+            schema.FILE: experiment.file,
+            schema.NOTE: note,
+        }
+        content = {"run": self._summary, "name": f"summary {self._plan.sweep.definition}", "note": note}
+        self._outbox.put("open", content | {"tags": tags, "plan": plan}, sync=True)
+        self._archive_corpora(trials)
+
+    def _archive_corpora(self, trials: list[Trial]) -> None:
+        """Small corpora go along with the summary, so that a run reproduces on a machine that lacks them."""
+        runs = {run.fingerprint: run for trial in trials for run in trial.runs}
+        folder = self._work / "corpus"
+        for fingerprint, run in runs.items():
+            text = self._plan.corpus_of(run.config).text_path
+            if text is not None and text.stat().st_size <= MAX_CORPUS_BYTES:
+                content = gzip.compress(text.read_bytes(), compresslevel=6, mtime=0)
+                write_durably(folder / f"{fingerprint}.txt.gz", content)
+        if folder.exists():
+            publish_files(self._outbox, self._summary, folder, "corpus", temporary=True)
+
+    def asked(self, trial: Trial) -> None:
+        """Keep a proposal before anything is made of it."""
+        self._outbox.put("ask", {"summary": self._summary, "trial": trial.to_json()}, sync=True)
+
+    def start(self, run: PlannedRun, device: str) -> Job:
+        """The job of a run: its own interrupted one where the conditions are the same, else a new one."""
+        workdir = self._work / "runs" / run.identity[:16]
+        note = {"identity": run.identity, "conditions": conditions(device, self._threads)}
+        creation_id = _creation_id(workdir, note)
+        if creation_id is None:
+            shutil.rmtree(workdir, ignore_errors=True)
+            creation_id = uuid.uuid4().hex
+            write_durably(workdir / "run.json", json.dumps(note | {"creation_id": creation_id}).encode())
+        self.live[run.identity] = Live(run, creation_id, workdir)
+        self._outbox.put("start", self._start_content(run, creation_id, device), sync=True)
+        return Job(run.identity, run.config.model_dump_json(), workdir, device, self._threads)
+
+    def _start_content(self, run: PlannedRun, creation_id: str, device: str) -> dict[str, Any]:
+        experiment = self._plan.experiment
+        tags = provenance.run_tags(device, self._threads) | {
+            schema.ROLE: "run",
+            schema.SWEEP: experiment.name,
+            schema.DEFINITION: self._plan.sweep.definition,
+            schema.SETTING: run.label,
+            schema.FILE: experiment.file,
+            schema.TRIAL: str(run.trial),
+            schema.IDENTITY: run.identity,
+            schema.FINGERPRINT: run.fingerprint,
+        }
+        before = self._latest.get(run.identity)
+        if before is not None and before.tags.get(schema.CREATION) != creation_id:
+            tags[schema.RETRY_OF] = before.run_id
+        return {
+            "run": creation_id,
+            "name": run.name,
+            "tags": tags,
+            "params": run.config.to_params(),
+            "start_time_ms": now_ms(),
+            "summary": self._summary,
+            "dataset": {"name": Path(run.config.data).name, "digest": run.fingerprint, "source": run.config.data},
+        }
+
+    def keep_steps(self, identity: str, records: list[StepRecord]) -> None:
+        """Keep optimizer steps; a run taken up again tells its history from the start."""
+        live = self.live[identity]
+        live.steps = [known for known in live.steps if known.step < records[0].step] + records
+        every = self._plan.sweep.log_every
+        last = live.run.config.num_steps
+        sent = [asdict(record) for record in records if record.step % every == 0 or record.step == last]
+        if sent:
+            self._outbox.put("steps", {"run": live.creation_id, "records": sent})
+
+    def keep_eval(self, identity: str, record: EvalRecord) -> None:
+        """Keep an evaluation."""
+        live = self.live[identity]
+        live.evals = [known for known in live.evals if known.step < record.step] + [record]
+        self._outbox.put("eval", {"run": live.creation_id, "record": asdict(record)})
+
+    def finish(self, identity: str, metrics: Metrics) -> float:
+        """Keep a run that is complete or diverged, with its files; returns its objective."""
+        live = self.live.pop(identity)
+        tags = {schema.NUM_PARAMETERS: str(metrics.num_parameters), "model.vocab_size": str(metrics.vocab_size)}
+        if metrics.weights_sha256:
+            tags[schema.WEIGHTS] = metrics.weights_sha256
+        if metrics.diverged_at is not None:
+            tags["trial.diverged_at"] = str(metrics.diverged_at)
+        self.results[identity] = metrics.objective
+        self._end(live, metrics.state, schema.summary_metrics(metrics), tags)
+        return metrics.objective
+
+    def fail(self, identity: str, error: str, traceback: str) -> None:
+        """Keep a run that raised, with its traceback."""
+        live = self.live.pop(identity)
+        self._end(live, "FAILED", {}, {"trial.error": error[:5000]}, {"traceback.txt": traceback})
+
+    def interrupt(self, identity: str) -> None:
+        """A run that goes on at the next start: its work folder stays."""
+        live = self.live.pop(identity)
+        content = {"run": live.creation_id, "state": "INTERRUPTED", "end_time_ms": now_ms(), "metrics": {}, "tags": {}}
+        self._outbox.put("end", content | {"artifacts": "", "workdir": ""}, sync=True)
+
+    def _end(
+        self,
+        live: Live,
+        state: str,
+        metrics: dict[str, float],
+        tags: dict[str, str],
+        files: dict[str, str] | None = None,
+    ) -> None:
+        artifacts = live.workdir / "artifacts"
+        texts = {
+            "config.json": live.run.config.model_dump_json(indent=2),
+            "environment.txt": provenance.environment(),
+            **({"code.diff": diff} if (diff := provenance.code().diff) else {}),
+            **(files or {}),
+        }
+        for name, text in texts.items():
+            write_durably(artifacts / name, text.encode())
+        write_history(live.steps, live.evals, artifacts / "history.parquet")
+        for name in ("checkpoint", "samples.txt"):
+            if state == "COMPLETE" and (live.workdir / name).exists():
+                (live.workdir / name).rename(artifacts / name)
+        content = {"run": live.creation_id, "state": state, "end_time_ms": now_ms(), "metrics": metrics, "tags": tags}
+        self._outbox.put("end", content | {"artifacts": str(artifacts), "workdir": str(live.workdir)}, sync=True)
+
+    def close(self, state: str) -> None:
+        """The summary run no longer runs."""
+        content = {"run": self._summary, "state": state, "end_time_ms": now_ms(), "metrics": {}, "tags": {}}
+        self._outbox.put("end", content | {"artifacts": "", "workdir": ""}, sync=True)
+
+
+def summary_key(name: str, definition: str) -> str:
+    """The creation ID of a definition's summary run."""
+    return f"{name}-{definition}"
+
+
+def publish_files(outbox: Outbox, run: str, folder: Path, artifact_path: str, *, temporary: bool = False) -> None:
+    """Put a folder's files on a run, by its creation ID; a temporary folder goes once they are there."""
+    content = {"run": run, "folder": str(folder), "artifact_path": artifact_path, "temporary": temporary}
+    outbox.put("publish", content, sync=True)
+
+
+def mark_dead_runs(outbox: Outbox, rows: Iterable[schema.RunRow]) -> None:
+    """Runs that say RUNNING while their sweep's lock is held by us: their driver is gone."""
+    for row in rows:
+        if row.status == "RUNNING":
+            outbox.put("mark_dead", {"run_id": row.run_id, "end_time_ms": now_ms()})
+
+
+def _creation_id(workdir: Path, note: dict[str, Any]) -> str | None:
+    """The creation ID of the run that a work folder belongs to, if it may be continued."""
+    try:
+        found = json.loads((workdir / "run.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or {key: found.get(key) for key in note} != note:
+        return None
+    return str(found["creation_id"])
+
+
+def write_history(steps: list[StepRecord], evals: list[EvalRecord], path: Path) -> None:
+    """history.parquet: a row a step or evaluation, columns named as the tracker's metrics with / as _."""
+    rows: dict[int, dict[str, float]] = {}
+    for record in steps:
+        values = {metric: float(getattr(record, attribute)) for metric, attribute in schema.STEP_METRICS.items()}
+        rows[record.step] = values | {schema.SKIPPED: float(record.skipped), "timestamp_ms": record.timestamp_ms}
+    for evaluation in evals:
+        row = rows.setdefault(evaluation.step, {"timestamp_ms": evaluation.timestamp_ms})
+        row.update(schema.eval_metrics(evaluation))
+    names = ["timestamp_ms", *schema.HISTORY_METRICS]
+    columns: dict[str, Any] = {"step": pa.array(sorted(rows), pa.int64())}
+    for name in names:
+        values_in_order = [rows[step].get(name) for step in sorted(rows)]
+        kind = pa.int64() if name == "timestamp_ms" else pa.float64()
+        columns[schema.column(name)] = pa.array(values_in_order, kind)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    write_durably(path, sink.getvalue().to_pybytes())
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

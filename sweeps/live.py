@@ -1,0 +1,210 @@
+"""What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
+
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.ledger import Ledger
+from sweeps.outbox import Outbox
+from sweeps.plan import Plan, PlannedRun, Trial, short_value
+from sweeps.workers import Evaluated, Message, Steps
+from tinylm_core.records import EvalRecord, StepRecord
+
+SLOWEST_REFRESH_SECONDS = 0.25
+
+
+@dataclass
+class Line:
+    """A run under way."""
+
+    run: PlannedRun
+    step: StepRecord | None = None
+    evaluation: EvalRecord | None = None
+
+
+@dataclass
+class Tally:
+    """How far the sweep is. Tokens are those to train in this start."""
+
+    total_runs: int
+    done_runs: int
+    total_tokens: int
+    started: float = field(default_factory=time.monotonic)
+    ended_tokens: int = 0
+    failed_runs: int = 0
+    lines: dict[str, Line] = field(default_factory=dict)
+    _resumed_at: dict[str, int] = field(default_factory=dict)
+
+    def start(self, run: PlannedRun) -> None:
+        self.lines[run.identity] = Line(run)
+
+    def hear(self, message: Message) -> None:
+        line = self.lines.get(message.key)
+        if line is None:
+            return
+        if isinstance(message, Steps):
+            # A run that goes on from a checkpoint tells its history first: those tokens were trained before.
+            if line.step is None:
+                resumed = len(message.records) > 1 and message.records[0].step == 1 and len(message.records) > 25
+                self._resumed_at[message.key] = message.records[-1].tokens if resumed else 0
+            line.step = message.records[-1]
+        elif isinstance(message, Evaluated):
+            line.evaluation = message.record
+
+    def end(self, run: PlannedRun, state: str) -> None:
+        line = self.lines.pop(run.identity, None)
+        if line is None:
+            return
+        if state != "INTERRUPTED":
+            self.done_runs += 1
+            self.ended_tokens += run.config.train_tokens
+        self.failed_runs += state == "FAILED"
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of this start's runs so far, also those of ended ones."""
+        return self.ended_tokens + sum(line.step.tokens for line in self.lines.values() if line.step)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the whole start, all workers together."""
+        known = sum(self._resumed_at.values())
+        return max(0, self.trained_tokens - known) / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the tokens left at the pace so far; None before there is one."""
+        pace = self.tokens_per_second
+        return (self.total_tokens - self.trained_tokens) / pace if pace > 0 else None
+
+
+class PlainView:
+    """One line a run that ends, and progress about every ten seconds: for logs."""
+
+    def __init__(self, console: Console, tally: Tally, outbox: Outbox) -> None:
+        self._console, self._tally, self._outbox = console, tally, outbox
+        self._next = time.monotonic() + 10
+
+    def __enter__(self) -> "PlainView":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def started(self, run: PlannedRun) -> None:
+        self._tally.start(run)
+
+    def heard(self, message: Message) -> None:
+        self._tally.hear(message)
+
+    def ended(self, run: PlannedRun, state: str, value: float | None) -> None:
+        self._tally.end(run, state)
+        text = f"{run.name}  {state}" + ("" if value is None else f"  objective {value:.4f}")
+        self._console.print(Text(f"[{self._tally.done_runs}/{self._tally.total_runs}] {text}"), soft_wrap=True)
+
+    def tick(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 10
+        tally = self._tally
+        self._console.print(Text("  ".join([summary(tally), *trouble(self._outbox)])), soft_wrap=True)
+
+
+class LiveView(PlainView):
+    """A line a running run, overall progress and the time left, redrawn in place."""
+
+    def __init__(self, console: Console, tally: Tally, outbox: Outbox, title: str) -> None:
+        super().__init__(console, tally, outbox)
+        self._title = title
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console, expand=False
+        )
+        self._task = self._bar.add_task("", total=max(tally.total_tokens, 1))
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render, transient=True)
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def tick(self) -> None:
+        return None
+
+    def _render(self) -> RenderableType:
+        tally = self._tally
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("run", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name in ("step", "train loss", "val loss", "learning rate", "tokens/s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for line in list(tally.lines.values()):
+            table.add_row(*_cells(line))
+        self._bar.update(self._task, completed=tally.trained_tokens, description=summary(tally))
+        parts: list[RenderableType] = [Text(self._title, style="bold"), table, self._bar]
+        parts += [Text(line, style="yellow") for line in trouble(self._outbox)]
+        return Group(*parts)
+
+
+def view_for(plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox) -> PlainView:
+    """The view that suits the output."""
+    runs = {run.identity: run for trial in trials for run in trial.runs}
+    missing = [run for identity, run in runs.items() if identity not in ledger.results]
+    to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds
+    tokens = sum(run.config.train_tokens for run in missing) + to_come * plan.sweep.base.train_tokens
+    tally = Tally(len(runs) + to_come, len(runs) - len(missing), tokens)
+    console = Console(highlight=False)
+    known = f", {tally.done_runs} known" if tally.done_runs else ""
+    title = f"{plan.experiment.name}: {plan.num_trials} trials, {tally.total_runs} runs{known}"
+    if console.is_terminal:
+        return LiveView(console, tally, outbox, title)
+    console.print(Text(title), soft_wrap=True)
+    return PlainView(console, tally, outbox)
+
+
+def trouble(outbox: Outbox) -> list[str]:
+    """A line where the tracker doesn't take records at the moment."""
+    return [f"records wait for the tracker: {outbox.trouble}"] if outbox.trouble else []
+
+
+def _cells(line: Line) -> list[str]:
+    total = line.run.config.num_steps
+    step, evaluation = line.step, line.evaluation
+    if step is None:
+        return [line.run.name, f"0/{total}", "", _loss(evaluation), "", ""]
+    rate = short_value(float(f"{step.learning_rate:.3g}"))
+    return [
+        line.run.name,
+        f"{step.step}/{total}",
+        f"{step.loss:.4f}",
+        _loss(evaluation),
+        rate,
+        f"{step.tokens_per_second:,.0f}",
+    ]
+
+
+def _loss(evaluation: EvalRecord | None) -> str:
+    return f"{evaluation.val_loss:.4f}" if evaluation else ""
+
+
+def summary(tally: Tally) -> str:
+    """`12/32 runs, 41,200 tokens/s, 3 min left`."""
+    text = f"{tally.done_runs}/{tally.total_runs} runs"
+    if tally.failed_runs:
+        text += f" ({tally.failed_runs} failed)"
+    if tally.seconds_left is not None:
+        text += f", {tally.tokens_per_second:,.0f} tokens/s, {duration(tally.seconds_left)} left"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

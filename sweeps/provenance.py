@@ -1,0 +1,82 @@
+"""Where a run comes from: commit and diff, installed versions, machine, command line. No credential leaves here."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from sweeps.store import schema
+from tinylm_core.config import NUMERICS_VERSION
+from tinylm_core.machine import conditions
+
+MAX_DIFF_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Code:
+    """The checkout this process runs from; empty where it is an installed package."""
+
+    commit: str
+    remote: str
+    diff: str  # of tracked files against the commit
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a tracked file differs from the commit."""
+        return bool(self.diff)
+
+
+@cache
+def code() -> Code:
+    """Commit, remote and diff of the checkout that holds this file."""
+    folder = Path(__file__).parent
+    tracked = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+    if not tracked:
+        return Code("", "", "")
+    diff = _git(folder, "diff", "HEAD")
+    if len(diff) > MAX_DIFF_BYTES:
+        diff = diff[:MAX_DIFF_BYTES] + "\n[cut: the diff is longer]\n"
+    remote = without_user_info(_git(folder, "remote", "get-url", "origin").strip())
+    return Code(_git(folder, "rev-parse", "HEAD").strip(), remote, diff)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout if result.returncode == 0 else ""
+
+
+def without_user_info(url: str) -> str:
+    """A URL without the user and password before its host."""
+    return re.sub(r"://[^/@\s]*@", "://", url)
+
+
+def run_tags(device: str, threads: int) -> dict[str, str]:
+    """The tags that say under which conditions a run is made."""
+    here = code()
+    return conditions(device, threads) | {
+        schema.NUMERICS: str(NUMERICS_VERSION),
+        schema.COMMIT: here.commit,
+        schema.DIRTY: str(here.is_dirty).lower(),
+        "mlflow.source.name": "sweeps.run",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.repoURL": here.remote,
+        "mlflow.user": os.environ.get("USER", os.environ.get("LOGNAME", "")),
+    }
+
+
+@cache
+def environment() -> str:
+    """environment.txt: the command, Python, and every installed distribution with its version."""
+    command = " ".join(shlex.quote(without_user_info(word)) for word in sys.argv)
+    versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
+    return "\n".join([f"# command: {command}", f"# python {sys.version}", *versions, ""])

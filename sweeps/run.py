@@ -1,0 +1,206 @@
+"""Run a sweep, or go on with it.
+
+    python -m sweeps.run lr_warmup
+    python -m sweeps.run lr_warmup --set d_model=64 --sweep learning_rate=1e-4:1e-2:5:log --seeds 3
+    python -m sweeps.run path/to/my_sweep.py --dry-run
+
+Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/reports/NAME.
+"""
+
+import os
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
+
+if TYPE_CHECKING:
+    from sweeps.catalog import Experiment
+    from sweeps.outbox import Outbox
+    from sweeps.plan import Plan, Trial
+    from sweeps.store.read import Store
+
+PAUSE_SECONDS = 4.0
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("name", required=False)
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change the base; pins a swept field.")
+@click.option("--sweep", "dimensions", multiple=True, metavar="FIELD=v1,v2|low:high:points:log", help="Sweep a field.")
+@click.option("--search", type=click.Choice(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
+@click.option("--num-trials", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
+@click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
+@click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
+@store_option
+@click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
+@click.option("--list", "list_", is_flag=True, help="List the experiments that come along.")
+def run(
+    name: str | None,
+    settings: tuple[str, ...],
+    dimensions: tuple[str, ...],
+    search: str | None,
+    num_trials: int | None,
+    seeds: int | None,
+    workers: int | None,
+    runs_per_gpu: int,
+    store: str | None,
+    dry_run: bool,
+    list_: bool,
+) -> int:
+    from sweeps.catalog import list_experiments
+
+    if list_ or name is None:
+        for known, question in list_experiments().items():
+            click.echo(f"{known:18} {question}")
+        if not list_:
+            click.echo("\npython -m sweeps.run NAME")
+        return DONE
+
+    from sweeps.catalog import load_experiment, overridden
+
+    experiment = overridden(load_experiment(name), settings, dimensions, search, num_trials, seeds)
+
+    from sweeps.plan import make_plan
+    from sweeps.store import open_store
+    from tinylm_core.machine import this_machine
+
+    machine = this_machine()
+    plan = make_plan(experiment, machine)
+    slots = worker_slots(machine.device, workers, runs_per_gpu)
+    if dry_run:
+        from sweeps.estimate import print_plan
+
+        print_plan(plan, len(slots), store)
+        return DONE
+    for note in plan.notes:
+        click.echo(note)
+    return sweep(plan, slots, open_store(store, create=True))
+
+
+def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
+    """The device of each run that executes at a time."""
+    if device.startswith("cuda"):
+        import torch
+
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count()) for _ in range(runs_per_gpu)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [device] * (workers or (cores if device == "cpu" else 1))
+
+
+def sweep(plan: "Plan", slots: list[str], store: "Store") -> int:
+    """Run what is missing of a plan and report; returns the exit code."""
+    from sweeps.work import locked_work
+
+    name = plan.experiment.name
+    with Signals() as signals, locked_work(store, name) as outbox:
+        return _run_plan(plan, slots, store, outbox, signals)
+
+
+def _run_plan(plan: "Plan", slots: list[str], store: "Store", outbox: "Outbox", signals: "Signals") -> int:
+    from sweeps.driver import Drive
+    from sweeps.ledger import Ledger
+    from sweeps.live import view_for
+    from sweeps.outbox import TrackerAwayError
+    from sweeps.search import TrialSearch, learns
+    from sweeps.work import WAIT_SECONDS, work_folder
+    from sweeps.workers import LocalWorkers
+
+    name = plan.experiment.name
+    rows = store.runs(name) if name in store.sweeps() else []
+    check_file(store, plan.experiment)
+    ledger = Ledger(plan, outbox, work_folder(store, name), rows, threads=1)
+    search = TrialSearch(plan.sweep)
+    trials = earlier_trials(store, plan)
+    for trial in trials:
+        search.adopt(trial.setting)
+    while not learns(plan.sweep) and len(trials) < plan.num_trials:
+        trials.append(plan.trial(len(trials), search.ask()))
+    ledger.open(trials)
+    drive = Drive(plan, search, ledger, LocalWorkers(slots), view_for(plan, trials, ledger, outbox), trials)
+    with drive.view:
+        drive.go(signals.asked_to_stop)
+        if drive.paused:
+            drive.pause(PAUSE_SECONDS, time.monotonic)
+    ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
+    if drive.paused:
+        outbox.close(0.5)
+        click.echo(f"paused; the same command goes on: {command_line()}")
+        return 128 + signals.received
+    if not outbox.drain(WAIT_SECONDS):
+        raise TrackerAwayError(outbox.trouble or "it is slow")
+
+    from sweeps.report import make_report, publish
+    from sweeps.summary import print_summary
+
+    report = make_report(store, name, plan.sweep.definition)
+    publish(outbox, report)
+    outbox.drain(WAIT_SECONDS)
+    print_summary(store, report)
+    labels = {run.identity: run.name for trial in drive.trials for run in trial.runs}
+    for identity, error in drive.failed.items():
+        click.echo(f"FAILED {labels[identity]}: {error}", err=True)
+    return DONE_WITH_FAILURES if drive.failed else DONE
+
+
+def earlier_trials(store: "Store", plan: "Plan") -> list["Trial"]:
+    """The trials that earlier starts of this definition asked, with today's identities."""
+    name = plan.experiment.name
+    stored = next(
+        (d.plan for d in store.definitions(name) if d.definition == plan.sweep.definition), None
+    ) if name in store.sweeps() else None  # fmt: skip
+    known = sorted((stored or {}).get("trials", []), key=lambda trial: trial["trial"])
+    return [plan.trial(number, trial["setting"]) for number, trial in enumerate(known[: plan.num_trials])]
+
+
+def check_file(store: "Store", experiment: "Experiment") -> None:
+    """ValueError where another file of the same name has made this sweep."""
+    from sweeps.store import schema
+
+    if experiment.name not in store.sweeps():
+        return
+    for row in store.runs(experiment.name, "summary"):
+        made_by = row.tags.get(schema.FILE, experiment.file)
+        if made_by != experiment.file:
+            raise ValueError(
+                f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.file}; "
+                "rename the file or choose another --store"
+            )
+
+
+def command_line() -> str:
+    """The command that was given, for going on."""
+    import shlex
+    import sys
+
+    return f"python -m sweeps.run {shlex.join(sys.argv[1:])}"
+
+
+class Signals:
+    """Ctrl-C and SIGTERM ask to pause; a second Ctrl-C ends at once, and the workers with it."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+
+    def asked_to_stop(self) -> bool:
+        return self.received != 0
+
+
+if __name__ == "__main__":
+    run_command(run)

@@ -1,0 +1,125 @@
+"""What a sweep varies: `Choice` and `Range`. Pure data; knows no search."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Value = float | int | str | bool | None
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """One of the listed values, categorical for every search: `Choice(1, 2, 4)`."""
+
+    values: tuple[Value, ...]
+
+    def __init__(self, *values: Value) -> None:
+        if not values:
+            raise ValueError("Choice() needs at least one value")
+        if len({(type(value), value) for value in values}) < len(values):
+            raise ValueError(f"Choice{values!r} lists a value twice")
+        object.__setattr__(self, "values", values)
+
+    def grid(self) -> tuple[Value, ...]:
+        """Every value."""
+        return self.values
+
+    def at(self, u: float) -> Value:
+        """The value at u in [0, 1)."""
+        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+    def position(self, value: Value) -> int:
+        """Where the value stands in the list; 1, 1.0 and True are three values."""
+        return [(type(known), known) for known in self.values].index((type(value), value))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plan.json holds it."""
+        return {"kind": "choice", "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Range:
+    """From low to high, both included; whole numbers where both are. `points` of it, evenly spaced, make a grid.
+
+    `log=True` spaces and samples it evenly in the logarithm.
+    """
+
+    low: float
+    high: float
+    points: int | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"Range({self.low!r}, {self.high!r}): low must be below high, and both finite")
+        if self.log and self.low <= 0:
+            raise ValueError(f"Range({self.low!r}, {self.high!r}, log=True): low must be above 0")
+        if self.points is not None and self.points < 2:
+            raise ValueError(f"Range(points={self.points}): a grid takes at least 2 points")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it holds whole numbers only."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def grid(self) -> tuple[Value, ...]:
+        """Its points. ValueError where it has none."""
+        if self.points is None:
+            raise ValueError(f"Range({self.low!r}, {self.high!r}) needs points=… for a grid")
+        values = [self._between(i / (self.points - 1)) for i in range(self.points)]
+        return tuple(dict.fromkeys(round(v) if self.is_integer else v for v in values))
+
+    def at(self, u: float) -> Value:
+        """The value at u in [0, 1)."""
+        if self.is_integer:  # each whole number has an equal share, of the axis or of its logarithm
+            low, high = (self.low, self.high + 1) if not self.log else (self.low - 0.5, self.high + 0.5)
+            value = low * (high / low) ** u if self.log else low + (high - low) * u
+            return int(min(max(round(value) if self.log else math.floor(value), self.low), self.high))
+        return self._between(u)
+
+    def _between(self, share: float) -> float:
+        if share in (0, 1):
+            return float(self.high if share else self.low)
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share
+        # Twelve digits, so that 0.1 + 0.2 does not become a run of its own.
+        return float(f"{value:.12g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plan.json holds it."""
+        return {"kind": "range", "low": self.low, "high": self.high, "points": self.points, "log": self.log}
+
+
+Space = dict[str, Choice | Range]
+
+
+def parse_dimension(text: str) -> Choice | Range:
+    """`v1,v2,…` or `low:high[:points][:log]`, as `--sweep FIELD=` takes it. ValueError says what is allowed."""
+    if ":" not in text:
+        return Choice(*(_literal(part) for part in text.split(",")))
+    low, high, *rest = text.split(":")
+    log = "log" in rest
+    numbers = [part for part in rest if part not in ("log", "")]
+    low_value, high_value = _literal(low), _literal(high)
+    if (
+        len(rest) > 2
+        or len(numbers) > 1
+        or not all(part.isdecimal() for part in numbers)
+        or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low_value, high_value))
+    ):
+        raise ValueError(f"{text!r} is neither v1,v2,… nor low:high[:points][:log]")
+    assert isinstance(low_value, int | float)
+    assert isinstance(high_value, int | float)
+    return Range(low_value, high_value, int(numbers[0]) if numbers else None, log)
+
+
+def _literal(text: str) -> Value:
+    named = {"True": True, "true": True, "False": False, "false": False, "None": None}
+    text = text.strip()
+    if text in named:
+        return named[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

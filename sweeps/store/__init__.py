@@ -1,0 +1,24 @@
+"""Where runs are kept: an MLflow store, and the only room that imports mlflow.
+
+Importing this loads neither MLflow nor pandas; opening a store does.
+"""
+
+from pathlib import Path
+
+from sweeps.store.client import connect, is_temporary
+from sweeps.store.place import find_place
+from sweeps.store.read import Store, UiLinks
+from sweeps.store.schema import Definition, RunRow
+from sweeps.store.write import Writer
+
+__all__ = ["Definition", "RunRow", "Store", "UiLinks", "Writer", "is_temporary", "open_store"]
+
+
+def open_store(where: str | Path | None = None, *, create: bool = False) -> Store:
+    """The store in a folder or behind a server's address; None = MLFLOW_TRACKING_URI where http(s), else ./mlruns.
+
+    With `create` a folder that isn't there or is empty becomes a store. ValueError, in one line, where there is none,
+    where the folder holds something else or can't be written, or where the database is not one of this MLflow.
+    """
+    place = find_place(where)
+    return Store(connect(place, create=create), place)

@@ -1,0 +1,117 @@
+"""Opening MLflow: quietly, without telemetry, only when a store is opened, and on an address that is always explicit.
+
+Importing MLflow takes more than a second, so nothing here does before `connect`.
+"""
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from sweeps.store.place import (
+    Place,
+    check_place,
+    finish_database,
+    is_wal,
+    make_folders,
+    new_database,
+    use_wal,
+)
+from sweeps.store.sql import TESTED_REVISION, TESTED_VERSION, revision
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # Seven retries block a thread for four minutes. Who writes retries at leisure, who reads wants to be told.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+# Of MLflow's error codes those that a later attempt doesn't mend; what isn't known may pass.
+_PERMANENT = {
+    "ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "CUSTOMER_UNAUTHORIZED",
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+}
+
+
+def connect(place: Place, *, create: bool) -> "MlflowClient":
+    """MLflow's client for a place; makes a local store first where `create` says so. ValueError as in `check_place`."""
+    check_place(place, create=create)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    # Logs the whole traceback of an error that it raises as well: a locked database would flood the terminal.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+    if create:
+        make_folders(place)
+    if place.is_local:
+        if not place.database.exists():
+            _make_database(place)
+        if create and not is_wal(place.database):
+            use_wal(place.database)
+        _check_revision(place)
+    return MlflowClient(place.tracking_uri)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether the same call may succeed later: the server is away, the database is locked, the disk is full.
+
+    False for what stays: a run that was deleted, a refused value, a missing permission, a fault of ours.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code not in _PERMANENT
+    return isinstance(error, OSError | sqlite3.OperationalError)  # requests' errors are OSErrors
+
+
+def _make_database(place: Place) -> None:
+    from mlflow import MlflowClient
+
+    with FileLock(place.folder / "work" / ".new-store.lock"):
+        if place.database.exists():  # somebody else was faster
+            return
+        MlflowClient(f"sqlite:///{new_database(place)}").search_experiments(max_results=1)
+        finish_database(place)
+
+
+def _check_revision(place: Place) -> None:
+    """ValueError where the schema is another MLflow's: left alone, MLflow may migrate an older one without asking."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    found = revision(place.database)
+    if found == TESTED_REVISION and mlflow.__version__.startswith(TESTED_VERSION):
+        return  # reading MLflow's list of schemas takes 0.4 s
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    if found == scripts.get_current_head():
+        return
+    try:
+        known = found is not None and scripts.get_revision(found) is not None
+    except CommandError:
+        known = False
+    mend = f"back it up, then: mlflow db upgrade {place.tracking_uri}" if known else "a newer MLflow made it"
+    raise ValueError(f"store {place.where}: schema {found} is not the one of MLflow {mlflow.__version__}; {mend}")

@@ -1,0 +1,317 @@
+"""The store's read side: everything comes back as plain data or a DataFrame. Writes nothing.
+
+pandas is loaded by what returns a DataFrame, as it takes a third of a second.
+"""
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sweeps.store import links, schema, sql
+from sweeps.store.place import Place
+from sweeps.store.schema import Definition, RunRow
+from sweeps.store.sql import Point, RawRun
+from sweeps.store.write import Writer
+from tinylm_core.config import RunConfig, identity
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Run
+
+_PAGE = 1000
+_HISTORIES = 200
+
+
+@dataclass(frozen=True)
+class UiLinks:
+    """Where MLflow's UI shows a sweep, once `mlflow ui` or the server runs."""
+
+    runs: str
+    compare: str
+
+
+class Store:
+    """One store of runs; `open_store` makes it."""
+
+    def __init__(self, client: "MlflowClient", place: Place) -> None:
+        self._client = client
+        self._place = place
+
+    @property
+    def where(self) -> str:
+        """What to print, and to pass to --store."""
+        return self._place.where
+
+    @property
+    def tracking_uri(self) -> str:
+        """What MLflow calls it."""
+        return self._place.tracking_uri
+
+    @property
+    def folder(self) -> Path:
+        """The local folder, absolute, that holds work/ and reports/."""
+        return self._place.folder
+
+    @property
+    def is_local(self) -> bool:
+        """Whether runs and artifacts are in `folder`, not on a server."""
+        return self._place.is_local
+
+    def writer(self) -> Writer:
+        """The write side; only the outbox's thread calls it."""
+        return Writer(self._client, self._place)
+
+    def sweeps(self) -> list[str]:
+        """The names of the sweeps here, newest first."""
+        return [experiment.name for experiment in self._experiments()]
+
+    def definitions(self, name: str) -> list[Definition]:
+        """The definitions of a sweep, newest first."""
+        found: dict[str, Definition] = {}
+        summaries = self._raw_runs([self._experiment_id(name)], "summary")
+        for raw in sorted(summaries, key=lambda raw: (raw.start_time or 0, raw.run_id), reverse=True):
+            definition = raw.tags.get(schema.DEFINITION, "")
+            created = datetime.fromtimestamp((raw.start_time or 0) / 1000, UTC)
+            found.setdefault(definition, Definition(definition, raw.run_id, created, self._read_plan(raw.run_id)))
+        return list(found.values())
+
+    def plan(self, name: str, definition: str | None = None) -> dict[str, Any]:
+        """plan.json of the latest definition that has one, or of the one that starts so. ValueError where none is."""
+        planned = [(known.definition, known.plan) for known in self.definitions(name) if known.plan is not None]
+        if not planned:
+            raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")
+        if definition is None:
+            return planned[0][1]
+        matches = [plan for known, plan in planned if known.startswith(definition)]
+        if len(matches) != 1:
+            which = ", ".join(known for known, _ in planned)
+            raise ValueError(f"definition {definition!r} of {name!r}: {len(matches)} match; known: {which}")
+        return matches[0]
+
+    def runs(self, name: str, role: schema.Role = "run") -> list[RunRow]:
+        """Every run of a sweep in a role, whichever definition made it, except the deleted ones."""
+        return [run_row(raw) for raw in self._raw_runs([self._experiment_id(name)], role)]
+
+    def find_run(self, run_id_or_prefix: str) -> RunRow:
+        """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
+        if not re.fullmatch("[0-9a-f]{4,32}", run_id_or_prefix):
+            raise ValueError(f"run ID {run_id_or_prefix!r}: must be 4 to 32 of 0-9 and a-f")
+        experiments = [experiment.experiment_id for experiment in self._experiments()]
+        found = self._runs_starting(experiments, run_id_or_prefix)
+        if not found:
+            raise ValueError(f"run ID {run_id_or_prefix!r}: no such run in {self.where}")
+        if len(found) > 1:
+            which = ", ".join(f"{raw.run_id} ({raw.name})" for raw in found[:5])
+            raise ValueError(f"run ID {run_id_or_prefix!r}: {len(found)} runs start so: {which}")
+        return run_row(found[0])
+
+    def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
+        """The runs of a plan, one a row, sorted by trial and seed; a run counts whichever definition made it.
+
+        `name` None: the only sweep. Columns in `frames.trials_frame`.
+        """
+        from sweeps import frames
+
+        name = name or self._only_sweep()
+        return frames.trials_frame(self.runs(name), self.plan(name, definition))
+
+    def history(
+        self, name: str | None = None, definition: str | None = None, run_ids: Sequence[str] | None = None
+    ) -> "pd.DataFrame":
+        """Every step and evaluation of a plan's runs, one (run, step) a row; columns in `frames.history_frame`.
+
+        With `run_ids` only of these; without `name` they may be any runs, numbered as what made them numbered them.
+        """
+        import pandas as pd
+
+        from sweeps import frames
+
+        if run_ids is not None and name is None:
+            runs = frames.runs_frame(map(self.find_run, run_ids))
+        else:
+            runs = self.trials(name, definition)[["run_id", "trial", "seed"]]
+            if run_ids is not None:
+                runs = runs[runs["run_id"].isin(list(run_ids))]
+        # Some runs at a time: the values take ten times the memory of their table.
+        some = [runs.iloc[start : start + _HISTORIES] for start in range(0, len(runs), _HISTORIES)] or [runs]
+        return pd.concat(
+            [frames.history_frame(self._points(list(part["run_id"])), part) for part in some], ignore_index=True
+        )
+
+    def gaps(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
+        """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
+        from sweeps import frames
+
+        name = name or self._only_sweep()
+        plan = self.plan(name, definition)
+        return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan["swept"])
+
+    def download(self, run_id: str, artifact_path: str, to: Path) -> Path:
+        """Copy an artifact, a file or a folder, into the folder `to`; returns its path. ValueError where none is."""
+        path = PurePosixPath(artifact_path)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
+            raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
+        parent = None if path.parent == PurePosixPath() else str(path.parent)
+        if str(path) not in [info.path for info in self._client.list_artifacts(run_id, parent)]:
+            raise ValueError(f"run {run_id} has no artifact {artifact_path!r}")
+        to.mkdir(parents=True, exist_ok=True)
+        return Path(self._client.download_artifacts(run_id, str(path), str(to)))
+
+    def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
+        """Where MLflow's UI shows the sweep, and the comparison of these runs."""
+        base, experiment_id = links.ui_base(self.tracking_uri), self._experiment_id(name)
+        return UiLinks(links.runs_page(base, experiment_id), links.compare_page(base, experiment_id, run_ids))
+
+    def _experiments(self) -> "list[Experiment]":
+        ours: list[Experiment] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(
+                max_results=_PAGE,
+                filter_string=f"tags.`{schema.SWEEP}` LIKE '%'",
+                order_by=["creation_time DESC"],
+                page_token=token,
+            )
+            ours += page
+            token = page.token
+            if not token:
+                return ours
+
+    def _experiment_id(self, name: str) -> str:
+        experiments = self._experiments()
+        for experiment in experiments:
+            if experiment.name == name:
+                return str(experiment.experiment_id)
+        known = ", ".join(experiment.name for experiment in experiments) or "none yet"
+        raise ValueError(f"no sweep {name!r} in {self.where}; there are: {known}")
+
+    def _only_sweep(self) -> str:
+        names = self.sweeps()
+        if len(names) != 1:
+            raise ValueError(f"{self.where} holds {len(names)} sweeps, name one: {', '.join(names) or 'none yet'}")
+        return names[0]
+
+    def _read_plan(self, run_id: str) -> dict[str, Any] | None:
+        for _ in range(3):
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    text = self.download(run_id, schema.PLAN, Path(folder)).read_text()
+                except ValueError:
+                    return None
+            try:
+                plan: dict[str, Any] = json.loads(text)
+            except json.JSONDecodeError:  # MLflow copies artifacts in place: somebody is writing it
+                time.sleep(0.1)
+            else:
+                return plan
+        raise ValueError(f"{schema.PLAN} of run {run_id} in {self.where} is damaged")
+
+    @contextmanager
+    def _snapshot(self) -> "Iterator[sqlite3.Connection | None]":
+        if not self.is_local:
+            yield None
+            return
+        with sql.snapshot(self._place.database) as connection:
+            yield connection
+
+    def _raw_runs(self, experiment_ids: Sequence[str], role: schema.Role) -> list[RawRun]:
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.raw_runs(connection, sql.run_ids(connection, experiment_ids, role=role))
+        return list(self._search(experiment_ids, f"tags.`{schema.ROLE}` = '{role}'"))
+
+    def _runs_starting(self, experiment_ids: Sequence[str], prefix: str) -> list[RawRun]:
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.raw_runs(connection, sql.run_ids_starting(connection, experiment_ids, prefix))
+        if len(prefix) == 32:
+            return list(self._search(experiment_ids, f"attributes.run_id = '{prefix}'"))
+        return [raw for raw in self._search(experiment_ids, "") if raw.run_id.startswith(prefix)]
+
+    def _search(self, experiment_ids: Sequence[str], query: str) -> Iterator[RawRun]:
+        token = None
+        while experiment_ids:
+            page = self._client.search_runs(list(experiment_ids), query, max_results=_PAGE, page_token=token)
+            yield from map(_raw_run, page)
+            token = page.token
+            if not token:
+                return
+
+    def _points(self, run_ids: Sequence[str]) -> list[Point]:
+        with self._snapshot() as connection:
+            if connection is not None:
+                return list(sql.points(connection, run_ids, schema.HISTORY_METRICS))
+        return [
+            (run_id, metric, point.step, point.timestamp, point.value)
+            for run_id in run_ids
+            for metric in schema.HISTORY_METRICS
+            for point in self._client.get_metric_history(run_id, metric)
+        ]
+
+
+def run_row(raw: RawRun) -> RunRow:
+    """A run with its config, typed, and its identity as today's code sees it."""
+    try:
+        config = RunConfig.from_params(raw.params)
+    except ValueError:
+        config = None
+    return RunRow(
+        run_id=raw.run_id,
+        name=raw.name,
+        experiment_id=raw.experiment_id,
+        status=raw.status,
+        state=raw.tags.get(schema.STATE, ""),
+        role=raw.tags.get(schema.ROLE, ""),
+        trial=_integer(raw.tags.get(schema.TRIAL)),
+        seed=_integer(raw.params.get("seed")),
+        params=raw.params,
+        config=config,
+        identity=_identity(config, raw.tags),
+        tags=raw.tags,
+        metrics={name: schema.finite_or_inf(value) for name, value in raw.metrics.items()},
+        start_time=_moment(raw.start_time),
+        end_time=None if raw.status == "RUNNING" else _moment(raw.end_time),
+    )
+
+
+def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:
+    numerics = _integer(tags.get(schema.NUMERICS))
+    if config is None or numerics is None or schema.FINGERPRINT not in tags:
+        return tags.get(schema.IDENTITY)
+    try:
+        return identity(config, tags[schema.FINGERPRINT], numerics)
+    except ValueError:
+        return tags.get(schema.IDENTITY)
+
+
+def _raw_run(run: "Run") -> RawRun:
+    info, data = run.info, run.data
+    return RawRun(
+        info.run_id,
+        info.run_name or "",
+        str(info.experiment_id),
+        info.status,
+        info.start_time,
+        info.end_time,
+        dict(data.params),
+        dict(data.tags),
+        dict(data.metrics),
+    )
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-?\d{1,18}", text) else None
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,154 @@
+"""What the store holds: the names of its tags and metrics, in one place for both sides, and a run as plain data.
+
+Knows no MLflow call, only the names that MLflow's own pages read.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any, Literal
+
+from tinylm_core.config import RunConfig
+from tinylm_core.records import EvalRecord, Metrics
+
+Role = Literal["run", "summary", "reproduction"]
+ROLES: tuple[Role, ...] = ("run", "summary", "reproduction")
+State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
+
+# Tags of a run
+ROLE = "sweep.role"
+SWEEP = "sweep.name"  # of an experiment too: it says that the experiment is ours
+DEFINITION = "sweep.definition"  # the one that made the run first
+SUMMARY_RUN = "sweep.summary_run"
+SETTING = "sweep.setting"
+FILE = "sweep.file"
+CREATION = "sweep.creation_id"  # one a create call, so that a repeated call finds what the first one made
+RETRY_OF = "sweep.retry_of"
+REPRODUCTION_OF = "sweep.reproduction_of"
+TRIAL = "trial.number"
+STATE = "trial.state"
+IDENTITY = "run.identity"  # as the version that made the run computed it
+FINGERPRINT = "data.fingerprint"
+NUMERICS = "numerics.version"
+WEIGHTS = "weights.sha256"
+NUM_PARAMETERS = "model.num_parameters"
+DEVICE = "machine.device"
+THREADS = "machine.threads"
+CPU_CAPABILITY = "machine.cpu_capability"
+TORCH = "torch.version"
+DIRTY = "code.dirty"
+COMMIT = "mlflow.source.git.commit"
+NOTE = "mlflow.note.content"
+DATASET_CONTEXT = "mlflow.data.context"  # of a dataset input
+
+# Without it the experiment's page asks what kind of project it is.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+PLAN = "plan.json"  # artifact of the summary run
+
+STATUS: Mapping[State, str] = {
+    "RUNNING": "RUNNING",
+    "COMPLETE": "FINISHED",
+    "DIVERGED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}
+
+# Metric → attribute of the record that has its value
+STEP_METRICS = {
+    "train/loss": "loss",
+    "train/learning_rate": "learning_rate",
+    "train/grad_norm": "grad_norm",
+    "train/tokens": "tokens",
+    "train/tokens_per_second": "tokens_per_second",
+}
+SKIPPED = "train/skipped"  # 1, only at the steps that were
+EVAL_METRICS = {
+    "val/loss": "val_loss",
+    "val/loss_standard_error": "val_loss_standard_error",
+    "val/perplexity": "val_perplexity",
+    "eval/train_loss": "train_loss",
+    "eval/train_loss_standard_error": "train_loss_standard_error",
+    "eval/gap": "gap",
+}
+HISTORY_METRICS = (*STEP_METRICS, SKIPPED, *EVAL_METRICS)
+
+_RESULTS = ("val_loss", "train_loss", "gap", "val_perplexity")
+OBJECTIVE = "objective"
+TOKENS_PER_SECOND = "final/tokens_per_second"
+SUMMARY_METRICS = (
+    *(f"final/{result}" for result in _RESULTS),
+    *(f"best/{result}" for result in _RESULTS),
+    OBJECTIVE,
+    TOKENS_PER_SECOND,
+)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One MLflow run of a sweep, as data."""
+
+    run_id: str
+    name: str
+    experiment_id: str
+    status: str  # MLflow's own
+    state: str  # ours, finer
+    role: str
+    trial: int | None  # the number in the definition that made it
+    seed: int | None
+    params: dict[str, str]
+    config: RunConfig | None  # None where today's RunConfig can't read the params
+    identity: str | None  # of `config`, today; where that is None, what the run was tagged with
+    tags: dict[str, str]
+    metrics: dict[str, float]  # latest values
+    start_time: datetime | None
+    end_time: datetime | None  # None while it runs
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One definition of a sweep that the store knows."""
+
+    definition: str
+    run_id: str  # of its summary run
+    created: datetime
+    plan: dict[str, Any] | None  # None where plan.json has not arrived yet
+
+
+def column(metric: str) -> str:
+    """The DataFrame column of a metric: `final/val_loss` → `final_val_loss`."""
+    return metric.replace("/", "_")
+
+
+def finite_or_inf(value: float) -> float:
+    """A metric's value as it was logged: a database holds no infinity, so MLflow stores the largest float for it."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
+
+
+def summary_metrics(metrics: Metrics) -> dict[str, float]:
+    """What a run's end is logged with: `final/…`, `best/…` and objective, in nats per token, and its median speed."""
+    summary: dict[str, float] = {}
+    if metrics.evals:
+        summary |= {f"final/{result}": getattr(metrics.final, result) for result in _RESULTS}
+        summary |= {f"best/{result}": getattr(metrics.best, result) for result in _RESULTS}
+    if metrics.evals or metrics.state == "DIVERGED":
+        summary[OBJECTIVE] = metrics.objective
+    if metrics.steps:
+        summary[TOKENS_PER_SECOND] = median(record.tokens_per_second for record in metrics.steps)
+    return summary
+
+
+def eval_metrics(record: EvalRecord) -> dict[str, float]:
+    """The metrics of one evaluation by name."""
+    return {metric: float(getattr(record, attribute)) for metric, attribute in EVAL_METRICS.items()}
+
+
+def check_name(name: str) -> str:
+    """The name of a sweep, which becomes a folder's name. ValueError where it can't."""
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]{1,100}", name):
+        raise ValueError(f"sweep name {name!r}: allowed are 1 to 100 letters, digits, '_', '.' and '-', no dot first")
+    return name

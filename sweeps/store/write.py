@@ -1,0 +1,217 @@
+"""The store's write side. Every call may be repeated: a crash anywhere and a replay leave the same store.
+
+Errors of MLflow propagate; `is_temporary` tells those that a later attempt may mend. A database that another program
+has locked blocks a call for up to 20 seconds, and then it raises; a batch is in the store whole or not at all.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sweeps.store import schema, sql
+from sweeps.store.place import Place
+from tinylm_core.records import EvalRecord, StepRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+_Item = TypeVar("_Item")
+
+# MLflow's limits
+_METRICS_A_BATCH = 1000
+_PARAMS_A_BATCH = 100
+_TAG_LENGTH = 5000  # 8000 since 3.0
+_DIGEST_LENGTH = 36
+
+
+class Writer:
+    """Writes into one store; only the outbox's thread calls it."""
+
+    def __init__(self, client: "MlflowClient", place: Place) -> None:
+        self._client = client
+        self._place = place
+
+    def experiment(self, name: str, note: str | None) -> str:
+        """The ID of a sweep's experiment, made where it isn't there and restored where it was deleted.
+
+        `note` is its description; None leaves it as it is.
+        """
+        from mlflow.exceptions import MlflowException
+
+        schema.check_name(name)
+        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: note})
+        # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
+        location = (self._place.folder / "artifacts" / name).as_uri() if self._place.is_local else None
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = self._client.get_experiment_by_name(name)
+            assert found is not None
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        for key, value in tags.items():
+            if found.tags.get(key) != value:
+                self._client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
+
+    def create_run(
+        self,
+        experiment_id: str,
+        *,
+        creation_id: str,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        start_time_ms: int,
+        adopt: bool = False,
+    ) -> str:
+        """Make a run, in state RUNNING unless `tags` say another, and return its ID.
+
+        `creation_id` is one a run: with `adopt`, after an error or a restart, the run that an earlier call made under
+        it is taken instead. Over HTTP the client's own retries can make several runs; all but one are deleted.
+        """
+        run_id = self.created_run(experiment_id, creation_id) if adopt else None
+        if run_id is None:
+            all_tags = {schema.STATE: "RUNNING"} | dict(tags) | {schema.CREATION: creation_id}
+            made = self._client.create_run(experiment_id, start_time=start_time_ms, tags=all_tags, run_name=name)
+            run_id = str(made.info.run_id)
+            if not self._place.is_local:
+                run_id = self.created_run(experiment_id, creation_id) or run_id
+        self._log_params(run_id, params)
+        return run_id
+
+    def log_steps(self, run_id: str, steps: Sequence[StepRecord]) -> None:
+        """Log optimizer steps, whole steps an atomic batch: the last step there is a safe high-water mark."""
+        for batch in _batches(_step_metrics(record) for record in steps):
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    def log_eval(self, run_id: str, record: EvalRecord) -> None:
+        """Log one evaluation, in one batch."""
+        metrics = _metrics(schema.eval_metrics(record), record.timestamp_ms, record.step)
+        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+
+    def last_steps(self, run_id: str) -> tuple[int, int]:
+        """The last optimizer step (the first is 1) and the last evaluation (the first at 0) in the store; -1 = none."""
+        names = ("train/loss", "val/loss")
+        if self._place.is_local:
+            with sql.snapshot(self._place.database) as connection:
+                if connection is not None:
+                    step, evaluation = (sql.last_step(connection, run_id, name) for name in names)
+                    return step, evaluation
+        step, evaluation = (
+            max((point.step for point in self._client.get_metric_history(run_id, name)), default=-1) for name in names
+        )
+        return step, evaluation
+
+    def log_summary(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log what is known once, at the end. A value that is there already is not logged again."""
+        there = self._client.get_run(run_id).data.metrics
+        new = {name: value for name, value in metrics.items() if not _same(there.get(name), value)}
+        if new:
+            self._client.log_batch(run_id, metrics=_metrics(new, time.time_ns() // 1_000_000, 0), synchronous=True)
+        self.set_tags(run_id, tags)
+
+    def log_artifacts(self, run_id: str, folder: Path, artifact_path: str | None = None) -> None:
+        """Copy a folder's content; what is there under the same name is replaced."""
+        self._client.log_artifacts(run_id, str(folder), artifact_path)
+
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
+        """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name, digest=digest[:_DIGEST_LENGTH], source_type="local", source=json.dumps({"uri": source})
+        )
+        context_tag = InputTag(schema.DATASET_CONTEXT, context)
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [context_tag])])
+
+    def end_run(self, run_id: str, *, state: schema.State, end_time_ms: int) -> None:
+        """End a run in a state, and with the status of MLflow's that goes with it."""
+        assert state != "RUNNING"
+        self.set_tags(run_id, {schema.STATE: state})
+        self._client.set_terminated(run_id, schema.STATUS[state], end_time_ms)
+
+    def resume_run(self, run_id: str) -> None:
+        """Make a run that was ended RUNNING again. MLflow keeps the old end time until it ends once more."""
+        self.set_tags(run_id, {schema.STATE: "RUNNING"})
+        self._client.update_run(run_id, schema.STATUS["RUNNING"])
+
+    def set_note(self, run_id: str, markdown: str) -> None:
+        """Set the description on the run's page, cut where it is longer than MLflow takes."""
+        cut = markdown if len(markdown) <= _TAG_LENGTH else f"{markdown[: _TAG_LENGTH - 2]}\n…"
+        self.set_tags(run_id, {schema.NOTE: cut})
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags; others stay."""
+        from mlflow.entities import RunTag
+
+        for some in _chunks([RunTag(key, value) for key, value in tags.items()], _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, tags=some, synchronous=True)
+
+    def delete_run(self, run_id: str) -> None:
+        """Move a run to MLflow's bin, from which its page can restore it."""
+        self._client.delete_run(run_id)
+
+    def created_run(self, experiment_id: str, creation_id: str) -> str | None:
+        """The run of a create call: the one that has most in it, then the oldest. Its extras are deleted."""
+        assert "'" not in creation_id
+        runs = self._client.search_runs([experiment_id], f"tags.`{schema.CREATION}` = '{creation_id}'")
+        ids = [str(run.info.run_id) for run in sorted(runs, key=_adoption_order)]
+        for extra in ids[1:]:
+            self.delete_run(extra)
+        return ids[0] if ids else None
+
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        for some in _chunks([Param(key, value) for key, value in params.items()], _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=some, synchronous=True)
+
+
+def _adoption_order(run: "Run") -> tuple[int, int, int, str]:
+    # One call's runs have one start time; the ID then decides, the same way every time.
+    return (-len(run.data.metrics), -len(run.data.params), run.info.start_time, run.info.run_id)
+
+
+def _step_metrics(record: StepRecord) -> "list[Metric]":
+    values = {metric: float(getattr(record, attribute)) for metric, attribute in schema.STEP_METRICS.items()}
+    if record.skipped:
+        values[schema.SKIPPED] = 1.0
+    return _metrics(values, record.timestamp_ms, record.step)
+
+
+def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
+
+
+def _batches(groups: "Iterable[list[Metric]]") -> "Iterator[list[Metric]]":
+    """Groups joined to batches that MLflow takes, no group divided."""
+    batch: list[Metric] = []
+    for group in groups:
+        if len(batch) + len(group) > _METRICS_A_BATCH:
+            yield batch
+            batch = []
+        batch.extend(group)
+    if batch:
+        yield batch
+
+
+def _chunks(values: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _same(stored: float | None, value: float) -> bool:
+    if stored is None:
+        return False
+    return stored == value or (math.isnan(stored) and math.isnan(value)) or schema.finite_or_inf(stored) == value

@@ -1,0 +1,57 @@
+"""What a command prints when a sweep has ended or is reported: the answer, two tables, what to do next."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps import words
+from sweeps.page import terminal_tables
+from sweeps.report import Report, links
+from sweeps.store.read import Store
+
+TITLES = {"leaderboard": "Leaderboard", "gaps": "Train against validation"}
+
+
+def print_summary(store: Store, report: Report) -> None:
+    """The report in the terminal."""
+    console = Console(highlight=False)
+    plan, trials, history = report.plan, report.trials, report.history
+    console.print()
+    for sentence in words.answer(plan, trials, history):
+        console.print(Text(sentence))
+    for name, frame in terminal_tables(plan, trials, history).items():
+        if not frame.empty:
+            console.print()
+            console.print(table(TITLES[name], frame))
+    console.print()
+    for line in diagnosis_lines(words.diagnoses(plan, trials, history)):
+        console.print(Text(line))
+    console.print()
+    for what, where in (links(store, report) | {"Report": str(report.page)}).items():
+        console.print(Text(f"{what}: ", style="bold"), end="")
+        console.print(Text(where), soft_wrap=True)
+
+
+def table(title: str, frame: pd.DataFrame) -> Table:
+    """A frame of text as a table; columns of numbers to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    for name in frame.columns:
+        numeric = frame[name].astype(str).str.match(r"[-\u2013\d]").all()
+        made.add_column(str(name), justify="right" if numeric else "left")
+    for row in frame.astype(str).itertuples(index=False):
+        made.add_row(*row)
+    return made
+
+
+def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
+    """One line a run: its findings, worst first; runs without any are counted."""
+    healthy = findings[findings["finding"] == "healthy"]
+    for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
+        said = "; ".join(rows["detail"])
+        first = rows.iloc[0]
+        yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
+    if len(healthy):
+        yield f"{len(healthy)} runs are healthy"

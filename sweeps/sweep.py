@@ -1,0 +1,126 @@
+"""`Sweep`: what an experiment file declares. Pure data; knows no search and no tracker."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sweeps.space import Choice, Range, Space, Value
+from tinylm_core.config import RunConfig, unknown_name
+
+Search = Literal["grid", "random", "sobol", "tpe"]
+SEARCHES = ("grid", "random", "sobol", "tpe")
+
+# What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
+BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A question about hyperparameters: a base config, the space around it, and how to search that.
+
+    base: the config whose fields are varied.
+    space: field → Choice or Range; any RunConfig field but `seed`.
+    search: grid (every combination), random, sobol (a space-filling sequence) or tpe (learns from the trials so far).
+    num_trials: how many trials; None for grid, which counts its cells.
+    seeds: each trial trains with base.seed … base.seed + seeds - 1; its objective is their mean.
+    objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
+    concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
+    search_seed: of random, sobol and tpe.
+    log_every: the tracker gets every so many-th step; history.parquet has all.
+    """
+
+    base: RunConfig
+    space: Space
+    search: Search = "grid"
+    num_trials: int | None = None
+    seeds: int = 1
+    objective: Literal["val_loss"] = "val_loss"
+    concurrency: int = 4
+    search_seed: int = 0
+    log_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.search not in SEARCHES:
+            raise ValueError(f"search={self.search!r} is not one of {', '.join(SEARCHES)}")
+        for name in ("seeds", "concurrency", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.search_seed < 0:
+            raise ValueError(f"search_seed={self.search_seed} must be at least 0")
+        if self.objective != "val_loss":
+            raise ValueError(f"objective={self.objective!r} is not val_loss")
+        for name, dimension in self.space.items():
+            self._check_dimension(name, dimension)
+        if self.search == "grid" and self.num_trials is not None:
+            raise ValueError(f"num_trials={self.num_trials}: a grid has as many trials as cells; leave it out")
+        if self.search != "grid" and (self.num_trials is None or self.num_trials < 1):
+            raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
+
+    def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
+        if name not in RunConfig.model_fields:
+            raise ValueError(unknown_name("field in the space", name, RunConfig.model_fields))
+        if name == "seed":
+            raise ValueError("space: seed is not swept; seeds=N trains each trial with N of them")
+        if not isinstance(dimension, Choice | Range):
+            raise ValueError(f"space: {name}={dimension!r} must be Choice(…) or Range(…)")
+        if isinstance(dimension, Range) and name in BUDGET_FIELDS:
+            raise ValueError(f"space: {name} decides the tokens per step, so it takes Choice(…), not Range(…)")
+        if isinstance(dimension, Range) and not isinstance(getattr(self.base, name), int | float):
+            raise ValueError(f"space: {name} is no number, so it takes Choice(…), not Range(…)")
+        values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        for value in values:
+            self._check_value(name, value)
+        if self.search == "grid":
+            dimension.grid()
+
+    def _check_value(self, name: str, value: Value) -> None:
+        """The value alone must be allowed; what fits together is checked for each setting by the plan."""
+        try:
+            self.base.replace({name: value})
+        except ValueError as error:
+            if str(error).startswith(f"{name}="):
+                raise ValueError(f"space: {error}") from None
+
+    @property
+    def seed_values(self) -> tuple[int, ...]:
+        """The seeds each trial trains with."""
+        return tuple(range(self.base.seed, self.base.seed + self.seeds))
+
+    @property
+    def definition(self) -> str:
+        """The digest of what makes the trials what they are; not how many, nor what is logged."""
+        content = {
+            "base": self.base.model_dump(),
+            "space": {name: dimension.to_json() for name, dimension in self.space.items()},
+            "search": self.search,
+            "search_seed": self.search_seed,
+            "concurrency": self.concurrency,
+            "seeds": self.seed_values,
+            "objective": self.objective,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def override(
+        self,
+        *,
+        settings: dict[str, object] | None = None,
+        dimensions: Space | None = None,
+        search: str | None = None,
+        num_trials: int | None = None,
+        seeds: int | None = None,
+    ) -> "Sweep":
+        """The sweep with other values, as the command line gives them. A set field is pinned: it leaves the space."""
+        settings = settings or {}
+        if num_trials is not None and (search or self.search) == "grid":
+            raise ValueError(f"num_trials={num_trials}: a grid has as many trials as cells; choose another search")
+        space = {name: dim for name, dim in self.space.items() if name not in settings} | (dimensions or {})
+        search = search or self.search
+        return replace(
+            self,
+            base=self.base.replace(settings),
+            space=space,
+            search=search,  # type: ignore[arg-type]  # checked in __post_init__
+            num_trials=None if search == "grid" else num_trials or self.num_trials,
+            seeds=self.seeds if seeds is None else seeds,
+        )

@@ -1,0 +1,137 @@
+"""Figures hold what they should and can be drawn of every kind of sweep; how they look was looked at."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from synthetic import choice, lr_warmup_space, make_plan, make_sweep, value_range
+
+from sweeps import canvas, plots
+
+SMALL = {"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}
+EVERY_RUN = [(trial, seed) for trial in range(6) for seed in (0, 1)]
+RANDOM = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0, 0.3)}
+SWEEPS = {
+    "one run": (make_plan({}, seeds=[0]), {}),
+    "words and None": (make_plan({"data": choice("a/$b$.txt", "c"), "max_grad_norm": choice(None, 1.0)}), {}),
+    "all diverged": (make_plan(SMALL), dict.fromkeys(EVERY_RUN, "DIVERGED")),
+    "nothing ran": (make_plan(SMALL), dict.fromkeys(EVERY_RUN, "MISSING")),
+    "half-finished": (make_plan(SMALL), {(0, 0): "RUNNING", (1, 0): "FAILED", (2, 0): "INTERRUPTED"}),
+    "110 settings": (make_plan(RANDOM, num_trials=110, seeds=[0]), {(3, 0): "DIVERGED"}),
+}
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def lines(axes):
+    return [line for line in axes.get_lines() if len(line.get_xdata()) > 2]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_figure_is_drawn_without_a_warning(name, tmp_path):
+    plan, states = SWEEPS[name]
+    trials, history = make_sweep(plan, states=states)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        names = plots.save_figures(plan, trials, history, tmp_path)
+    assert names == list(plots.FIGURES)
+    for figure in names:
+        assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (tmp_path / f"{figure}.svg").read_text()
+
+
+def test_same_sweep_is_the_same_file(tmp_path):
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0])
+    for folder in ("a", "b"):
+        plots.save_figures(plan, *make_sweep(plan), tmp_path / folder)
+    for name in plots.FIGURES:
+        assert (tmp_path / "a" / f"{name}.svg").read_bytes() == (tmp_path / "b" / f"{name}.svg").read_bytes()
+
+
+def test_one_value_has_one_colour_in_every_figure():
+    plan = make_plan(lr_warmup_space())
+    trials, history = make_sweep(plan)
+    expected = {
+        canvas.ColourScale(plan, "learning_rate").colour({"learning_rate": rate}) for rate in (1e-4, 3e-4, 1e-3, 3e-3)
+    }
+    for draw in (plots.loss_curves, plots.perplexity_curves, plots.schedules):
+        drawn = {to_hex(line.get_color()) for axes in draw(plan, trials, history).axes for line in lines(axes)}
+        assert expected <= drawn
+    assert len(expected) == 4
+
+
+def test_loss_has_a_panel_a_warmup_with_validation_and_train_of_each_rate():
+    plan = make_plan(lr_warmup_space())
+    figure = plots.loss_curves(plan, *make_sweep(plan))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        f"warmup ratio {v}" for v in ("0", "0.05", "0.1", "0.2")
+    ]
+    assert all(len(lines(axes)) == 8 for axes in figure.axes)
+
+
+def test_plotted_loss_is_the_mean_over_seeds_at_its_tokens():
+    plan = make_plan({"learning_rate": choice(1e-3)})
+    trials, history = make_sweep(plan)
+    line = lines(plots.loss_curves(plan, trials, history).axes[0])[0]
+    mean = history[history["val_loss"].notna()].groupby("step")["val_loss"].mean()
+    np.testing.assert_allclose(line.get_ydata(), mean)
+    np.testing.assert_allclose(line.get_xdata(), mean.index * 8 * 128)
+
+
+def test_diverged_runs_are_marked_and_named():
+    plan = make_plan(lr_warmup_space())
+    trials, history = make_sweep(plan, states={(12, 0): "DIVERGED", (12, 1): "DIVERGED"})
+    for draw in (plots.loss_curves, plots.perplexity_curves, plots.final_loss):
+        figure = draw(plan, trials, history)
+        marks = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "X"]
+        assert len(marks) == 2
+        assert "diverged" in texts(figure)
+
+
+def test_empty_and_diverged_sweeps_say_so():
+    plan, states = SWEEPS["all diverged"]
+    sweep = make_sweep(plan, states=states)
+    assert "every run diverged" in texts(plots.loss_curves(plan, *sweep))
+    assert "no run has completed" in texts(plots.final_loss(plan, *sweep))
+    plan, states = SWEEPS["nothing ran"]
+    assert "no run has been evaluated yet" in texts(plots.loss_curves(plan, *make_sweep(plan, states=states)))
+
+
+def test_an_unknown_vocabulary_only_drops_the_reference_line():
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0])
+    trials, history = make_sweep(plan)
+    assert "V = 1,000" in texts(plots.perplexity_curves(plan, trials, history))
+    unknown = trials.drop(columns=["model_vocab_size", "vocab_size"])
+    assert "V =" not in texts(plots.perplexity_curves(plan, unknown, history))
+
+
+def test_learning_rate_axis_is_logarithmic_and_weight_decay_with_zero_has_a_place_a_value():
+    plan = make_plan(lr_warmup_space())
+    assert plots.final_loss(plan, *make_sweep(plan)).axes[0].get_xscale() == "log"
+    plan = make_plan({"weight_decay": choice(0.0, 0.01, 0.1, 1.0)})
+    axes = plots.final_loss(plan, *make_sweep(plan)).axes[0]
+    assert axes.get_xscale() == "linear"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.01", "0.1", "1"]
+
+
+def test_schedules_mark_the_end_of_the_warmup_at_its_peak():
+    plan = make_plan({"warmup_ratio": choice(0.05, 0.1)}, seeds=[0])
+    axes = plots.schedules(plan, *make_sweep(plan)).axes[0]
+    dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [
+        7 * 1024,
+        13 * 1024,
+    ]  # ceil(0.05 * 128), ceil(0.1 * 128)
+    assert [float(dot.get_ydata()[0]) for dot in dots] == [1e-3, 1e-3]
+
+
+def test_direct_labels_never_touch():
+    heights = np.sort(np.random.default_rng(0).random(8)) ** 3
+    placed = canvas._apart(heights, 0.06)
+    assert np.diff(placed).min() >= 0.06 - 1e-9
+    assert placed.min() >= 0
+    assert placed.max() <= 1
+    np.testing.assert_allclose(canvas._apart(np.array([0.1, 0.5]), 0.06), [0.1, 0.5])

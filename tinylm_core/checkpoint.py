@@ -1,0 +1,107 @@
+"""Files of a run, without pickle: the state to go on from, and the final weights.
+
+A state file's name holds the digest of its bytes, so that a truncated or flipped one is noticed and the one before it
+serves. Knows nothing of the training loop.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from tinylm_core.config import RunConfig
+from tinylm_core.model import TinyGPT
+from tinylm_core.tokenizer import Tokenizer, tokenizer_from_json
+
+KEPT_STATES = 2
+_STATE_NAME = re.compile(r"state-(\d{10})-([0-9a-f]{64})\.safetensors")
+
+
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Durable before it returns: temporary file, fsync, rename. Keeps the last KEPT_STATES."""
+    content = save_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    digest = hashlib.sha256(content).hexdigest()
+    write_durably(folder / f"state-{step:010d}-{digest}.safetensors", content)
+    for old in _states(folder)[:-KEPT_STATES]:
+        old.unlink(missing_ok=True)
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """The newest state whose bytes are those that were written, and its metadata; None where there is none."""
+    for path in reversed(_states(folder)):
+        content = path.read_bytes()
+        match = _STATE_NAME.fullmatch(path.name)
+        if match and hashlib.sha256(content).hexdigest() == match[2]:
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            return load_bytes(content), header.get("__metadata__", {})
+    return None
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("state-*.safetensors") if _STATE_NAME.fullmatch(path.name))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write by temporary file, fsync and rename, so that the path never holds half a file, a power cut included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters on the CPU by name, sorted; a shared one once."""
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in sorted(model.named_parameters())}
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hex SHA-256 over the tensors' bytes in name order."""
+    digest = hashlib.sha256()
+    for tensor in weights(model).values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_model(folder: Path, model: nn.Module, config: RunConfig, tokenizer: Tokenizer | None) -> None:
+    """`model.safetensors`, `config.json` and, for text, `tokenizer.json`: all that `load_model` needs."""
+    write_durably(folder / "config.json", config.model_dump_json(indent=2).encode())
+    if tokenizer is not None:
+        write_durably(folder / "tokenizer.json", tokenizer.to_json().encode())
+    write_durably(folder / "model.safetensors", save_bytes(weights(model)))
+
+
+def load_model(folder: Path) -> tuple[TinyGPT, RunConfig, Tokenizer | None]:
+    """What `save_model` saved, on the CPU, ready to evaluate. ValueError where a file is missing or damaged."""
+    try:
+        config = RunConfig.model_validate_json((folder / "config.json").read_text())
+        tensors = load_bytes((folder / "model.safetensors").read_bytes())
+        model = TinyGPT(config, tensors["token_embedding.weight"].shape[0])
+        parameters = dict(model.named_parameters())
+        if parameters.keys() != tensors.keys():
+            raise ValueError("its tensors are not those of its config")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.data = tensors[name].reshape(parameter.shape)
+        tokenizer_file = folder / "tokenizer.json"
+        tokenizer = tokenizer_from_json(tokenizer_file.read_text()) if tokenizer_file.exists() else None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} is not a checkpoint: {' '.join(str(error).split())}") from None
+    return model.eval(), config, tokenizer

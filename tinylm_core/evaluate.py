@@ -1,0 +1,74 @@
+"""Loss over fixed windows, dropout off: the one routine that measures both train and validation loss."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinylm_core.data import IGNORED, Windows
+
+# Tokens in a forward pass. The shape of a batch can change the last bit: whoever changes this raises NUMERICS_VERSION.
+EVAL_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean loss in nats per token and its standard error, with windows as the sampling unit."""
+
+    loss: float
+    standard_error: float
+
+
+def token_losses(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """Cross entropy of every position [B, T] in nats, 0 where the label is IGNORED; at least in float32."""
+    logits = logits_BTV if logits_BTV.dtype == torch.float64 else logits_BTV.float()
+    losses = F.cross_entropy(logits.flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view_as(labels_BT)
+
+
+def evaluate(
+    model: nn.Module,
+    windows: Windows,
+    *,
+    device: str,
+    autocast: Callable[[], AbstractContextManager[object]],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Estimate | None:
+    """Token-weighted mean loss over all windows; None where it was told to stop on the way."""
+    was_training = model.training
+    model.eval()
+    window_losses: list[Tensor] = []
+    window_tokens: list[Tensor] = []
+    batch_size = max(1, EVAL_BATCH_TOKENS // windows.max_seq_len)
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(windows), batch_size):
+                if should_stop():
+                    return None
+                batch = windows.batch(np.arange(first, min(first + batch_size, len(windows))))
+                labels = batch.labels.to(device)
+                with autocast():
+                    logits = model(batch.input_ids.to(device))
+                window_losses.append(token_losses(logits, labels).sum(1, dtype=torch.float64))
+                window_tokens.append((labels != IGNORED).sum(1))
+    finally:
+        model.train(was_training)
+    return estimate(torch.cat(window_losses).cpu().numpy(), torch.cat(window_tokens).cpu().numpy())
+
+
+def estimate(losses: np.ndarray, tokens: np.ndarray) -> Estimate:
+    """The ratio estimator over clusters (Cochran 1977, section 6.5): sums of losses [W] over numbers of tokens [W].
+
+    The standard error of a single window is not known: NaN.
+    """
+    num_windows = len(losses)
+    loss = losses.sum() / tokens.sum()
+    if num_windows < 2:
+        return Estimate(float(loss), float("nan"))
+    residuals = losses - loss * tokens
+    variance = num_windows / (num_windows - 1) * (residuals**2).sum()
+    return Estimate(float(loss), float(np.sqrt(variance) / tokens.sum()))

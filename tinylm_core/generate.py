@@ -1,0 +1,55 @@
+"""Text from a trained model. Knows nothing of how it was trained."""
+
+import torch
+from torch import Tensor
+
+from tinylm_core.model import TinyGPT
+
+
+def generate(
+    model: TinyGPT,
+    prompt: list[int],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> list[int]:
+    """`prompt` and `max_new_tokens` sampled IDs after it; the same seed gives the same IDs.
+
+    temperature 0 takes the likeliest token; top_k keeps the k likeliest, top_p the fewest likeliest that together have
+    that probability (Holtzman et al. 2020, arXiv 1904.09751). Beyond the context the model sees its last tokens.
+    """
+    if not prompt:
+        raise ValueError("the prompt must hold at least one token")
+    if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        raise ValueError(f"temperature={temperature} must be >= 0, top_k={top_k} at least 1, top_p={top_p} in (0, 1]")
+    context = model.position_embedding.num_embeddings
+    device = model.position_embedding.weight.device
+    random = torch.Generator().manual_seed(seed)
+    ids = list(prompt)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for _ in range(max_new_tokens):
+            logits_V = model(torch.tensor([ids[-context:]], device=device))[0, -1].float().cpu()
+            ids.append(sample(logits_V, temperature, top_k, top_p, random))
+    model.train(was_training)
+    return ids
+
+
+def sample(
+    logits_V: Tensor, temperature: float, top_k: int | None, top_p: float | None, random: torch.Generator
+) -> int:
+    """One token ID from logits."""
+    if temperature == 0:
+        return int(logits_V.argmax())
+    sorted_V, order_V = (logits_V / temperature).sort(descending=True, stable=True)
+    probabilities_V = sorted_V.softmax(-1)
+    if top_k is not None:
+        probabilities_V[top_k:] = 0
+    if top_p is not None:
+        before_V = probabilities_V.cumsum(-1) - probabilities_V
+        probabilities_V[before_V >= top_p * probabilities_V.sum()] = 0
+    return int(order_V[torch.multinomial(probabilities_V, 1, generator=random)])

@@ -1,0 +1,73 @@
+"""What a run says of itself while it trains and when it ends. Plain data; knows nobody who listens."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["COMPLETE", "DIVERGED", "INTERRUPTED"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step. `loss` is nats per token over the step's tokens, with dropout."""
+
+    step: int  # 1 … num_steps
+    tokens: int  # trained on so far, this step included
+    loss: float
+    learning_rate: float  # the rate this step used
+    grad_norm: float  # before clipping
+    tokens_per_second: float
+    skipped: bool  # fp16 loss scaling found an overflow and left the weights alone
+    timestamp_ms: int  # Unix time, stamped once
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRecord:
+    """One evaluation: both losses by the same routine, dropout off, in nats per token."""
+
+    step: int  # 0 is before the first update
+    tokens: int
+    val_loss: float
+    val_loss_standard_error: float
+    train_loss: float
+    train_loss_standard_error: float
+    timestamp_ms: int
+
+    @property
+    def gap(self) -> float:
+        """Validation loss minus train loss, in nats per token."""
+        return self.val_loss - self.train_loss
+
+    @property
+    def val_perplexity(self) -> float:
+        """exp(validation loss); infinite where that overflows."""
+        return math.exp(self.val_loss) if self.val_loss < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a run ends with. `steps` and `evals` hold its whole history, also after a resume."""
+
+    state: State
+    num_parameters: int
+    vocab_size: int
+    steps: list[StepRecord] = field(repr=False)
+    evals: list[EvalRecord] = field(repr=False)
+    weights_sha256: str | None  # over the tensors' bytes in name order; None unless complete
+    diverged_at: int | None = None  # the step whose loss or gradient norm was not finite
+
+    @property
+    def final(self) -> EvalRecord:
+        """The last evaluation."""
+        return self.evals[-1]
+
+    @property
+    def best(self) -> EvalRecord:
+        """The first evaluation with the lowest validation loss."""
+        return min(self.evals, key=lambda record: record.val_loss)
+
+    @property
+    def objective(self) -> float:
+        """Final validation loss, at most ln(vocabulary size), which a diverged run has."""
+        worst = math.log(self.vocab_size)
+        return worst if self.state == "DIVERGED" else min(self.final.val_loss, worst)

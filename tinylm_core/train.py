@@ -1,0 +1,285 @@
+"""`run`: one config → its metrics. The only training loop; it does not know who listens.
+
+from tinylm_core import RunConfig, run
+metrics = run(RunConfig(data="my.txt", train_tokens=262_144), workdir="work/first")
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from tinylm_core.checkpoint import load_state, save_model, save_state, weights_sha256
+from tinylm_core.config import RunConfig, identity, resolve
+from tinylm_core.corpus import Corpus, load_corpus
+from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
+from tinylm_core.evaluate import evaluate, token_losses
+from tinylm_core.machine import check_precision, conditions, this_machine
+from tinylm_core.model import TinyGPT
+from tinylm_core.records import EvalRecord, Metrics, State, StepRecord
+from tinylm_core.schedule import learning_rate
+from tinylm_core.state import TrainState
+
+FLUSH_STEPS = 20
+FLUSH_SECONDS = 1.0
+MAX_CHECKPOINT_SHARE = 0.01  # of the time; a slow disk stretches the interval
+# A gradient that still overflows at this loss scale is not finite by itself: 16 halvings of GradScaler's first scale.
+MIN_LOSS_SCALE = 1.0
+
+
+def run(
+    config: RunConfig,
+    *,
+    workdir: Path | str | None = None,
+    on_steps: Callable[[list[StepRecord]], None] = lambda _: None,
+    on_eval: Callable[[EvalRecord], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str | None = None,
+    threads: int | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Metrics:
+    """Train a model and measure it.
+
+    With `workdir` the run keeps checkpoints there, goes on from the last one to the same bits (after a resume the
+    listeners hear the history since step 1 again), and leaves `checkpoint/` with the final weights. Steps are told in
+    batches, every 20 or about a second; `should_stop` is asked then, and a stopped run is INTERRUPTED. `threads` are
+    CPU threads. ValueError for a config that can't run here, in one line.
+    """
+    machine = this_machine(device)
+    config = resolve(config, machine)
+    check_precision(config.precision, machine)
+    num_steps = config.num_steps
+    corpus = load_corpus(config)
+    with reproducible(machine.device, threads or torch.get_num_threads()):
+        trainer = Trainer(config, corpus, machine.device, Path(workdir) if workdir else None, checkpoint_seconds)
+        state = trainer.state
+        for record in state.evals:
+            on_eval(record)
+        if state.steps:
+            on_steps(state.steps)
+        pending = Pending(config, state.step)
+        diverged_at: int | None = None
+        while diverged_at is None:
+            if trainer.evaluation_is_due():
+                evaluated = trainer.evaluate(should_stop)
+                if evaluated is None:
+                    return trainer.interrupt()
+                if not math.isfinite(evaluated.val_loss + evaluated.train_loss):
+                    diverged_at = state.step
+                    break
+                state.evals.append(evaluated)
+                on_eval(evaluated)
+                pending.restart_clock()
+            if state.step == num_steps:
+                break
+            pending.add(*trainer.optimizer_step())
+            if pending.is_due() or trainer.evaluation_is_due():
+                records, diverged_at = pending.flush()
+                state.steps += records
+                on_steps(records)
+                if diverged_at is None:
+                    if should_stop():
+                        return trainer.interrupt()
+                    trainer.checkpoint_if_due()
+        return trainer.finish(diverged_at)
+
+
+@contextmanager
+def reproducible(device: str, threads: int) -> Iterator[None]:
+    """The settings under which the same inputs give the same bits; the caller's are given back afterwards."""
+    threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    cuda = device.startswith("cuda")
+    if cuda:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(cuda or deterministic_before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads_before)
+            torch.use_deterministic_algorithms(deterministic_before)
+
+
+class Trainer:
+    """One run's model, windows and files; owns the state that a checkpoint holds."""
+
+    def __init__(
+        self, config: RunConfig, corpus: Corpus, device: str, workdir: Path | None, checkpoint_seconds: float
+    ) -> None:
+        self.config, self.corpus, self.device, self.workdir = config, corpus, device, workdir
+        self.train_windows = train_windows(corpus, config)
+        self.val_windows = val_windows(corpus, config)
+        self.train_eval_windows = train_eval_windows(corpus, config, len(self.val_windows))
+        self.state = TrainState.fresh(config, corpus.vocab_size, device)
+        self.model = self.state.model
+        if config.compile:
+            self.model = cast(TinyGPT, torch.compile(self.model))
+        self.state.model.masks.native = device != "cpu" or bool(config.compile)
+        self.autocast = autocast(config, device)
+        self.steps_per_eval = config.num_steps // config.num_evals
+        self.checkpoint_seconds = checkpoint_seconds
+        self.next_checkpoint = time.monotonic() + checkpoint_seconds
+        self.stamp = {
+            "identity": identity(config, corpus.fingerprint),
+            "conditions": json.dumps(conditions(device, torch.get_num_threads()), sort_keys=True),
+        }
+        if workdir:
+            self._resume(workdir)
+
+    def _resume(self, workdir: Path) -> None:
+        saved = load_state(workdir)
+        if saved is None:
+            return
+        tensors, metadata = saved
+        if metadata["identity"] != self.stamp["identity"]:
+            raise ValueError(f"workdir={str(workdir)!r} holds the checkpoint of another run; choose an empty folder")
+        if metadata["conditions"] == self.stamp["conditions"]:  # else never continued (law 2)
+            self.state.unpack(tensors, metadata)
+
+    def evaluation_is_due(self) -> bool:
+        """At step 0 and every `steps_per_eval`, unless a checkpoint has brought the record along."""
+        done = self.state.evals and self.state.evals[-1].step == self.state.step
+        return self.state.step % self.steps_per_eval == 0 and not done
+
+    def evaluate(self, should_stop: Callable[[], bool]) -> EvalRecord | None:
+        measure = partial(evaluate, self.model, device=self.device, autocast=self.autocast, should_stop=should_stop)
+        if (val := measure(self.val_windows)) is None or (train := measure(self.train_eval_windows)) is None:
+            return None
+        step = self.state.step
+        return EvalRecord(
+            step, step * self.config.tokens_per_step, val.loss, val.standard_error, train.loss, train.standard_error,
+            now_ms(),
+        )  # fmt: skip
+
+    def optimizer_step(self) -> tuple[float, Tensor, Tensor, bool]:
+        """One update: the rate used, the step's loss, the gradient norm before clipping, whether fp16 skipped it."""
+        config, state = self.config, self.state
+        rate = learning_rate(config, state.step + 1)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        for k in range(config.gradient_accumulation_steps):
+            loss += self._backward(state.step * config.gradient_accumulation_steps + k)
+        state.scaler.unscale_(state.optimizer)
+        parameters = list(state.model.parameters())
+        grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if config.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, grad_norm)
+        scale = state.scaler.get_scale()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        skipped = state.scaler.get_scale() < scale and scale >= MIN_LOSS_SCALE
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        return rate, loss, grad_norm, skipped
+
+    def _backward(self, index: int) -> Tensor:
+        """Add one micro-batch's share of the step's gradient; returns its share of the loss (law 3)."""
+        batch = micro_batch(self.train_windows, self.config.seed, index, self.config.batch_size)
+        self.state.model.masks.reseed(self.config.seed, index)
+        with self.autocast():
+            logits = self.model(batch.input_ids.to(self.device))
+        losses = token_losses(logits, batch.labels.to(self.device))
+        loss: Tensor = losses.sum() / self.config.tokens_per_step
+        torch.autograd.backward(self.state.scaler.scale(loss))
+        return loss.detach()
+
+    def checkpoint_if_due(self) -> None:
+        if self.workdir and time.monotonic() >= self.next_checkpoint:
+            started = time.monotonic()
+            self.checkpoint()
+            cost = time.monotonic() - started
+            self.next_checkpoint = time.monotonic() + max(self.checkpoint_seconds, cost / MAX_CHECKPOINT_SHARE)
+
+    def checkpoint(self) -> None:
+        if self.workdir:
+            tensors, metadata = self.state.pack()
+            save_state(self.workdir, self.state.step, tensors, metadata | self.stamp)
+
+    def interrupt(self) -> Metrics:
+        self.checkpoint()
+        return self._metrics("INTERRUPTED", None)
+
+    def finish(self, diverged_at: int | None) -> Metrics:
+        if diverged_at is not None:
+            return self._metrics("DIVERGED", diverged_at)
+        self.checkpoint()  # a driver that dies before it has kept the result finds it again
+        if self.workdir:
+            save_model(self.workdir / "checkpoint", self.state.model, self.config, self.corpus.tokenizer)
+        return self._metrics("COMPLETE", None)
+
+    def _metrics(self, state: State, diverged_at: int | None) -> Metrics:
+        return Metrics(
+            state=state,
+            num_parameters=sum(p.numel() for p in self.state.model.parameters()),
+            vocab_size=self.corpus.vocab_size,
+            steps=self.state.steps,
+            evals=self.state.evals,
+            weights_sha256=weights_sha256(self.state.model) if state == "COMPLETE" else None,
+            diverged_at=diverged_at,
+        )
+
+
+def autocast(config: RunConfig, device: str) -> Callable[[], AbstractContextManager[object]]:
+    """Mixed precision for a forward pass; nothing for fp32 and fp64."""
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if config.precision not in dtypes:
+        return nullcontext
+    return partial(torch.autocast, device.partition(":")[0], dtype=dtypes[config.precision])
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass
+class Pending:
+    """Steps taken but not yet told: their tensors stay on the device until `flush`, so that a GPU isn't waited for."""
+
+    config: RunConfig
+    step: int
+    _rows: list[tuple[float, Tensor, Tensor, bool, int]] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+
+    def add(self, rate: float, loss: Tensor, grad_norm: Tensor, skipped: bool) -> None:
+        self._rows.append((rate, loss, grad_norm, skipped, now_ms()))
+
+    def is_due(self) -> bool:
+        return len(self._rows) >= FLUSH_STEPS or time.monotonic() - self._since >= FLUSH_SECONDS
+
+    def restart_clock(self) -> None:
+        """Leave what was not training out of the next tokens per second."""
+        self._since = time.monotonic()
+
+    def flush(self) -> tuple[list[StepRecord], int | None]:
+        """The records up to the first that diverged, and that step: the first loss or gradient norm that isn't finite.
+
+        An overflow that fp16 scaling skipped is no divergence.
+        """
+        losses = torch.stack([row[1] for row in self._rows]).tolist()
+        grad_norms = torch.stack([row[2] for row in self._rows]).tolist()
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        tokens_per_second = len(self._rows) * self.config.tokens_per_step / elapsed
+        records: list[StepRecord] = []
+        diverged_at = None
+        for (rate, _, _, skipped, timestamp), loss, grad_norm in zip(self._rows, losses, grad_norms, strict=True):
+            step = self.step + len(records) + 1
+            if not math.isfinite(loss) or not (math.isfinite(grad_norm) or skipped):
+                diverged_at = step
+                break
+            tokens = step * self.config.tokens_per_step
+            records.append(StepRecord(step, tokens, loss, rate, grad_norm, tokens_per_second, skipped, timestamp))
+        self.step += len(records)
+        self._rows.clear()
+        self.restart_clock()
+        return records, diverged_at
