@@ -22,7 +22,8 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLoca
 from numpy.typing import NDArray
 
 from sweeps import stats
-from sweeps.stats import Plan, short
+from sweeps.space import short
+from sweeps.stats import Plan
 
 INK, GREY = "#222222", "#6b6b6b"
 LIGHTEST = 0.88  # viridis beyond it vanishes on white

@@ -126,6 +126,7 @@ def _record(row: RunRow, trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "end_time": row.end_time,
         "duration_seconds": duration.total_seconds() if duration is not None else None,
         "weights_sha256": row.tags.get(schema.WEIGHTS),
+        "model_vocab_size": _number(row.tags.get(schema.VOCAB_SIZE)),
         "num_parameters": _number(row.tags.get(schema.NUM_PARAMETERS)),
         "device": row.tags.get(schema.DEVICE),
         "threads": _number(row.tags.get(schema.THREADS)),
@@ -141,7 +142,13 @@ def _column_types(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     known |= dict.fromkeys(texts, "string") | {"start_time": _TIME, "end_time": _TIME, "duration_seconds": "float64"}
     known |= {name: _type(field.annotation) for name, field in RunConfig.model_fields.items()}
     known |= dict.fromkeys(map(column, schema.SUMMARY_METRICS), "float64")
-    known |= {"weights_sha256": "string", "num_parameters": "Int64", "device": "string", "threads": "Int64"}
+    known |= {
+        "weights_sha256": "string",
+        "model_vocab_size": "Int64",
+        "num_parameters": "Int64",
+        "device": "string",
+        "threads": "Int64",
+    }
     known |= {"fingerprint": "string"}
     others = sorted({name for record in records for name in record} - set(known))
     prefixes = ("final_", "best_")

@@ -145,7 +145,7 @@ class Ledger:
     def finish(self, identity: str, metrics: Metrics) -> float:
         """Keep a run that is complete or diverged, with its files; returns its objective."""
         live = self.live.pop(identity)
-        tags = {schema.NUM_PARAMETERS: str(metrics.num_parameters), "model.vocab_size": str(metrics.vocab_size)}
+        tags = {schema.NUM_PARAMETERS: str(metrics.num_parameters), schema.VOCAB_SIZE: str(metrics.vocab_size)}
         if metrics.weights_sha256:
             tags[schema.WEIGHTS] = metrics.weights_sha256
         if metrics.diverged_at is not None:
@@ -182,7 +182,9 @@ class Ledger:
         }
         for name, text in texts.items():
             write_durably(artifacts / name, text.encode())
-        write_history(live.steps, live.evals, artifacts / "history.parquet")
+        sink = pa.BufferOutputStream()
+        pq.write_table(history_table(live.steps, live.evals), sink)
+        write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
         for name in ("checkpoint", "samples.txt"):
             if state == "COMPLETE" and (live.workdir / name).exists():
                 (live.workdir / name).rename(artifacts / name)
@@ -224,7 +226,7 @@ def _creation_id(workdir: Path, note: dict[str, Any]) -> str | None:
     return str(found["creation_id"])
 
 
-def write_history(steps: list[StepRecord], evals: list[EvalRecord], path: Path) -> None:
+def history_table(steps: list[StepRecord], evals: list[EvalRecord]) -> pa.Table:
     """history.parquet: a row a step or evaluation, columns named as the tracker's metrics with / as _."""
     rows: dict[int, dict[str, float]] = {}
     for record in steps:
@@ -239,9 +241,7 @@ def write_history(steps: list[StepRecord], evals: list[EvalRecord], path: Path) 
         values_in_order = [rows[step].get(name) for step in sorted(rows)]
         kind = pa.int64() if name == "timestamp_ms" else pa.float64()
         columns[schema.column(name)] = pa.array(values_in_order, kind)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
-    write_durably(path, sink.getvalue().to_pybytes())
+    return pa.table(columns)
 
 
 def now_ms() -> int:

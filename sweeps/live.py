@@ -11,7 +11,8 @@ from rich.text import Text
 
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
-from sweeps.plan import Plan, PlannedRun, Trial, short_value
+from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.space import short
 from sweeps.workers import Evaluated, Message, Steps
 from tinylm_core.records import EvalRecord, StepRecord
 
@@ -177,7 +178,7 @@ def _cells(line: Line) -> list[str]:
     step, evaluation = line.step, line.evaluation
     if step is None:
         return [line.run.name, f"0/{total}", "", _loss(evaluation), "", ""]
-    rate = short_value(float(f"{step.learning_rate:.3g}"))
+    rate = short(step.learning_rate)
     return [
         line.run.name,
         f"{step.step}/{total}",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.space import Choice, Range, Space, Value
+from sweeps.space import Choice, Range, Space, Value, short
 from sweeps.sweep import BUDGET_FIELDS, Sweep
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
@@ -209,18 +209,7 @@ def same_schedule_notes(trials: list[Trial]) -> list[str]:
 
 def setting_label(setting: dict[str, Value]) -> str:
     """`lr=3e-4 warmup=0.1`: short, for names and legends."""
-    return " ".join(f"{SHORT_NAMES.get(name, name)}={short_value(value)}" for name, value in setting.items()) or "base"
-
-
-def short_value(value: Value) -> str:
-    """A value in at most four significant digits, small ones as 3e-4."""
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.4g}" if value == 0 or 0.01 <= abs(value) < 10_000 else f"{value:.3e}"
-    mantissa, _, exponent = text.partition("e")
-    if not exponent:
-        return text
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return " ".join(f"{SHORT_NAMES.get(name, name)}={short(value)}" for name, value in setting.items()) or "base"
 
 
 def num_parameters(config: RunConfig, vocab_size: int) -> int:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sweeps import canvas, stats
 from sweeps.canvas import GREY, INK, ColourScale, End, ParameterAxis, styled
-from sweeps.stats import Plan, short
+from sweeps.space import short
+from sweeps.stats import Plan
 
 CROWDED = 9  # more settings than this in a panel: thin lines, no bands, train loss of the best one only
 MAX_PANELS = 6

@@ -72,7 +72,7 @@ def run(
     plan = make_plan(experiment, machine)
     slots = worker_slots(machine.device, workers, runs_per_gpu)
     if dry_run:
-        from sweeps.estimate import print_plan
+        from sweeps.dry_run import print_plan
 
         print_plan(plan, len(slots), store)
         return DONE

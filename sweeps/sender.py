@@ -55,11 +55,12 @@ class Sender:
         tags: dict[str, str],
         params: dict[str, str],
         start_time_ms: int,
-        summary: str,
+        summary: str | None,
         dataset: dict[str, str],
     ) -> None:
         """A run's MLflow run: made, or taken up again after an interruption."""
-        tags = tags | {schema.SUMMARY_RUN: self._run_id(summary)}
+        if summary is not None:
+            tags = tags | {schema.SUMMARY_RUN: self._run_id(summary)}
         run_id = self._create(run, name, tags, params, start_time_ms)
         self._writer.log_dataset(run_id, context="training", **dataset)
         self._writer.resume_run(run_id)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 Value = float | int | str | bool | None
@@ -90,6 +91,19 @@ class Range:
 
 
 Space = dict[str, Choice | Range]
+
+
+def short(value: object) -> str:
+    """A value as a label: 3e-4, 0.1, 64, none."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    number = float(value)
+    if number and not 0.01 <= abs(number) < 1e6:
+        mantissa, exponent = f"{number:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return str(value) if isinstance(value, Integral) else f"{number:.3g}"
 
 
 def parse_dimension(text: str) -> Choice | Range:

@@ -14,6 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from sweeps.space import short
+
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
@@ -196,19 +198,6 @@ def seed_noise(plan: Plan, trials: pd.DataFrame) -> float:
     if degrees.sum() < 1:
         return float("nan")
     return float(np.sqrt((by_setting.var() * degrees).sum() / degrees.sum()))
-
-
-def short(value: object) -> str:
-    """A value as a label: 3e-4, 0.1, 64, none."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return str(value)
-    number = float(value)
-    if number and not 0.01 <= abs(number) < 1e6:
-        mantissa, exponent = f"{number:.2e}".split("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return f"{number:.3g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:

@@ -12,6 +12,8 @@ from sweeps.page import terminal_tables
 from sweeps.report import Report, links
 from sweeps.store.read import Store
 
+# Left out of a narrow terminal, in this order; the page has them all.
+SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss")
 TITLES = {"leaderboard": "Leaderboard", "gaps": "Train against validation"}
 
 
@@ -25,7 +27,7 @@ def print_summary(store: Store, report: Report) -> None:
     for name, frame in terminal_tables(plan, trials, history).items():
         if not frame.empty:
             console.print()
-            console.print(table(TITLES[name], frame))
+            console.print(fitting_table(TITLES[name], frame, console.width))
     console.print()
     for line in diagnosis_lines(words.diagnoses(plan, trials, history)):
         console.print(Text(line))
@@ -35,12 +37,23 @@ def print_summary(store: Store, report: Report) -> None:
         console.print(Text(where), soft_wrap=True)
 
 
+def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:
+    """As many columns of a frame of text as fit; those that say least go first."""
+    frame = frame.astype(str)
+    for column in ["", *SPARE_COLUMNS]:
+        frame = frame.drop(columns=[name for name in frame.columns if column and str(name).startswith(column)])
+        widths = [max(len(str(name)), *frame[name].str.len()) + 2 for name in frame.columns]
+        if sum(widths) <= width:
+            break
+    return table(title, frame)
+
+
 def table(title: str, frame: pd.DataFrame) -> Table:
     """A frame of text as a table; columns of numbers to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
     for name in frame.columns:
         numeric = frame[name].astype(str).str.match(r"[-\u2013\d]").all()
-        made.add_column(str(name), justify="right" if numeric else "left")
+        made.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
     for row in frame.astype(str).itertuples(index=False):
         made.add_row(*row)
     return made
@@ -50,7 +63,7 @@ def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
     """One line a run: its findings, worst first; runs without any are counted."""
     healthy = findings[findings["finding"] == "healthy"]
     for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
-        said = "; ".join(rows["detail"])
+        said = "; ".join((rows["finding"] + " " + rows["detail"]).str.strip())
         first = rows.iloc[0]
         yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
     if len(healthy):

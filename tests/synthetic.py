@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeps.stats import short
+from sweeps.space import short
 
 VOCAB_SIZE = 1000
 WORST = math.log(VOCAB_SIZE)

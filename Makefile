@@ -1,0 +1,38 @@
+# Each target sets up what it needs on a fresh machine.
+PYTHON ?= python3
+BIN = .venv/bin
+STORE ?= ./mlruns
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+export RAY_USAGE_STATS_DISABLED = 1
+
+.PHONY: sweep test test-fast check ui clean
+
+sweep: .venv/installed
+	$(BIN)/python -m sweeps.run lr_warmup
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q
+
+test-fast: .venv/installed
+	$(BIN)/python -m pytest -q -m "not slow"
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Light: without MLflow's job runners and with one worker it is two processes instead of fifteen.
+ui: .venv/installed
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
+		--backend-store-uri "sqlite:///$(abspath $(STORE))/mlflow.db"
+
+# The constraints keep torch to its CPU build where an index offers several.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

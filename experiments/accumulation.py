@@ -1,0 +1,15 @@
+"""What do larger effective batches do at equal tokens, the learning rate tuned again for each?
+
+python -m sweeps.run accumulation          # 16 runs
+"""
+
+from sweeps import Choice, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(d_model=128, train_tokens=393_216),
+    space={
+        "gradient_accumulation_steps": Choice(1, 2, 4, 8),
+        "learning_rate": Choice(3e-4, 1e-3, 3e-3, 1e-2),
+    },
+)

@@ -1,0 +1,14 @@
+"""How does the learning rate affect convergence speed?
+
+    python -m sweeps.run learning_rate          # 5 runs
+
+The report's "tokens to" column answers it: tokens until the worst setting's final loss.
+"""
+
+from sweeps import Choice, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(d_model=128, train_tokens=786_432),
+    space={"learning_rate": Choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
+)

@@ -1,0 +1,12 @@
+"""What do bf16 and fp16 cost in loss, and buy in speed?
+
+python -m sweeps.run precision          # 3 runs; a precision this machine can't run is left out
+"""
+
+from sweeps import Choice, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(d_model=128, train_tokens=393_216, learning_rate=1e-3),
+    space={"precision": Choice("fp32", "bf16", "fp16")},
+)

@@ -1,0 +1,229 @@
+"""Train a run again from its record in the store and compare every step.
+
+    python -m sweeps.reproduce RUN_ID
+
+Exit code 0: bit-identical (or within --rtol); 1: different; 2: can't be run here.
+"""
+
+import gzip
+import tempfile
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.outbox import Outbox
+    from sweeps.store.read import Store
+    from sweeps.store.schema import RunRow
+    from sweeps.workers import Job
+    from tinylm_core.config import RunConfig
+    from tinylm_core.records import EvalRecord, Metrics, StepRecord
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("run_id")
+@click.option("--rtol", type=click.FloatRange(0), default=0.0, help="Relative difference allowed, for other hardware.")
+@store_option
+def reproduce(run_id: str, rtol: float, store: str | None) -> int:
+    from sweeps.store import open_store, schema
+    from sweeps.work import locked_work
+
+    opened = open_store(store)
+    row = opened.find_run(run_id)
+    if row.role != "run" or row.config is None:
+        raise ValueError(f"run {row.run_id} ({row.name}) is a {row.role} and can't be reproduced")
+    name = row.tags[schema.SWEEP]
+    with locked_work(opened, name) as outbox, tempfile.TemporaryDirectory() as folder:
+        row = opened.find_run(row.run_id)  # as the drained outbox leaves it
+        recorded = opened.history(run_ids=[row.run_id])
+        if recorded.empty:
+            raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
+        config = with_same_data(opened, row, Path(folder))
+        device, differences = here_and_there(row)
+        click.echo(f"reproducing {row.name} ({row.run_id}), {row.state}")
+        for line in differences:
+            click.echo(f"  differs: {line}")
+        if not differences:
+            click.echo("  same conditions as recorded")
+        repeat = train_again(outbox, row, config, device, Path(folder) / "work", int(recorded["step"].max()))
+        outbox.drain(60)
+    return tell(row, recorded, repeat, rtol)
+
+
+def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
+    """The run's config, its data taken from the store where this machine's differs. ValueError where neither has it."""
+    from sweeps.store import schema
+    from tinylm_core.corpus import load_corpus
+
+    assert row.config
+    fingerprint = row.tags[schema.FINGERPRINT]
+    try:
+        found = load_corpus(row.config).fingerprint
+        if found == fingerprint:
+            return row.config
+        problem = f"data={row.config.data!r} has changed since"
+    except ValueError as error:
+        problem = str(error)
+    try:
+        packed = store.download(row.tags[schema.SUMMARY_RUN], f"corpus/{fingerprint}.txt.gz", folder)
+    except ValueError:
+        raise ValueError(f"{problem}, and the store keeps no copy of the corpus {fingerprint[:12]}") from None
+    text = folder / f"{fingerprint}.txt"
+    text.write_bytes(gzip.decompress(packed.read_bytes()))
+    config = row.config.replace({"data": str(text)})
+    if load_corpus(config).fingerprint != fingerprint:
+        raise ValueError(f"{problem}, and the store's copy of the corpus {fingerprint[:12]} is damaged")
+    click.echo(f"  {problem}; trained on the store's copy")
+    return config
+
+
+def here_and_there(row: "RunRow") -> tuple[str, list[str]]:
+    """The device to train on, and a line for each condition that is not as recorded."""
+    from sweeps import provenance
+    from sweeps.store import schema
+    from tinylm_core.machine import this_machine
+
+    recorded_device = row.tags.get(schema.DEVICE, "cpu").partition(" ")[0]
+    device = this_machine(None if recorded_device != "cpu" else "cpu").device
+    tags = provenance.run_tags(device, int(row.tags.get(schema.THREADS, 1)))
+    keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code."))]
+    lines = [
+        f"{key}: recorded {row.tags[key]}, here {tags[key]}"
+        for key in [*keys, schema.COMMIT]
+        if key in row.tags and row.tags[key] != tags[key]
+    ]
+    return device, lines
+
+
+@dataclass
+class Repeat:
+    """A second training, as far as it came."""
+
+    steps: list["StepRecord"] = field(default_factory=list)
+    evals: list["EvalRecord"] = field(default_factory=list)
+    metrics: "Metrics | None" = None
+    error: str | None = None
+
+
+def train_again(
+    outbox: "Outbox", row: "RunRow", config: "RunConfig", device: str, workdir: Path, last_step: int
+) -> Repeat:
+    """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
+    from sweeps.ledger import now_ms
+    from sweeps.store import schema
+    from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Raised, Steps
+
+    key = uuid.uuid4().hex
+    job = Job(key, config.model_dump_json(), workdir, device, int(row.tags.get(schema.THREADS, 1)))
+    outbox.put("start", start_content(row, job), sync=True)
+    workers = LocalWorkers([device])
+    workers.submit(job)
+    repeat = Repeat()
+    ends_early = row.state not in ("COMPLETE", "DIVERGED")
+    while workers.is_busy():
+        for message in workers.receive(0.5):
+            match message:
+                case Steps():
+                    repeat.steps += message.records
+                    outbox.put("steps", {"run": key, "records": [asdict(record) for record in message.records]})
+                case Evaluated():
+                    repeat.evals.append(message.record)
+                    outbox.put("eval", {"run": key, "record": asdict(message.record)})
+                case Ended():
+                    repeat.metrics = message.metrics
+                case Raised() | Died():
+                    repeat.error = message.error if isinstance(message, Raised) else message.reason
+        if ends_early and repeat.steps and repeat.steps[-1].step > last_step:
+            workers.kill()
+    metrics = repeat.metrics
+    end: dict[str, Any] = {"run": key, "end_time_ms": now_ms(), "artifacts": "", "workdir": ""}
+    end |= {"state": metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"}
+    end |= {"metrics": schema.summary_metrics(metrics) if metrics else {}}
+    end |= {"tags": {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {}}
+    outbox.put("end", end, sync=True)
+    return repeat
+
+
+def start_content(row: "RunRow", job: "Job") -> dict[str, Any]:
+    """The MLflow run of a reproduction: it never enters a report, by its role."""
+    from sweeps import provenance
+    from sweeps.ledger import now_ms
+    from sweeps.store import schema
+
+    kept = (schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY)
+    tags = {key: row.tags[key] for key in (*kept, schema.FINGERPRINT) if key in row.tags}
+    tags |= provenance.run_tags(job.device, job.threads)
+    tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
+    dataset = {
+        "name": Path(row.params["data"]).name,
+        "digest": row.tags[schema.FINGERPRINT],
+        "source": row.params["data"],
+    }
+    return {
+        "run": job.key,
+        "name": f"{row.name} again",
+        "tags": tags,
+        "params": row.params,
+        "start_time_ms": now_ms(),
+        "summary": None,
+        "dataset": dataset,
+    }
+
+
+def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -> int:
+    """Print the verdict; returns the exit code."""
+    from sweeps.compare import compare
+    from sweeps.store import schema
+
+    repeated = repeated_frame(repeat)
+    ended = row.state in ("COMPLETE", "DIVERGED")
+    logged = recorded["step"].tolist()
+    # A thinned record, or one of an interrupted run, holds fewer steps than a run has.
+    verdict = compare(recorded, repeated[repeated["step"].isin(logged)], rtol)
+    problems = []
+    if repeat.error and row.state != "FAILED":
+        problems.append(f"it failed: {repeat.error}")
+    if ended and repeat.metrics and repeat.metrics.state != row.state:
+        problems.append(f"it ended {repeat.metrics.state}, and is recorded as {row.state}")
+    if verdict.missing_steps:
+        problems.append(
+            f"{len(verdict.missing_steps)} recorded steps did not come again, first {verdict.missing_steps[0]}"
+        )
+    if verdict.first_step is not None:
+        problems.append(
+            f"largest difference {verdict.largest_difference:.3g} ({verdict.where}), first at step {verdict.first_step}"
+        )
+    weights = repeat.metrics.weights_sha256 if repeat.metrics else None
+    same_weights = weights is None or weights == row.tags.get(schema.WEIGHTS)
+    if rtol == 0 and not same_weights and not problems:
+        problems.append("every recorded number is the same, and the final weights are not")
+    if problems:
+        click.echo("DIFFERENT: " + "; ".join(problems))
+        return DONE_WITH_FAILURES
+    counts = f"{verdict.num_steps} steps, {verdict.num_evals} evaluations"
+    exact = verdict.largest_difference == 0 and same_weights
+    ending = " and the final weights" if weights and same_weights else ""
+    if exact:
+        click.echo(f"bit-identical over {counts}{ending}")
+    else:
+        click.echo(f"within rtol={rtol:g} over {counts}; largest difference {verdict.largest_difference:.3g}")
+    return DONE
+
+
+def repeated_frame(repeat: Repeat) -> "pd.DataFrame":
+    """The second training's history, with the columns of the store's."""
+    from sweeps.ledger import history_table
+
+    frame: pd.DataFrame = history_table(repeat.steps, repeat.evals).to_pandas()
+    return frame
+
+
+if __name__ == "__main__":
+    run_command(reproduce)

@@ -1,0 +1,55 @@
+"""Text from a trained run.
+
+python -m sweeps.sample RUN_ID --prompt "The "
+"""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from sweeps.command import run_command, store_option
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("run_id")
+@click.option("--prompt", default="\n", help="What the text starts with.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0 takes the likeliest.")
+@click.option("--top-k", type=click.IntRange(1), help="Only the k likeliest tokens.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest that have this share.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@store_option
+def sample(
+    run_id: str,
+    prompt: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    store: str | None,
+) -> int:
+    from sweeps.store import open_store
+
+    opened = open_store(store)
+    row = opened.find_run(run_id)
+
+    from tinylm_core.checkpoint import load_model
+    from tinylm_core.generate import generate
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, _, tokenizer = load_model(opened.download(row.run_id, "checkpoint", Path(folder)))
+    try:
+        ids = [int(token) for token in (tokenizer.encode(prompt) if tokenizer else prompt.split() or ["0"])]
+    except ValueError as error:
+        raise ValueError(f"--prompt {prompt!r}: {error}") from None
+    new = generate(
+        model, ids, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    click.echo(tokenizer.decode(new) if tokenizer else " ".join(map(str, new)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(sample)

@@ -1,0 +1,33 @@
+"""How fast a config trains here, by training a little. For plans; knows nothing of sweeps."""
+
+import time
+
+import torch
+
+from tinylm_core.config import RunConfig
+from tinylm_core.corpus import Corpus
+from tinylm_core.train import Trainer, reproducible
+
+WARM_STEPS = 1
+MOST_STEPS = 5
+MOST_SECONDS = 1.0
+
+
+def tokens_per_second(config: RunConfig, corpus: Corpus, device: str, threads: int) -> float:
+    """Training tokens a second of one run, from up to five steps or about a second; the first does not count."""
+    with reproducible(device, threads):
+        trainer = Trainer(config, corpus, device, None, checkpoint_seconds=0)
+        tokens = 0
+        started = time.perf_counter()
+        for step in range(min(WARM_STEPS + MOST_STEPS, config.num_steps)):
+            _, loss, _, _ = trainer.optimizer_step()
+            if device != "cpu":
+                torch.isfinite(loss).item()  # wait for the device
+            if step < WARM_STEPS:
+                started = time.perf_counter()
+                continue
+            tokens += config.tokens_per_step
+            if time.perf_counter() - started > MOST_SECONDS:
+                break
+        elapsed = time.perf_counter() - started
+    return tokens / elapsed if tokens else config.tokens_per_step / max(elapsed, 1e-9)
