@@ -7,7 +7,7 @@ from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
 
 SWEEP = Sweep(
-    base=RunConfig(d_model=128, train_tokens=393_216),
+    base=RunConfig(d_model=128, train_tokens=327_680, eval_tokens=16_384),
     space={
         "gradient_accumulation_steps": Choice(1, 2, 4, 8),
         "learning_rate": Choice(3e-4, 1e-3, 3e-3, 1e-2),

@@ -7,7 +7,7 @@ from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
 
 SWEEP = Sweep(
-    base=RunConfig(d_model=128, train_tokens=393_216),
+    base=RunConfig(d_model=128, train_tokens=327_680, eval_tokens=16_384),
     space={
         "learning_rate": Choice(1e-4, 3e-4, 1e-3),
         "warmup_ratio": Choice(0.05, 0.1, 0.2),

@@ -9,6 +9,6 @@ from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
 
 SWEEP = Sweep(
-    base=RunConfig(d_model=128, train_tokens=786_432),
+    base=RunConfig(d_model=128, train_tokens=786_432, eval_tokens=16_384),
     space={"learning_rate": Choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)},
 )

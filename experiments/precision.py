@@ -7,6 +7,6 @@ from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
 
 SWEEP = Sweep(
-    base=RunConfig(d_model=128, train_tokens=393_216, learning_rate=1e-3),
+    base=RunConfig(d_model=128, train_tokens=327_680, eval_tokens=16_384, learning_rate=1e-3),
     space={"precision": Choice("fp32", "bf16", "fp16")},
 )

@@ -7,7 +7,7 @@ from sweeps import Choice, Range, Sweep
 from tinylm_core import RunConfig
 
 SWEEP = Sweep(
-    base=RunConfig(d_model=128, train_tokens=393_216),
+    base=RunConfig(d_model=128, train_tokens=327_680, eval_tokens=16_384),
     space={
         "learning_rate": Range(1e-4, 1e-2, log=True),
         "warmup_ratio": Range(0.0, 0.3),

@@ -39,6 +39,7 @@ class Drive:
     paused: bool = False
     _told: int = 0
     _waiting: deque[PlannedRun] = field(default_factory=deque)
+    _seen: set[str] = field(default_factory=set)
     _deaths: dict[str, int] = field(default_factory=dict)
 
     def go(self, should_pause: Callable[[], bool]) -> None:
@@ -92,9 +93,9 @@ class Drive:
 
     def _enqueue(self, trial: Trial) -> None:
         """Runs whose result is known, or which another trial waits for, are not made again (law 9)."""
-        queued = {run.identity for run in self._waiting} | self.ledger.live.keys()
         for run in trial.runs:
-            if run.identity not in self.ledger.results and run.identity not in queued | self.failed.keys():
+            if run.identity not in self.ledger.results and run.identity not in self._seen:
+                self._seen.add(run.identity)
                 self._waiting.append(run)
 
     def _is_settled(self, trial: Trial) -> bool:

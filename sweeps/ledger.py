@@ -174,6 +174,7 @@ class Ledger:
         files: dict[str, str] | None = None,
     ) -> None:
         artifacts = live.workdir / "artifacts"
+        shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
         texts = {
             "config.json": live.run.config.model_dump_json(indent=2),
             "environment.txt": provenance.environment(),

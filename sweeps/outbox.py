@@ -88,9 +88,8 @@ class Outbox:
 
     def drain(self, timeout: float) -> bool:
         """Wait until all has arrived; False where some has not by then."""
-        deadline = time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue, max(0.0, deadline - time.monotonic()))
+            return self._changed.wait_for(lambda: not self._queue, max(0.0, timeout))
 
     def close(self, timeout: float) -> bool:
         """Drain and stop. What has not arrived stays in the journal for the next start."""

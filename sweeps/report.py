@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sweeps.store.read import Store
 
 
+COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
+
+
 @dataclass(frozen=True)
 class Report:
     """A report that was written, and what it was written from."""
@@ -50,12 +53,13 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
 def links(store: "Store", report: Report) -> dict[str, str]:
     """Where to go from a report: commands and pages."""
     name = str(report.plan["name"])
-    pages = store.ui_links(name, list(report.trials["run_id"]))
+    best = report.trials.dropna(subset=["objective"]).sort_values(["objective", "trial", "seed"]).head(COMPARED_RUNS)
+    pages = store.ui_links(name, list(best["run_id"]))
     place = "" if store.where == "./mlruns" else f" --store {store.where}"
     found = {}
     if store.is_local:
         found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if place else "")
-    found |= {"Curves in MLflow": pages.runs, "All runs compared in MLflow": pages.compare}
+    found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
     if report.best_run:
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {report.best_run}{place}"
         found["Text from the best run"] = f'python -m sweeps.sample {report.best_run} --prompt "The "{place}'

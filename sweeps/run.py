@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sweeps.plan import Plan, Trial
     from sweeps.store.read import Store
 
-PAUSE_SECONDS = 4.0
+PAUSE_SECONDS = 4.5  # from the signal to the end, with a second of it for the tracker
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -123,11 +123,12 @@ def _run_plan(plan: "Plan", slots: list[str], store: "Store", outbox: "Outbox", 
     drive = Drive(plan, search, ledger, LocalWorkers(slots), view_for(plan, trials, ledger, outbox), trials)
     with drive.view:
         drive.go(signals.asked_to_stop)
+        deadline = time.monotonic() + PAUSE_SECONDS
         if drive.paused:
-            drive.pause(PAUSE_SECONDS, time.monotonic)
+            drive.pause(PAUSE_SECONDS - 1, time.monotonic)
     ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
     if drive.paused:
-        outbox.close(0.5)
+        outbox.close(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
         click.echo(f"paused; the same command goes on: {command_line()}")
         return 128 + signals.received
     if not outbox.drain(WAIT_SECONDS):

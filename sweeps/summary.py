@@ -14,6 +14,7 @@ from sweeps.store.read import Store
 
 # Left out of a narrow terminal, in this order; the page has them all.
 SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss")
+MOST_LINES = 40  # of diagnoses; the page has them all
 TITLES = {"leaderboard": "Leaderboard", "gaps": "Train against validation"}
 
 
@@ -30,7 +31,7 @@ def print_summary(store: Store, report: Report) -> None:
             console.print(fitting_table(TITLES[name], frame, console.width))
     console.print()
     for line in diagnosis_lines(words.diagnoses(plan, trials, history)):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     console.print()
     for what, where in (links(store, report) | {"Report": str(report.page)}).items():
         console.print(Text(f"{what}: ", style="bold"), end="")
@@ -62,6 +63,10 @@ def table(title: str, frame: pd.DataFrame) -> Table:
 def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
     """One line a run: its findings, worst first; runs without any are counted."""
     healthy = findings[findings["finding"] == "healthy"]
+    if findings["run_id"].nunique() - len(healthy) > MOST_LINES:
+        for finding, rows in findings.groupby("finding", sort=False):
+            yield f"{finding}: {rows['run_id'].nunique()} runs"
+        return
     for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
         said = "; ".join((rows["finding"] + " " + rows["detail"]).str.strip())
         first = rows.iloc[0]

@@ -180,6 +180,7 @@ def _work(job: Job, pipe: Connection) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
     _die_with_parent()
+    _keep_freed_memory()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
     job.workdir.mkdir(parents=True, exist_ok=True)
@@ -220,6 +221,15 @@ def _listen(pipe: Connection, paused: threading.Event) -> None:
             paused.set()
     except (EOFError, OSError):
         os._exit(1)
+
+
+def _keep_freed_memory() -> None:
+    """Glibc hands big blocks back to the kernel when they are freed, and every step would fault them in anew."""
+    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+    libc = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _die_with_parent() -> None:

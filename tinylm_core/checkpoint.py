@@ -25,11 +25,18 @@ _STATE_NAME = re.compile(r"state-(\d{10})-([0-9a-f]{64})\.safetensors")
 
 
 def save_state(folder: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Durable before it returns: temporary file, fsync, rename. Keeps the last KEPT_STATES."""
+    """Durable before it returns: temporary file, fsync, rename. Keeps the last KEPT_STATES.
+
+    Others of this step or a later one are of a course that was given up (damaged, or under other conditions) and go,
+    as does what a killed process was writing.
+    """
     content = save_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
     digest = hashlib.sha256(content).hexdigest()
-    write_durably(folder / f"state-{step:010d}-{digest}.safetensors", content)
-    for old in _states(folder)[:-KEPT_STATES]:
+    path = folder / f"state-{step:010d}-{digest}.safetensors"
+    write_durably(path, content)
+    earlier = [state for state in _states(folder) if state.name < f"state-{step:010d}"]
+    kept = {path, *earlier[1 - KEPT_STATES :]}
+    for old in {*_states(folder), *folder.glob(".state-*.tmp")} - kept:
         old.unlink(missing_ok=True)
 
 

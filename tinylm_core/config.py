@@ -164,11 +164,13 @@ def check_budget(configs: Iterable[RunConfig]) -> None:
     configs = list(configs)
     tokens_per_step = math.lcm(*(config.tokens_per_step for config in configs))
     for config in configs:
-        unit = tokens_per_step * config.num_evals
+        # Over all that share the budget, so that what the error names is refused by none of them.
+        num_evals = math.lcm(*(other.num_evals for other in configs if other.train_tokens == config.train_tokens))
+        unit = tokens_per_step * num_evals
         if config.train_tokens % unit:
-            nearest = max(1, round(config.train_tokens / unit)) * unit
+            nearest = max(1, (2 * config.train_tokens + unit) // (2 * unit)) * unit
             raise ValueError(
-                f"train_tokens={config.train_tokens:,} is no multiple of {unit:,} (num_evals {config.num_evals} x "
+                f"train_tokens={config.train_tokens:,} is no multiple of {unit:,} (num_evals {num_evals} x "
                 f"{tokens_per_step:,} tokens per step, common to all settings); the nearest is train_tokens={nearest}"
             )
 

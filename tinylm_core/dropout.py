@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _DROPOUT = 2  # keeps this random stream apart from others of the same seed
 
 
@@ -19,7 +20,7 @@ class MaskSource:
 
     def __init__(self) -> None:
         self.native = False
-        self._rng = np.random.Generator(np.random.SFC64(0))
+        self._bits = np.random.SFC64(0)
 
     def reseed(self, seed: int, micro_batch: int) -> None:
         """Start the masks of one micro-batch."""
@@ -27,13 +28,17 @@ class MaskSource:
         if self.native:
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
         else:
-            self._rng = np.random.Generator(np.random.SFC64(entropy))
+            self._bits = np.random.SFC64(entropy)
 
     def keep(self, x: Tensor, p: float) -> Tensor:
-        """A mask shaped and typed like `x`: 0 with probability p (to 2**-16), else 1 / (1 - p)."""
-        threshold = round(p * 65_536) - 32_768
-        bits = torch.frombuffer(bytearray(self._rng.bytes(2 * x.numel())), dtype=torch.int16).view(x.shape)
-        return (bits >= threshold).to(x.dtype).mul_(65_536 / (32_768 - threshold))
+        """A mask shaped and typed like `x`: 0 with probability p (to 2**-16, and below 1), else 1 / (1 - p)."""
+        threshold = min(round(p * 65_536), 65_535)
+        words = self._bits.random_raw(-(-x.numel() // 4))
+        keep = torch.from_numpy(words.view(np.uint16)[: x.numel()] >= threshold).view(x.shape)
+        # The bits of the scale by an integer product: PyTorch turns bool into bf16 ten times slower.
+        scale = torch.tensor(65_536 / (65_536 - threshold), dtype=x.dtype)
+        as_integer = _INTEGERS[x.element_size()]
+        return keep.to(as_integer).mul_(scale.view(as_integer)).view(x.dtype)
 
 
 class Dropout(nn.Module):

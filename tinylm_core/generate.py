@@ -23,7 +23,7 @@ def generate(
     """
     if not prompt:
         raise ValueError("the prompt must hold at least one token")
-    if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+    if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise ValueError(f"temperature={temperature} must be >= 0, top_k={top_k} at least 1, top_p={top_p} in (0, 1]")
     context = model.position_embedding.num_embeddings
     device = model.position_embedding.weight.device
@@ -45,7 +45,8 @@ def sample(
     """One token ID from logits."""
     if temperature == 0:
         return int(logits_V.argmax())
-    sorted_V, order_V = (logits_V / temperature).sort(descending=True, stable=True)
+    below_V = (logits_V - logits_V.max()).double()  # from its own maximum, so that no temperature overflows
+    sorted_V, order_V = (below_V / temperature).sort(descending=True, stable=True)
     probabilities_V = sorted_V.softmax(-1)
     if top_k is not None:
         probabilities_V[top_k:] = 0

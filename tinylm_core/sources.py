@@ -3,17 +3,13 @@
 Everything streams: no function here holds a corpus. Knows nothing of splits, tokenizers and caches.
 """
 
-import ast
-import codecs
 import errno
 import hashlib
 import os
 import platform
-import re
 import stat
 import sysconfig
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from tinylm_core.python_docs import python_docs
+from tinylm_core.readers import read_text
+
 RANDOM_TOKENS = 1_048_576
 RANDOM_VOCAB_SIZE = 256
-MAX_VOCAB_SIZE = 2**24  # of RunConfig.vocab_size
-CHUNK_BYTES = 2**18
 VAL_SPLITS = ("validation", "valid", "val", "test")
-NOT_LIBRARY = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
@@ -96,32 +92,6 @@ def stamp(paths: Iterable[Path]) -> list[list[str | int]]:
     if abs(time.time_ns() - newest) < 20_000_000:
         time.sleep(0.02)
     return stamps
-
-
-def read_text(path: Path) -> Iterator[str]:
-    """The file's text in chunks. ValueError with the position of the first byte that is no UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
-    for chunk, final in _bytes_and_end(path):
-        start = position - len(decoder.getstate()[0])
-        try:
-            yield decoder.decode(chunk, final)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {start + error.start}") from None
-        position += len(chunk)
-
-
-def read_tokens(path: Path) -> Iterator[np.ndarray]:
-    """The file's token IDs in chunks. ValueError for what is no ID, with the place."""
-    read = {".bin": _read_bin, ".npy": _read_npy}.get(path.suffix.lower(), _read_written_ids)
-    position = 0
-    for ids in read(path):
-        wrong = np.flatnonzero((ids < 0) | (ids >= MAX_VOCAB_SIZE))
-        if len(wrong):
-            token, place = int(ids[wrong[0]]), position + int(wrong[0])
-            raise ValueError(f"{path} has {token} at position {place}; a token ID is from 0 to {MAX_VOCAB_SIZE - 1}")
-        position += len(ids)
-        yield ids
 
 
 def _check_kind(*, is_ids: bool, tokenizer: str) -> None:
@@ -231,97 +201,4 @@ def _documents(split: Any) -> Iterator[list[str]]:
 
 
 def _write_python_docs(library: Path, folder: Path) -> None:
-    """Docstrings and reference paragraphs, ordered by digest so that training and validation read alike."""
-    pieces = {piece for piece in _python_docs(library) if piece and piece.isascii()}
-    if not pieces:
-        raise ValueError(f"the standard library's source is not in {library}; name another corpus")
-    ordered = sorted(pieces, key=lambda piece: hashlib.sha256(piece.encode()).digest())
-    _write_joined(folder / "train.txt", ([piece] for piece in ordered))
-
-
-def _python_docs(library: Path) -> Iterator[str]:
-    """Read from the source's syntax tree: importing these modules has effects."""
-    for path in library.rglob("*.py"):
-        place = path.relative_to(library)
-        if NOT_LIBRARY.intersection(place.parts) or place.as_posix() == "pydoc_data/topics.py":
-            continue
-        for node in ast.walk(_parsed(path)):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                yield ast.get_docstring(node) or ""
-    topics = library / "pydoc_data" / "topics.py"
-    for node in _parsed(topics).body if topics.exists() else []:
-        if isinstance(node, ast.Assign):
-            for topic in ast.literal_eval(node.value).values():
-                # By paragraph, because some topics repeat others, and a repeated one would validate on what it trained.
-                yield from topic.split("\n\n")
-
-
-def _parsed(path: Path) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # some distributions keep templates and Python 2 there
-            return ast.Module(body=[], type_ignores=[])
-
-
-def _bytes(path: Path) -> Iterator[bytes]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}") from None
-    with file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
-
-
-def _bytes_and_end(path: Path) -> Iterator[tuple[bytes, bool]]:
-    for chunk in _bytes(path):
-        yield chunk, False
-    yield b"", True
-
-
-def _read_bin(path: Path) -> Iterator[np.ndarray]:
-    for chunk in _bytes(path):
-        if len(chunk) % 2:
-            raise ValueError(f"{path} has an odd number of bytes; a .bin file holds uint16")
-        yield np.frombuffer(chunk, dtype="<u2")
-
-
-def _read_npy(path: Path) -> Iterator[np.ndarray]:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no readable .npy file: {error}") from None
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}; needed are integers in one dimension")
-    for start in range(0, len(array), CHUNK_BYTES):
-        yield np.array(array[start : start + CHUNK_BYTES])
-
-
-def _read_written_ids(path: Path) -> Iterator[np.ndarray]:
-    """Whitespace-separated numbers; the end of a chunk may be half a number and waits for the next."""
-    rest = b""
-    line = 1
-    for chunk, final in _bytes_and_end(path):
-        block = rest + chunk
-        end = len(block) if final else _after_last_space(block)
-        block, rest = block[:end], block[end:]
-        pieces = block.split()
-        if not all(map(_is_id, pieces)):
-            wrong = next(match for match in re.finditer(rb"\S+", block) if not _is_id(match[0]))
-            piece = wrong[0][:40].decode(errors="replace")
-            line += block.count(b"\n", 0, wrong.start())
-            raise ValueError(f"{path} has {piece!r} in line {line}, which is no token ID")
-        line += block.count(b"\n")
-        yield np.array(list(map(int, pieces)), dtype=np.int64)
-
-
-def _is_id(piece: bytes) -> bool:
-    return piece.isdigit() and len(piece) <= 18  # 18 digits fit an int64
-
-
-def _after_last_space(block: bytes) -> int:
-    """Where the last whole number of a block ends; the whole of a block that is no list of numbers at all."""
-    end = len(block) - len(re.search(rb"\S{0,64}\Z", block)[0])  # type: ignore[index]
-    return end or len(block)
+    _write_joined(folder / "train.txt", ([piece] for piece in python_docs(library)))

@@ -97,17 +97,23 @@ def run(
 def reproducible(device: str, threads: int) -> Iterator[None]:
     """The settings under which the same inputs give the same bits; the caller's are given back afterwards."""
     threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    dtype_before, matmul_before = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     cuda = device.startswith("cuda")
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(cuda or deterministic_before)
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(deterministic_before)
+            torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+            torch.set_default_dtype(dtype_before)
+            torch.set_float32_matmul_precision(matmul_before)
 
 
 class Trainer:

@@ -1,0 +1,86 @@
+"""A cache of folders, each named by a digest of all that its content depends on. Knows nothing of what is in them."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import platformdirs
+
+CACHE_VERSION = 1
+"""Raised by whoever changes what a cached folder holds, or what a corpus consists of."""
+
+
+def default_cache_dir() -> Path:
+    """The environment's TINYLM_CACHE, else the user's cache directory."""
+    return Path(os.environ.get("TINYLM_CACHE") or platformdirs.user_cache_dir("tinylm"))
+
+
+def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | None]) -> tuple[Path, dict[str, Any]]:
+    """The folder of that key (JSON) under `folder`, and the facts that `write` returned when it filled it.
+
+    It appears whole or not at all, whoever else is writing it; one whose files have other sizes is written anew.
+    """
+    entry = folder / hashlib.sha256(json.dumps([CACHE_VERSION, key]).encode()).hexdigest()[:32]
+    facts = _facts(entry)
+    if facts is not None:
+        return entry, facts
+    with _work_folder(folder) as work:
+        new = Path(work, "new")
+        new.mkdir()
+        facts = write(new) or {}
+        sizes = {path.name: path.stat().st_size for path in new.iterdir()}
+        (new / "meta.json").write_text(json.dumps({"sizes": sizes, "facts": facts}))
+        for path in new.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        _put(new, entry)
+    return entry, facts
+
+
+def _facts(entry: Path) -> dict[str, Any] | None:
+    """None where the folder is missing or not as it was written."""
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        whole = all((entry / name).stat().st_size == size for name, size in meta["sizes"].items())
+        return dict(meta["facts"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _work_folder(folder: Path) -> TemporaryDirectory[str]:
+    """A place to write, on the cache's own file system; those that killed processes left are removed after a day."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".work-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > 86_400:
+                    shutil.rmtree(left, ignore_errors=True)
+        return TemporaryDirectory(prefix=".work-", dir=folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"the cache folder {folder} can't be used: {error.strerror}; set TINYLM_CACHE") from None
+
+
+def _put(new: Path, entry: Path) -> None:
+    """Rename into place. Where another process was first, its folder stays; a damaged one moves out of the way."""
+    for attempt in count():
+        try:
+            new.rename(entry)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if _facts(entry) is not None:
+            return
+        with suppress(FileNotFoundError):
+            entry.rename(new.with_name(f"damaged-{attempt}"))
