@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeps.space import Space, parse_dimension
+from sweeps.store.schema import check_name
 from sweeps.sweep import Sweep
 from tinylm_core.config import RunConfig, explain, parse_value, unknown_name
 
@@ -45,7 +46,10 @@ def list_experiments() -> dict[str, str]:
 
 
 def first_line(file: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
+    try:
+        docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
+    except (SyntaxError, ValueError):  # told when it is loaded
+        docstring = ""
     return docstring.strip().partition("\n")[0]
 
 
@@ -60,6 +64,7 @@ def load_experiment(name_or_path: str) -> Experiment:
         if name_or_path not in known:
             raise ValueError(unknown_name("experiment", name_or_path, known) + " (python -m sweeps.run --list)")
         file = experiments_folder() / f"{name_or_path}.py"
+    check_name(file.stem)
     root = experiments_folder().parent
     relative = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
     sweep, docstring = _execute(file)
@@ -110,7 +115,7 @@ def _execute(file: Path) -> tuple[Sweep, str]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises is told with its own line
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is told with its own line
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
         message = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())

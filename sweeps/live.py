@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, now_ms
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.space import short
@@ -39,7 +39,8 @@ class Tally:
     ended_tokens: int = 0
     failed_runs: int = 0
     lines: dict[str, Line] = field(default_factory=dict)
-    _resumed_at: dict[str, int] = field(default_factory=dict)
+    started_ms: int = field(default_factory=now_ms)
+    _earlier_tokens: dict[str, int] = field(default_factory=dict)
 
     def start(self, run: PlannedRun) -> None:
         self.lines[run.identity] = Line(run)
@@ -50,9 +51,8 @@ class Tally:
             return
         if isinstance(message, Steps):
             # A run that goes on from a checkpoint tells its history first: those tokens were trained before.
-            if line.step is None:
-                resumed = len(message.records) > 1 and message.records[0].step == 1 and len(message.records) > 25
-                self._resumed_at[message.key] = message.records[-1].tokens if resumed else 0
+            earlier = [record.tokens for record in message.records if record.timestamp_ms < self.started_ms]
+            self._earlier_tokens[message.key] = max([self._earlier_tokens.get(message.key, 0), *earlier])
             line.step = message.records[-1]
         elif isinstance(message, Evaluated):
             line.evaluation = message.record
@@ -74,7 +74,7 @@ class Tally:
     @property
     def tokens_per_second(self) -> float:
         """Over the whole start, all workers together."""
-        known = sum(self._resumed_at.values())
+        known = sum(self._earlier_tokens.values())
         return max(0, self.trained_tokens - known) / max(time.monotonic() - self.started, 1e-9)
 
     @property

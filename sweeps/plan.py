@@ -124,6 +124,8 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     Reads the corpus, since settings are identified by what they train on.
     """
     sweep, notes = without_impossible_choices(experiment.sweep, machine)
+    if sweep.search != "grid":  # of a grid every cell is looked at
+        check_shapes(sweep)
     check_budget(budget_configs(sweep))
     plan = Plan(
         experiment=experiment,
@@ -171,13 +173,26 @@ def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, l
 
 
 def budget_configs(sweep: Sweep) -> list[RunConfig]:
-    """The base with every combination of the swept fields that decide steps and windows."""
+    """The base with every combination of the swept fields that decide steps and windows; of a Range its ends."""
     space: dict[str, Choice | Range] = {
-        name: dimension
+        name: dimension if isinstance(dimension, Choice) else Choice(dimension.low, dimension.high)
         for name, dimension in sweep.space.items()
-        if name in BUDGET_FIELDS or (name in MATCHING_FIELDS and isinstance(dimension, Choice))
+        if name in BUDGET_FIELDS or name in MATCHING_FIELDS
     }
     return [sweep.base.replace(setting) for setting in grid_settings(space)]
+
+
+def check_shapes(sweep: Sweep) -> None:
+    """ValueError where a search may propose a width that its number of heads does not divide."""
+
+    def values(name: str) -> Iterable[Value]:
+        dimension = sweep.space.get(name, Choice(getattr(sweep.base, name)))
+        if isinstance(dimension, Choice):
+            return dimension.values
+        return range(int(dimension.low), int(dimension.high) + 1)
+
+    for d_model, num_heads in itertools.product(values("d_model"), values("num_heads")):
+        sweep.base.replace({"d_model": d_model, "num_heads": num_heads})
 
 
 def corpus_cache() -> Callable[[RunConfig], Corpus]:

@@ -9,7 +9,6 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 
 import os
 import signal
-import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,8 @@ import click
 from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 
 if TYPE_CHECKING:
-    from sweeps.catalog import Experiment
-    from sweeps.outbox import Outbox
-    from sweeps.plan import Plan, Trial
+    from sweeps.plan import Plan
     from sweeps.store.read import Store
-
-PAUSE_SECONDS = 4.5  # from the signal to the end, with a second of it for the tracker
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -92,84 +87,33 @@ def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[st
 
 
 def sweep(plan: "Plan", slots: list[str], store: "Store") -> int:
-    """Run what is missing of a plan and report; returns the exit code."""
-    from sweeps.work import locked_work
-
-    name = plan.experiment.name
-    with Signals() as signals, locked_work(store, name) as outbox:
-        return _run_plan(plan, slots, store, outbox, signals)
-
-
-def _run_plan(plan: "Plan", slots: list[str], store: "Store", outbox: "Outbox", signals: "Signals") -> int:
-    from sweeps.driver import Drive
-    from sweeps.ledger import Ledger
+    """Run what is missing of a plan, report and print; returns the exit code."""
+    from sweeps.execute import execute
     from sweeps.live import view_for
-    from sweeps.outbox import TrackerAwayError
-    from sweeps.search import TrialSearch, learns
-    from sweeps.work import WAIT_SECONDS, work_folder
-    from sweeps.workers import LocalWorkers
-
-    name = plan.experiment.name
-    rows = store.runs(name) if name in store.sweeps() else []
-    check_file(store, plan.experiment)
-    ledger = Ledger(plan, outbox, work_folder(store, name), rows, threads=1)
-    search = TrialSearch(plan.sweep)
-    trials = earlier_trials(store, plan)
-    for trial in trials:
-        search.adopt(trial.setting)
-    while not learns(plan.sweep) and len(trials) < plan.num_trials:
-        trials.append(plan.trial(len(trials), search.ask()))
-    ledger.open(trials)
-    drive = Drive(plan, search, ledger, LocalWorkers(slots), view_for(plan, trials, ledger, outbox), trials)
-    with drive.view:
-        drive.go(signals.asked_to_stop)
-        deadline = time.monotonic() + PAUSE_SECONDS
-        if drive.paused:
-            drive.pause(PAUSE_SECONDS - 1, time.monotonic)
-    ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
-    if drive.paused:
-        outbox.close(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
-        click.echo(f"paused; the same command goes on: {command_line()}")
-        return 128 + signals.received
-    if not outbox.drain(WAIT_SECONDS):
-        raise TrackerAwayError(outbox.trouble or "it is slow")
-
     from sweeps.report import make_report, publish
     from sweeps.summary import print_summary
+    from sweeps.work import WAIT_SECONDS, locked_work
+    from sweeps.workers import LocalWorkers
 
-    report = make_report(store, name, plan.sweep.definition)
-    publish(outbox, report)
-    outbox.drain(WAIT_SECONDS)
+    with Signals() as signals, locked_work(store, plan.experiment.name) as outbox:
+        outcome = execute(
+            plan,
+            LocalWorkers(slots),
+            store,
+            outbox,
+            lambda trials, ledger: view_for(plan, trials, ledger, outbox),
+            signals.asked_to_stop,
+        )
+        if outcome.paused:
+            click.echo(f"paused; the same command goes on: {command_line()}")
+            return 128 + signals.received
+        report = make_report(store, plan.experiment.name, plan.sweep.definition)
+        publish(outbox, report)
+        outbox.drain(WAIT_SECONDS)
     print_summary(store, report)
-    labels = {run.identity: run.name for trial in drive.trials for run in trial.runs}
-    for identity, error in drive.failed.items():
-        click.echo(f"FAILED {labels[identity]}: {error}", err=True)
-    return DONE_WITH_FAILURES if drive.failed else DONE
-
-
-def earlier_trials(store: "Store", plan: "Plan") -> list["Trial"]:
-    """The trials that earlier starts of this definition asked, with today's identities."""
-    name = plan.experiment.name
-    stored = next(
-        (d.plan for d in store.definitions(name) if d.definition == plan.sweep.definition), None
-    ) if name in store.sweeps() else None  # fmt: skip
-    known = sorted((stored or {}).get("trials", []), key=lambda trial: trial["trial"])
-    return [plan.trial(number, trial["setting"]) for number, trial in enumerate(known[: plan.num_trials])]
-
-
-def check_file(store: "Store", experiment: "Experiment") -> None:
-    """ValueError where another file of the same name has made this sweep."""
-    from sweeps.store import schema
-
-    if experiment.name not in store.sweeps():
-        return
-    for row in store.runs(experiment.name, "summary"):
-        made_by = row.tags.get(schema.FILE, experiment.file)
-        if made_by != experiment.file:
-            raise ValueError(
-                f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.file}; "
-                "rename the file or choose another --store"
-            )
+    for run_name, error in outcome.failed.items():
+        click.echo(f"FAILED {run_name}: {error}", err=True)
+    return DONE_WITH_FAILURES if outcome.failed else DONE
 
 
 def command_line() -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 Value = float | int | str | bool | None
 
+MOST_POINTS = 100_000  # more runs than anybody makes
+
 
 @dataclass(frozen=True, init=False)
 class Choice:
@@ -51,12 +53,20 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"Range({self.low!r}, {self.high!r}): low must be below high, and both finite")
         if self.log and self.low <= 0:
-            raise ValueError(f"Range({self.low!r}, {self.high!r}, log=True): low must be above 0")
+            raise ValueError(f"Range({self.low}, {self.high}, log=True): low must be above 0")
+        if not (self.low < self.high and self._is_finite()):
+            raise ValueError(f"Range({self.low}, {self.high}): low must be below high, and both finite")
         if self.points is not None and self.points < 2:
             raise ValueError(f"Range(points={self.points}): a grid takes at least 2 points")
+        if self.points is not None and self.points > MOST_POINTS:
+            raise ValueError(f"Range(points={self.points}): a grid takes at most {MOST_POINTS:,} points")
+
+    def _is_finite(self) -> bool:
+        try:
+            return math.isfinite(self.high / self.low if self.log else float(self.high) - float(self.low))
+        except OverflowError:
+            return False
 
     @property
     def is_integer(self) -> bool:
@@ -83,7 +93,7 @@ class Range:
             return float(self.high if share else self.low)
         value = self.low * (self.high / self.low) ** share if self.log else self.low + (self.high - self.low) * share
         # Twelve digits, so that 0.1 + 0.2 does not become a run of its own.
-        return float(f"{value:.12g}")
+        return min(max(float(f"{value:.12g}"), float(self.low)), float(self.high))
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it."""

@@ -5,8 +5,10 @@ import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pydantic import ValidationError
+
 from sweeps.space import Choice, Range, Space, Value
-from tinylm_core.config import RunConfig, unknown_name
+from tinylm_core.config import RunConfig, explain, unknown_name
 
 Search = Literal["grid", "random", "sobol", "tpe"]
 SEARCHES = ("grid", "random", "sobol", "tpe")
@@ -68,7 +70,9 @@ class Sweep:
             raise ValueError(f"space: {name} decides the tokens per step, so it takes Choice(…), not Range(…)")
         if isinstance(dimension, Range) and not isinstance(getattr(self.base, name), int | float):
             raise ValueError(f"space: {name} is no number, so it takes Choice(…), not Range(…)")
-        values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        # Somewhere inside too: a whole-numbered field takes Range(1, 4), and not Range(1.0, 4.0).
+        inside = (dimension.low, dimension.high, dimension.at(0.618)) if isinstance(dimension, Range) else ()
+        values = dimension.values if isinstance(dimension, Choice) else inside
         for value in values:
             self._check_value(name, value)
         if self.search == "grid":
@@ -77,10 +81,10 @@ class Sweep:
     def _check_value(self, name: str, value: Value) -> None:
         """The value alone must be allowed; what fits together is checked for each setting by the plan."""
         try:
-            self.base.replace({name: value})
-        except ValueError as error:
-            if str(error).startswith(f"{name}="):
-                raise ValueError(f"space: {error}") from None
+            RunConfig.model_validate(self.base.model_dump() | {name: value})
+        except ValidationError as error:
+            if error.errors()[0]["loc"]:  # else the value does not suit another field of the base
+                raise ValueError(f"space: {explain(error)}") from None
 
     @property
     def seed_values(self) -> tuple[int, ...]:
@@ -92,7 +96,8 @@ class Sweep:
         """The digest of what makes the trials what they are; not how many, nor what is logged."""
         content = {
             "base": self.base.model_dump(),
-            "space": {name: dimension.to_json() for name, dimension in self.space.items()},
+            # A list: the order of the fields decides which trial is number k.
+            "space": [[name, dimension.to_json()] for name, dimension in self.space.items()],
             "search": self.search,
             "search_seed": self.search_seed,
             "concurrency": self.concurrency,

@@ -112,11 +112,13 @@ class LocalWorkers:
 
     def __init__(self, slots: Iterable[str]) -> None:
         self._free = list(slots)
-        # A fork of a server that has torch loaded starts in 0.02 s. CUDA does not survive a fork.
-        method = "spawn" if any(slot != "cpu" for slot in self._free) or sys.platform == "win32" else "forkserver"
+        # A fork of a server that has torch loaded starts in 0.02 s. CUDA, and macOS' own libraries, survive no fork.
+        forks = sys.platform == "linux" and all(slot == "cpu" for slot in self._free)
+        method = "forkserver" if forks else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
-            multiprocessing.set_forkserver_preload(["sweeps.workers", "tinylm_core.train"])
+            # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
+            multiprocessing.set_forkserver_preload(["sweeps.workers", "tinylm_core.train", "torch._inductor.config"])
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def has_room(self) -> bool:
@@ -196,9 +198,12 @@ def _work(job: Job, pipe: Connection) -> None:
 
 
 def _execute(job: Job, pipe: Connection, paused: threading.Event) -> Ended:
+    import torch
+
     from tinylm_core.samples import write_samples
     from tinylm_core.train import run
 
+    torch.set_num_threads(job.threads)  # for the samples too
     metrics = run(
         RunConfig.model_validate_json(job.config),
         workdir=job.workdir,

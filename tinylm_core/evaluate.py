@@ -53,11 +53,16 @@ def evaluate(
                 labels = batch.labels.to(device)
                 with autocast():
                     logits = model(batch.input_ids.to(device))
-                window_losses.append(token_losses(logits, labels).sum(1, dtype=torch.float64))
+                window_losses.append(token_losses(logits, labels).sum(1, dtype=widest_float(device)))
                 window_tokens.append((labels != IGNORED).sum(1))
     finally:
         model.train(was_training)
-    return estimate(torch.cat(window_losses).cpu().numpy(), torch.cat(window_tokens).cpu().numpy())
+    return estimate(torch.cat(window_losses).cpu().double().numpy(), torch.cat(window_tokens).cpu().numpy())
+
+
+def widest_float(device: str) -> torch.dtype:
+    """What sums are kept in: float64, which MPS lacks."""
+    return torch.float32 if device.startswith("mps") else torch.float64
 
 
 def estimate(losses: np.ndarray, tokens: np.ndarray) -> Estimate:

@@ -22,7 +22,7 @@ from tinylm_core.checkpoint import load_state, save_model, save_state, weights_s
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
-from tinylm_core.evaluate import evaluate, token_losses
+from tinylm_core.evaluate import evaluate, token_losses, widest_float
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
 from tinylm_core.records import EvalRecord, Metrics, State, StepRecord
@@ -173,7 +173,7 @@ class Trainer:
         rate = learning_rate(config, state.step + 1)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        loss = torch.zeros((), device=self.device, dtype=widest_float(self.device))
         for k in range(config.gradient_accumulation_steps):
             loss += self._backward(state.step * config.gradient_accumulation_steps + k)
         state.scaler.unscale_(state.optimizer)

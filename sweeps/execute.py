@@ -1,0 +1,86 @@
+"""One start of a sweep on an open store: what earlier starts left, then the loop. Knows no terminal and no report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sweeps.catalog import Experiment
+from sweeps.driver import Drive, View
+from sweeps.ledger import Ledger
+from sweeps.outbox import Outbox, TrackerAwayError
+from sweeps.plan import Plan, Trial
+from sweeps.search import TrialSearch, learns
+from sweeps.store import schema
+from sweeps.store.read import Store
+from sweeps.work import WAIT_SECONDS, work_folder
+from sweeps.workers import Workers
+
+PAUSE_SECONDS = 4.5  # from the signal to the end; the last second of it is the tracker's
+THREADS = 1  # of a run on CPU: a process a core with a thread each beats one process with many
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a start ended; `failed` maps names of runs to what went wrong."""
+
+    paused: bool
+    failed: dict[str, str]
+
+
+def execute(
+    plan: Plan,
+    workers: Workers,
+    store: Store,
+    outbox: Outbox,
+    make_view: Callable[[list[Trial], Ledger], View],
+    should_pause: Callable[[], bool],
+) -> Outcome:
+    """Run what is missing of a plan. ValueError where the sweep is another file's, TrackerAwayError where records
+    still wait at the end."""
+    name = plan.experiment.name
+    check_file(store, plan.experiment)
+    rows = store.runs(name) if name in store.sweeps() else []
+    ledger = Ledger(plan, outbox, work_folder(store, name), rows, THREADS)
+    search = TrialSearch(plan.sweep)
+    trials = earlier_trials(store, plan)
+    for trial in trials:
+        search.adopt(trial.setting)
+    while not learns(plan.sweep) and len(trials) < plan.num_trials:
+        trials.append(plan.trial(len(trials), search.ask()))
+    ledger.open(trials)
+    drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials)
+    with drive.view:
+        drive.go(should_pause)
+        deadline = time.monotonic() + PAUSE_SECONDS
+        if drive.paused:
+            drive.pause(PAUSE_SECONDS - 1, time.monotonic)
+    ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
+    if drive.paused:
+        outbox.close(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
+    elif not outbox.drain(WAIT_SECONDS):
+        raise TrackerAwayError(outbox.trouble or "it is slow")
+    names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
+    return Outcome(drive.paused, {names[identity]: error for identity, error in drive.failed.items()})
+
+
+def earlier_trials(store: Store, plan: Plan) -> list[Trial]:
+    """The trials that earlier starts of this definition asked, with today's identities."""
+    name = plan.experiment.name
+    if name not in store.sweeps():
+        return []
+    plans = [known.plan for known in store.definitions(name) if known.definition == plan.sweep.definition]
+    asked = sorted((plans[0] or {}).get("trials", []) if plans else [], key=lambda trial: trial["trial"])
+    return [plan.trial(number, trial["setting"]) for number, trial in enumerate(asked[: plan.num_trials])]
+
+
+def check_file(store: Store, experiment: Experiment) -> None:
+    """ValueError where another file of the same name has made this sweep."""
+    if experiment.name not in store.sweeps():
+        return
+    for row in store.runs(experiment.name, "summary"):
+        made_by = row.tags.get(schema.FILE, experiment.file)
+        if made_by != experiment.file:
+            raise ValueError(
+                f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.file}; "
+                "rename the file or choose another --store"
+            )
