@@ -41,11 +41,22 @@ def run_command(command: click.Command) -> None:
             traceback.print_exc()
         _say(" ".join(str(error).split()))
         code = USERS_MISTAKE
-    except Exception:
+    except Exception as error:
+        if _is_tracker_away(error):
+            _say(f"the tracker is away ({' '.join(str(error).split())[:200]}); nothing is lost: come back later")
+            sys.exit(COME_BACK_LATER)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")
         code = OUR_FAULT
     sys.exit(code or DONE)
+
+
+def _is_tracker_away(error: Exception) -> bool:
+    if type(error).__module__.partition(".")[0] not in ("mlflow", "requests", "urllib3", "sqlite3"):
+        return False
+    from sweeps.store import is_temporary
+
+    return is_temporary(error)
 
 
 def _say(line: str) -> None:

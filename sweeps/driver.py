@@ -35,6 +35,8 @@ class Drive:
     workers: Workers
     view: View
     trials: list[Trial] = field(default_factory=list)
+    max_failures: int | None = None  # so many stop the sweep; None: a quarter of the runs, at least 3
+    is_held: Callable[[], bool] = lambda: False  # while it is true no new run begins
     failed: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     _told: int = 0
@@ -46,17 +48,22 @@ class Drive:
         """Until every trial has its value or its failure, or until it should pause."""
         for trial in self.trials:
             self._enqueue(trial)
-        while not should_pause():
+        while not should_pause() and not self.has_failed_too_often():
             while self._may_ask():
                 self._ask()
-            while self._waiting and self.workers.has_room():
+            while self._waiting and self.workers.has_room() and not self.is_held():
                 self._start(self._waiting.popleft())
-            if not self.workers.is_busy():
+            if not self.workers.is_busy() and not self._waiting:
                 return
             for message in self.workers.receive(POLL_SECONDS):
                 self._keep(message)
             self.view.tick()
         self.paused = True
+
+    def has_failed_too_often(self) -> bool:
+        """Whether so many runs failed that something is wrong with all of them."""
+        runs = self.plan.num_trials * self.plan.sweep.seeds
+        return len(self.failed) >= (max(3, runs // 4) if self.max_failures is None else self.max_failures)
 
     def pause(self, seconds: float, clock: Callable[[], float]) -> None:
         """Let the runs keep a checkpoint; those that take longer are ended. All of them stand as INTERRUPTED."""

@@ -34,9 +34,14 @@ def execute(
     outbox: Outbox,
     make_view: Callable[[list[Trial], Ledger], View],
     should_pause: Callable[[], bool],
+    *,
+    max_failures: int | None = None,
+    wait: float = WAIT_SECONDS,
 ) -> Outcome:
-    """Run what is missing of a plan. ValueError where the sweep is another file's, TrackerAwayError where records
-    still wait at the end."""
+    """Run what is missing of a plan. ValueError where the sweep is another file's.
+
+    While the tracker is away, runs under way go on and no new one begins; TrackerAwayError after `wait` seconds of that.
+    """
     name = plan.experiment.name
     check_file(store, plan.experiment)
     rows = store.runs(name) if name in store.sweeps() else []
@@ -48,7 +53,8 @@ def execute(
     while not learns(plan.sweep) and len(trials) < plan.num_trials:
         trials.append(plan.trial(len(trials), search.ask()))
     ledger.open(trials)
-    drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials)
+    drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials, max_failures)
+    drive.is_held = lambda: outbox.is_stuck(wait, idle=not workers.is_busy())
     with drive.view:
         drive.go(should_pause)
         deadline = time.monotonic() + PAUSE_SECONDS
@@ -57,7 +63,7 @@ def execute(
     ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
     if drive.paused:
         outbox.close(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
-    elif not outbox.drain(WAIT_SECONDS):
+    elif not outbox.drain(wait):
         raise TrackerAwayError(outbox.trouble or "it is slow")
     names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
     return Outcome(drive.paused, {names[identity]: error for identity, error in drive.failed.items()})

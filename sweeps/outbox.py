@@ -75,6 +75,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._closing = False
         self.trouble: str | None = None  # why the tracker doesn't take the next operation, if it doesn't
+        self._trouble_since = 0.0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -90,6 +91,14 @@ class Outbox:
         """Wait until all has arrived; False where some has not by then."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue, max(0.0, timeout))
+
+    def is_stuck(self, wait: float, *, idle: bool) -> bool:
+        """Whether the tracker takes nothing now. TrackerAwayError where that lasts `wait` seconds and all is idle."""
+        if self.trouble is None:
+            return False
+        if idle and time.monotonic() - self._trouble_since > wait:
+            raise TrackerAwayError(self.trouble)
+        return True
 
     def close(self, timeout: float) -> bool:
         """Drain and stop. What has not arrived stays in the journal for the next start."""
@@ -112,6 +121,7 @@ class Outbox:
             try:
                 self._send(operation, replayed)
             except Exception as error:  # any: the tracker's faults are many, and none may lose a record
+                self._trouble_since = self._trouble_since if self.trouble else time.monotonic()
                 self.trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 with self._changed:
                     if self._changed.wait_for(lambda: self._closing, RETRY_SECONDS):

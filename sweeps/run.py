@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
+@click.option(
+    "--max-failures", type=click.IntRange(1), help="Failed runs that stop it. Default: a quarter, at least 3."
+)
+@click.option("--wait", type=click.FloatRange(0), default=600, show_default=True, help="Seconds for a tracker away.")
 @store_option
 @click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the experiments that come along.")
@@ -42,6 +46,8 @@ def run(
     seeds: int | None,
     workers: int | None,
     runs_per_gpu: int,
+    max_failures: int | None,
+    wait: float,
     store: str | None,
     dry_run: bool,
     list_: bool,
@@ -73,7 +79,7 @@ def run(
         return DONE
     for note in plan.notes:
         click.echo(note)
-    return sweep(plan, slots, open_store(store, create=True))
+    return sweep(plan, slots, open_store(store, create=True), max_failures, wait)
 
 
 def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
@@ -86,16 +92,16 @@ def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[st
     return [device] * (workers or (cores if device == "cpu" else 1))
 
 
-def sweep(plan: "Plan", slots: list[str], store: "Store") -> int:
+def sweep(plan: "Plan", slots: list[str], store: "Store", max_failures: int | None, wait: float) -> int:
     """Run what is missing of a plan, report and print; returns the exit code."""
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.report import make_report, publish
     from sweeps.summary import print_summary
-    from sweeps.work import WAIT_SECONDS, locked_work
+    from sweeps.work import locked_work
     from sweeps.workers import LocalWorkers
 
-    with Signals() as signals, locked_work(store, plan.experiment.name) as outbox:
+    with Signals() as signals, locked_work(store, plan.experiment.name, wait=wait) as outbox:
         outcome = execute(
             plan,
             LocalWorkers(slots),
@@ -103,17 +109,28 @@ def sweep(plan: "Plan", slots: list[str], store: "Store") -> int:
             outbox,
             lambda trials, ledger: view_for(plan, trials, ledger, outbox),
             signals.asked_to_stop,
+            max_failures=max_failures,
+            wait=wait,
         )
+        if outcome.paused and not signals.received:
+            tell_failures(outcome.failed)
+            click.echo(f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}")
+            return DONE_WITH_FAILURES
         if outcome.paused:
             click.echo(f"paused; the same command goes on: {command_line()}")
             return 128 + signals.received
         report = make_report(store, plan.experiment.name, plan.sweep.definition)
         publish(outbox, report)
-        outbox.drain(WAIT_SECONDS)
+        outbox.drain(wait)
     print_summary(store, report)
-    for run_name, error in outcome.failed.items():
-        click.echo(f"FAILED {run_name}: {error}", err=True)
+    tell_failures(outcome.failed)
     return DONE_WITH_FAILURES if outcome.failed else DONE
+
+
+def tell_failures(failed: dict[str, str]) -> None:
+    """A line for each run that failed."""
+    for name, error in failed.items():
+        click.echo(f"FAILED {name}: {error}", err=True)
 
 
 def command_line() -> str:

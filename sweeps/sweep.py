@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -68,7 +68,8 @@ class Sweep:
             raise ValueError(f"space: {name}={dimension!r} must be Choice(…) or Range(…)")
         if isinstance(dimension, Range) and name in BUDGET_FIELDS:
             raise ValueError(f"space: {name} decides the tokens per step, so it takes Choice(…), not Range(…)")
-        if isinstance(dimension, Range) and not isinstance(getattr(self.base, name), int | float):
+        annotation = RunConfig.model_fields[name].annotation
+        if isinstance(dimension, Range) and not {int, float} & {annotation, *get_args(annotation)}:
             raise ValueError(f"space: {name} is no number, so it takes Choice(…), not Range(…)")
         # Somewhere inside too: a whole-numbered field takes Range(1, 4), and not Range(1.0, 4.0).
         inside = (dimension.low, dimension.high, dimension.at(0.618)) if isinstance(dimension, Range) else ()
