@@ -40,7 +40,7 @@ def execute(
 ) -> Outcome:
     """Run what is missing of a plan. ValueError where the sweep is another file's.
 
-    While the tracker is away, runs under way go on and no new one begins; TrackerAwayError after `wait` seconds of that.
+    While the tracker is away, runs under way go on and no new one begins; after `wait` seconds TrackerAwayError.
     """
     name = plan.experiment.name
     check_file(store, plan.experiment)
