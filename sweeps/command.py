@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sweeps.outbox import TrackerAwayError
+from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
 
@@ -31,6 +31,9 @@ def run_command(command: click.Command) -> None:
     except click.ClickException as error:
         _say(error.format_message())
         code = USERS_MISTAKE
+    except DiskFullError as error:
+        _say(f"{error}; nothing is lost: make room, and the same command goes on")
+        code = COME_BACK_LATER
     except TrackerAwayError as error:
         _say(f"the tracker is away ({error}); nothing is lost: the same command sends the rest and goes on")
         code = COME_BACK_LATER
@@ -42,6 +45,10 @@ def run_command(command: click.Command) -> None:
         _say(" ".join(str(error).split()))
         code = USERS_MISTAKE
     except Exception as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            _say(f"the disk is full ({error.filename}); nothing is lost: make room, and the same command goes on")
+
+            sys.exit(COME_BACK_LATER)
         if _is_tracker_away(error):
             _say(f"the tracker is away ({' '.join(str(error).split())[:200]}); nothing is lost: come back later")
             sys.exit(COME_BACK_LATER)

@@ -8,7 +8,7 @@ from typing import Protocol
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.search import TrialSearch, learns
-from sweeps.workers import Died, Ended, Evaluated, Message, Raised, Steps, Workers
+from sweeps.workers import Died, Ended, Evaluated, Message, NoSpace, Raised, Steps, Workers
 
 MAX_DEATHS = 2  # a run whose worker died goes on from its checkpoint so often
 POLL_SECONDS = 0.2
@@ -135,6 +135,10 @@ class Drive:
                 self._fail(run, message.error, message.traceback)
             case Died():
                 self._died(run, message.reason)
+            case NoSpace():
+                self.ledger.interrupt(message.key)
+                self._waiting.appendleft(run)
+                self.view.ended(run, "INTERRUPTED", None)
         self.view.heard(message)
 
     def _died(self, run: PlannedRun, reason: str) -> None:

@@ -8,11 +8,11 @@ from sweeps.catalog import Experiment
 from sweeps.driver import Drive, View
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox, TrackerAwayError
-from sweeps.plan import Plan, Trial
+from sweeps.plan import Plan, Trial, disk_bytes, work_bytes
 from sweeps.search import TrialSearch, learns
 from sweeps.store import schema
 from sweeps.store.read import Store
-from sweeps.work import WAIT_SECONDS, work_folder
+from sweeps.work import WAIT_SECONDS, Room, check_room, work_folder
 from sweeps.workers import Workers
 
 PAUSE_SECONDS = 4.5  # from the signal to the end; the last second of it is the tracker's
@@ -52,9 +52,20 @@ def execute(
         search.adopt(trial.setting)
     while not learns(plan.sweep) and len(trials) < plan.num_trials:
         trials.append(plan.trial(len(trials), search.ask()))
+    needed = work_bytes(plan.sweep.base, plan.corpus_of(plan.sweep.base).vocab_size)
+    check_room(store.folder, needed + bytes_to_keep(plan, trials, ledger))
     ledger.open(trials)
     drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials, max_failures)
-    drive.is_held = lambda: outbox.is_stuck(wait, idle=not workers.is_busy())
+    room = Room(store.folder, needed, wait)
+
+    def is_held() -> bool:
+        idle = not workers.is_busy()
+        short = room.is_short(idle=idle)
+        outbox.full_disk = str(store.folder) if short else None
+        return outbox.is_stuck(wait, idle=idle) or short
+
+    drive.is_held = is_held
+    outbox.gives_up = should_pause
     with drive.view:
         drive.go(should_pause)
         deadline = time.monotonic() + PAUSE_SECONDS
@@ -67,6 +78,14 @@ def execute(
         raise TrackerAwayError(outbox.trouble or "it is slow")
     names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
     return Outcome(drive.paused, {names[identity]: error for identity, error in drive.failed.items()})
+
+
+def bytes_to_keep(plan: Plan, trials: list[Trial], ledger: Ledger) -> int:
+    """What the runs that are still to be made will keep on disk."""
+    vocab_size = plan.corpus_of(plan.sweep.base).vocab_size
+    missing = {run.identity: run.config for trial in trials for run in trial.runs if run.identity not in ledger.results}
+    to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds * disk_bytes(plan.sweep.base, vocab_size)
+    return to_come + sum(disk_bytes(config, vocab_size) for config in missing.values())
 
 
 def earlier_trials(store: Store, plan: Plan) -> list[Trial]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sweeps import provenance
 from sweeps.outbox import Outbox
-from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.plan import Plan, PlannedRun, Trial, budget_configs
 from sweeps.store import schema
 from sweeps.workers import Job
 from tinylm_core.checkpoint import write_durably
@@ -70,14 +70,14 @@ class Ledger:
         }
         content = {"run": self._summary, "name": f"summary {self._plan.sweep.definition}", "note": note}
         self._outbox.put("open", content | {"tags": tags, "plan": plan}, sync=True)
-        self._archive_corpora(trials)
+        self._archive_corpora()
 
-    def _archive_corpora(self, trials: list[Trial]) -> None:
+    def _archive_corpora(self) -> None:
         """Small corpora go along with the summary, so that a run reproduces on a machine that lacks them."""
-        runs = {run.fingerprint: run for trial in trials for run in trial.runs}
+        # Of all that the search may come to: one that learns has no trials yet.
+        corpora = [self._plan.corpus_of(config) for config in budget_configs(self._plan.sweep)]
         folder = self._work / "corpus"
-        for fingerprint, run in runs.items():
-            text = self._plan.corpus_of(run.config).text_path
+        for fingerprint, text in {corpus.fingerprint: corpus.text_path for corpus in corpora}.items():
             if text is not None and text.stat().st_size <= MAX_CORPUS_BYTES:
                 content = gzip.compress(text.read_bytes(), compresslevel=6, mtime=0)
                 write_durably(folder / f"{fingerprint}.txt.gz", content)

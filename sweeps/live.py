@@ -169,8 +169,13 @@ def view_for(plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox) ->
 
 
 def trouble(outbox: Outbox) -> list[str]:
-    """A line where the tracker doesn't take records at the moment."""
-    return [f"records wait for the tracker: {outbox.trouble}"] if outbox.trouble else []
+    """A line for each thing that is waited for."""
+    lines = []
+    if outbox.full_disk:
+        lines.append(f"waiting: the disk of {outbox.full_disk} is full; it goes on when there is room")
+    if outbox.trouble:
+        lines.append(f"records wait for the tracker: {outbox.trouble}")
+    return lines
 
 
 def _cells(line: Line) -> list[str]:

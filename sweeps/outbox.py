@@ -4,6 +4,7 @@ The only caller of the store's write side. An operation is a name and plain data
 Every operation may be sent twice (a crash between sending and forgetting), so the sender makes each one idempotent.
 """
 
+import errno
 import json
 import os
 import threading
@@ -23,6 +24,10 @@ class TrackerAwayError(Exception):
     """The tracker doesn't take what waits for it; nothing is lost, and a later start sends it."""
 
 
+class DiskFullError(Exception):
+    """There was no room for a record for too long; nothing is lost, and a later start goes on."""
+
+
 class Journal:
     """Operations as JSON lines in a file. A line that a crash cut off is no operation."""
 
@@ -30,9 +35,9 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.left_over = self._read()
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")
+            self._write(b"\n")
         self._synced = time.monotonic()
 
     def _read(self) -> list[Operation]:
@@ -42,7 +47,7 @@ class Journal:
         for line in self.path.read_bytes().splitlines():
             try:
                 operation = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # cut off by a crash: it was never acted upon
             if isinstance(operation, dict) and "op" in operation:
                 operations.append(operation)
@@ -50,11 +55,21 @@ class Journal:
 
     def append(self, operation: Operation, *, sync: bool) -> None:
         """Write one line; `sync` puts it on the disk before this returns, else it is there about a second later."""
-        self._file.write(json.dumps(operation).encode() + b"\n")
-        self._file.flush()
+        self._write(json.dumps(operation).encode() + b"\n")
         if sync or time.monotonic() - self._synced >= SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
+
+    def _write(self, line: bytes) -> None:
+        """All of a line or, where the disk is full, none of it."""
+        end = self.path.stat().st_size
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def forget(self) -> None:
         """All that was written has arrived."""
@@ -68,14 +83,17 @@ class Journal:
 class Outbox:
     """A journal and the thread that sends it. `send(operation, replayed)` raises while the tracker can't take it."""
 
-    def __init__(self, path: Path, send: Callable[[Operation, bool], None]) -> None:
+    def __init__(self, path: Path, send: Callable[[Operation, bool], None], wait: float = 600.0) -> None:
         self._journal = Journal(path)
         self._send = send
+        self._wait = wait  # seconds that a full disk is waited for
         self._queue: deque[tuple[Operation, bool]] = deque((op, True) for op in self._journal.left_over)
         self._changed = threading.Condition()
         self._closing = False
         self.trouble: str | None = None  # why the tracker doesn't take the next operation, if it doesn't
         self._trouble_since = 0.0
+        self.full_disk: str | None = None  # the folder that has no room, while there is none
+        self.gives_up: Callable[[], bool] = lambda: False  # asked while a full disk is waited for
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -83,9 +101,25 @@ class Outbox:
         """Keep an operation durably and let it be sent."""
         operation = {"op": op, **content}
         with self._changed:
-            self._journal.append(operation, sync=sync)
+            self._append(operation, sync=sync)
             self._queue.append((operation, False))
             self._changed.notify_all()
+
+    def _append(self, operation: Operation, *, sync: bool) -> None:
+        """Append; while the disk is full whoever puts something waits, and so do the workers behind it."""
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                self._journal.append(operation, sync=sync)
+                return
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                if time.monotonic() > deadline or self.gives_up():
+                    raise DiskFullError(f"the disk of {self._journal.path.parent} is full") from None
+            self.full_disk = str(self._journal.path.parent)
+            self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
+            self.full_disk = None
 
     def drain(self, timeout: float) -> bool:
         """Wait until all has arrived; False where some has not by then."""
@@ -133,3 +167,8 @@ class Outbox:
                 if not self._queue:
                     self._journal.forget()
                     self._changed.notify_all()
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that there is no room left, or no quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

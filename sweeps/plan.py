@@ -242,6 +242,11 @@ def num_epochs(config: RunConfig, corpus: Corpus) -> float:
     return config.train_tokens / (len(train_windows(corpus, config)) * config.max_seq_len)
 
 
+def work_bytes(config: RunConfig, vocab_size: int) -> int:
+    """What a run under way needs on disk: two checkpoints, one being written, and the final weights."""
+    return (3 * ADAM_BYTES_PER_PARAMETER + 4) * num_parameters(config, vocab_size)
+
+
 def disk_bytes(config: RunConfig, vocab_size: int) -> int:
     """What a run keeps: its weights, and about 100 bytes a step in history and database rows for each of 5 metrics."""
     return 4 * num_parameters(config, vocab_size) + 500 * config.num_steps

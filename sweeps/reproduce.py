@@ -182,11 +182,8 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     from sweeps.compare import compare
     from sweeps.store import schema
 
-    repeated = repeated_frame(repeat)
     ended = row.state in ("COMPLETE", "DIVERGED")
-    logged = recorded["step"].tolist()
-    # A thinned record, or one of an interrupted run, holds fewer steps than a run has.
-    verdict = compare(recorded, repeated[repeated["step"].isin(logged)], rtol)
+    verdict = compare(recorded, as_far_as_recorded(repeated_frame(repeat), recorded), rtol)
     problems = []
     if repeat.error and row.state != "FAILED":
         problems.append(f"it failed: {repeat.error}")
@@ -215,6 +212,17 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     else:
         click.echo(f"within rtol={rtol:g} over {counts}; largest difference {verdict.largest_difference:.3g}")
     return DONE
+
+
+def as_far_as_recorded(repeated: "pd.DataFrame", recorded: "pd.DataFrame") -> "pd.DataFrame":
+    """Without the steps and evaluations that a record lacks: one that is thinned, or of a run that was interrupted."""
+    from sweeps.compare import EVAL_COLUMNS, STEP_COLUMNS
+
+    kept = repeated[repeated["step"].isin(recorded["step"])].copy()
+    for columns in (STEP_COLUMNS, EVAL_COLUMNS):
+        there = recorded.loc[recorded[list(columns)].notna().any(axis=1), "step"]
+        kept.loc[~kept["step"].isin(there), list(columns)] = float("nan")
+    return kept
 
 
 def repeated_frame(repeat: Repeat) -> "pd.DataFrame":

@@ -6,6 +6,7 @@ Joins store and outbox for the commands; knows no search.
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sweeps.ledger import mark_dead_runs
-from sweeps.outbox import Outbox, TrackerAwayError
+from sweeps.outbox import DiskFullError, Outbox, TrackerAwayError
 from sweeps.sender import Sender
 from sweeps.store import schema
 from sweeps.store.read import Store
@@ -44,7 +45,7 @@ def locked_work(store: Store, name: str, *, wait: float = WAIT_SECONDS) -> Itera
         (folder / "holder.json").write_text(
             json.dumps({"host": platform.node(), "pid": os.getpid(), "since": time.time()})
         )
-        outbox = Outbox(folder / "journal.jsonl", Sender(store, name))
+        outbox = Outbox(folder / "journal.jsonl", Sender(store, name), wait)
         try:
             if not outbox.drain(wait):
                 raise TrackerAwayError(outbox.trouble or "records wait for the tracker")
@@ -58,6 +59,31 @@ def locked_work(store: Store, name: str, *, wait: float = WAIT_SECONDS) -> Itera
     finally:
         (folder / "holder.json").unlink(missing_ok=True)
         lock.release()
+
+
+class Room:
+    """Whether the disk under a store has room for another run; asked before one begins."""
+
+    def __init__(self, folder: Path, num_bytes: int, wait: float) -> None:
+        self._folder, self._num_bytes, self._wait = folder, num_bytes, wait
+        self._short_since: float | None = None
+
+    def is_short(self, *, idle: bool) -> bool:
+        """DiskFullError where it has lasted too long and nothing is under way."""
+        if shutil.disk_usage(self._folder).free >= self._num_bytes:
+            self._short_since = None
+            return False
+        self._short_since = self._short_since or time.monotonic()
+        if idle and time.monotonic() - self._short_since > self._wait:
+            raise DiskFullError(f"{self._folder} has less than the {self._num_bytes / 1e6:,.0f} MB that a run needs")
+        return True
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """ValueError where a plan does not fit on the disk."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise ValueError(f"the plan needs about {num_bytes / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free")
 
 
 def work_folder(store: Store, name: str) -> Path:

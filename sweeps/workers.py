@@ -7,6 +7,7 @@ asked to end it too.
 
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ from typing import Protocol
 
 from tinylm_core.config import RunConfig
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,14 @@ class Died:
     reason: str
 
 
-Message = Steps | Evaluated | Ended | Raised | Died
+@dataclass(frozen=True)
+class NoSpace:
+    """The run could not keep a checkpoint or its weights; it goes on from the last one when there is room."""
+
+    key: str
+
+
+Message = Steps | Evaluated | Ended | Raised | Died | NoSpace
 
 
 class Workers(Protocol):
@@ -149,7 +159,7 @@ class LocalWorkers:
                 process.join(5)
                 message = Died(job.key, _reason(process.exitcode))
             messages.append(message)
-            if isinstance(message, Ended | Raised | Died):
+            if not isinstance(message, Steps | Evaluated):
                 self._release(pipe)
         return messages
 
@@ -193,8 +203,14 @@ def _work(job: Job, pipe: Connection) -> None:
         pipe.send(_execute(job, pipe, paused))
     except BrokenPipeError:
         os._exit(1)  # the driver is gone
+    except OSError as error:
+        pipe.send(NoSpace(job.key) if error.errno in NO_SPACE else _raised(job, error))
     except Exception as error:  # whatever a run raises is told, with its traceback
-        pipe.send(Raised(job.key, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()))
+        pipe.send(_raised(job, error))
+
+
+def _raised(job: Job, error: Exception) -> Raised:
+    return Raised(job.key, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
 
 
 def _execute(job: Job, pipe: Connection, paused: threading.Event) -> Ended:
