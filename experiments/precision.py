@@ -1,6 +1,8 @@
 """What do bf16 and fp16 cost in loss, and buy in speed?
 
 python -m sweeps.run precision          # 3 runs; a precision this machine can't run is left out
+
+Found (one seed, preliminary; fp16 not run, the CPU has none): bf16 costs nothing to see, 4.7075 against 4.7081 nats.
 """
 
 from sweeps import Choice, Sweep
