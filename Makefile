@@ -5,7 +5,7 @@ STORE ?= ./mlruns
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
-export RAY_USAGE_STATS_DISABLED = 1
+export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: sweep test test-fast check ui clean
 

@@ -13,6 +13,14 @@ from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
 
 
+TELEMETRY_OFF = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--store DIR|http(s)://…"""
     return click.option(
@@ -24,8 +32,8 @@ def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_command(command: click.Command) -> None:
     """Run a command and exit with its code: what it returned, 2 for a user's mistake, 70 for a fault of ours."""
-    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_DISABLED"):
-        os.environ.setdefault(name, "true" if name.startswith("MLFLOW") else "1")
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:

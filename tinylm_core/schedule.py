@@ -7,7 +7,7 @@ from tinylm_core.config import RunConfig
 
 
 def warmup_steps(config: RunConfig) -> int:
-    """Optimizer steps of linear warmup: ceil(warmup_ratio * steps), in decimal so that 0.1 of 30 is 3 and not 4."""
+    """Optimizer steps of linear warmup: ceil(warmup_ratio * steps), in decimal so that 0.07 of 100 is 7 and not 8."""
     return share_of_steps(config.warmup_ratio, config.num_steps)
 
 

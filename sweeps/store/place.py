@@ -3,6 +3,7 @@
 A local store is one folder: `mlflow.db` (SQLite in WAL mode), `artifacts/`, `work/`, `reports/` and a `.gitignore`.
 """
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -72,8 +73,13 @@ def check_place(place: Place, *, create: bool) -> None:
 def make_folders(place: Place) -> None:
     """Make the folder and what belongs into it, except the database."""
     is_new = not place.folder.exists()
-    for name in ("work", "reports", *(["artifacts"] if place.is_local else [])):
-        (place.folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("work", "reports", *(["artifacts"] if place.is_local else [])):
+            (place.folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ValueError(f"store {place.where}: can't be made ({error.strerror})") from None
     gitignore = place.folder / ".gitignore"
     # With a server ./mlruns may be somebody else's folder, which is not ours to hide.
     if (is_new or place.is_local) and not gitignore.exists():

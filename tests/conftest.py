@@ -1,0 +1,56 @@
+"""What all tests share: nothing of the user's is read or written, and nobody is told that tests run."""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from tinylm_core.config import RunConfig
+
+# Before any test file imports a library that reads them.
+for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ[name] = "true"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Threads that wait for each other on a busy machine make a tiny model a hundred times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# How long an example takes says nothing of a law, and a machine under load must not fail a test.
+settings.register_profile("laws", deadline=None)
+settings.load_profile("laws")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TINYLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 12,000 characters of small sentences, from an alphabet of about 20."""
+    choose = random.Random(0).choice
+    things, verbs = ["the cat", "a dog", "one hen", "no goat"], ["sees", "has", "eats"]
+    sentences = [f"{choose(things)} {choose(verbs)} {choose(things)}.\n" for _ in range(650)]
+    path = tmp_path_factory.mktemp("text") / "sentences.txt"
+    path.write_text("".join(sentences))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(text_file: Path) -> Callable[..., RunConfig]:
+    """The smallest run that has everything: dropout, accumulation, clipping, warmup, four evaluations; 0.1 s."""
+
+    def tiny(**changes: Any) -> RunConfig:
+        fields: dict[str, Any] = {
+            "data": str(text_file), "tokenizer": "char", "max_seq_len": 8, "d_model": 16, "num_layers": 2,
+            "num_heads": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "train_tokens": 64 * 12,
+            "num_evals": 3, "eval_tokens": 256, "learning_rate": 3e-3, "precision": "fp64",
+        }  # fmt: skip
+        return RunConfig.model_validate(fields | changes)
+
+    return tiny

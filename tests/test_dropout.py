@@ -1,0 +1,63 @@
+"""Dropout's masks: the right share, the right scale, and the same for the same (seed, micro-batch)."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinylm_core.dropout import Dropout, MaskSource
+
+ONES = torch.ones(400, 500, dtype=torch.float64)
+
+
+def masks(seed: int, micro_batch: int, *, native: bool = False, num: int = 2, p: float = 0.3) -> list[torch.Tensor]:
+    source = MaskSource()
+    source.native = native
+    source.reseed(seed, micro_batch)
+    layer = Dropout(p, source)
+    return [layer(ONES[:40]) for _ in range(num)]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_masks_are_a_function_of_seed_and_micro_batch(native: bool) -> None:
+    usual = masks(1, 2, native=native)
+    assert all(map(torch.equal, usual, masks(1, 2, native=native)))
+    assert not torch.equal(usual[0], usual[1])
+    for seed, micro_batch in [(1, 3), (2, 2), (2, 1)]:
+        assert not torch.equal(usual[0], masks(seed, micro_batch, native=native)[0])
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_share_and_scale_keep_the_mean(p: float, dtype: torch.dtype) -> None:
+    mask = MaskSource().keep(ONES.to(dtype), p)
+    assert mask.dtype == dtype
+    assert mask.shape == ONES.shape
+    kept = (mask != 0).double().mean().item()
+    assert abs(kept - (1 - p)) < 5 * math.sqrt(p * (1 - p) / ONES.numel()) + 2**-16
+    scale = mask[mask != 0].double().unique()
+    assert scale.numel() == 1
+    assert scale.item() == pytest.approx(1 / (1 - p), rel=4e-3 if dtype == torch.bfloat16 else 2**-16 / (1 - p))
+
+
+@given(p=st.floats(0, 1, exclude_max=True))
+def test_any_probability_below_one_gives_finite_masks(p: float) -> None:
+    assert MaskSource().keep(ONES[:2], p).isfinite().all()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_nothing_is_dropped_outside_training_or_at_probability_zero(native: bool) -> None:
+    source = MaskSource()
+    source.native = native
+    assert Dropout(0.9, source).eval()(ONES) is ONES
+    assert Dropout(0.0, source)(ONES) is ONES
+
+
+def test_gradient_flows_through_what_was_kept() -> None:
+    x = ONES.clone().requires_grad_()
+    out = Dropout(0.5, MaskSource())(x)
+    out.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, out.detach())
