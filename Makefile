@@ -7,7 +7,7 @@ export DO_NOT_TRACK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: sweep test test-fast check ui clean
+.PHONY: sweep test test-fast torture check ui clean
 
 sweep: .venv/installed
 	$(BIN)/python -m sweeps.run lr_warmup
@@ -17,6 +17,10 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# Kills a sweep N times at random moments and compares it with one never stopped.
+torture: .venv/installed
+	TORTURE_KILLS=$(or $(N),100) $(BIN)/python -m pytest -q -s tests/test_torture.py -k "grid or tpe" --timeout 0
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -5,7 +5,9 @@
 The setting of nanoGPT's README for a CPU (4 layers, width 128, context 64, batch 12, 2000 steps), three seeds, measured
 over the whole validation text. A sweep around it:
 
-    python -m sweeps.run shakespeare_char --set data=PATH --sweep learning_rate=1e-3,2e-3,4e-3 --sweep beta2=0.95,0.99
+    python -m sweeps.run shakespeare_char --set data=PATH --sweep learning_rate=1e-3,2e-3,4e-3,8e-3
+
+Found (three seeds): nanoGPT's setting ends at 1.8931 ± 0.0035 nats, 4e-3 at 1.7613 ± 0.0041; 8e-3 is worse again.
 """
 
 from sweeps import Sweep

@@ -19,6 +19,7 @@ from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.store.read import Store
+    from sweeps.workers import Workers
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
-@click.option(
-    "--max-failures", type=click.IntRange(1), help="Failed runs that stop it. Default: a quarter, at least 3."
-)
+@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=30, show_default=True, help="Between two.")
+@click.option("--max-failures", type=click.IntRange(1), help="So many failed runs stop it. Default: a quarter, >= 3.")
 @click.option("--wait", type=click.FloatRange(0), default=600, show_default=True, help="Seconds for a tracker away.")
 @store_option
 @click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
@@ -46,6 +46,7 @@ def run(
     seeds: int | None,
     workers: int | None,
     runs_per_gpu: int,
+    checkpoint_seconds: float,
     max_failures: int | None,
     wait: float,
     store: str | None,
@@ -67,6 +68,7 @@ def run(
 
     from sweeps.plan import make_plan
     from sweeps.store import open_store
+    from sweeps.workers import LocalWorkers
     from tinylm_core.machine import this_machine
 
     machine = this_machine()
@@ -79,7 +81,8 @@ def run(
         return DONE
     for note in plan.notes:
         click.echo(note)
-    return sweep(plan, slots, open_store(store, create=True), max_failures, wait)
+    opened = open_store(store, create=True)
+    return sweep(plan, LocalWorkers(slots, checkpoint_seconds), opened, max_failures, wait)
 
 
 def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
@@ -92,19 +95,18 @@ def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[st
     return [device] * (workers or (cores if device == "cpu" else 1))
 
 
-def sweep(plan: "Plan", slots: list[str], store: "Store", max_failures: int | None, wait: float) -> int:
+def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | None, wait: float) -> int:
     """Run what is missing of a plan, report and print; returns the exit code."""
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.report import make_report, publish
     from sweeps.summary import print_summary
     from sweeps.work import locked_work
-    from sweeps.workers import LocalWorkers
 
     with Signals() as signals, locked_work(store, plan.experiment.name, wait=wait) as outbox:
         outcome = execute(
             plan,
-            LocalWorkers(slots),
+            workers,
             store,
             outbox,
             lambda trials, ledger: view_for(plan, trials, ledger, outbox),

@@ -120,7 +120,8 @@ class Workers(Protocol):
 class LocalWorkers:
     """Processes on this machine, one a slot; a slot is a device."""
 
-    def __init__(self, slots: Iterable[str]) -> None:
+    def __init__(self, slots: Iterable[str], checkpoint_seconds: float = 30.0) -> None:
+        self._checkpoint_seconds = checkpoint_seconds
         self._free = list(slots)
         # A fork of a server that has torch loaded starts in 0.02 s. CUDA, and macOS' own libraries, survive no fork.
         forks = sys.platform == "linux" and all(slot == "cpu" for slot in self._free)
@@ -143,7 +144,7 @@ class LocalWorkers:
     def submit(self, job: Job) -> None:
         slot = self._free.pop(0)
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(job, theirs), daemon=True)
+        process = self._context.Process(target=_work, args=(job, theirs, self._checkpoint_seconds), daemon=True)
         process.start()
         theirs.close()
         self._jobs[ours] = (job, slot, process)
@@ -188,7 +189,7 @@ def _reason(exitcode: int | None) -> str:
     return f"the worker ended with exit code {exitcode}"
 
 
-def _work(job: Job, pipe: Connection) -> None:
+def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
     _die_with_parent()
@@ -200,7 +201,7 @@ def _work(job: Job, pipe: Connection) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
-        pipe.send(_execute(job, pipe, paused))
+        pipe.send(_execute(job, pipe, paused, checkpoint_seconds))
     except BrokenPipeError:
         os._exit(1)  # the driver is gone
     except OSError as error:
@@ -213,7 +214,7 @@ def _raised(job: Job, error: Exception) -> Raised:
     return Raised(job.key, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
 
 
-def _execute(job: Job, pipe: Connection, paused: threading.Event) -> Ended:
+def _execute(job: Job, pipe: Connection, paused: threading.Event, checkpoint_seconds: float) -> Ended:
     import torch
 
     from tinylm_core.samples import write_samples
@@ -228,6 +229,7 @@ def _execute(job: Job, pipe: Connection, paused: threading.Event) -> Ended:
         should_stop=paused.is_set,
         device=job.device,
         threads=job.threads,
+        checkpoint_seconds=checkpoint_seconds,
     )
     if metrics.state == "COMPLETE":
         write_samples(job.workdir / "checkpoint", job.workdir / "samples.txt")

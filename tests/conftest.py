@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from launcher import launcher as launcher
 
 from tinylm_core.config import RunConfig
 
@@ -54,3 +55,13 @@ def tiny(text_file: Path) -> Callable[..., RunConfig]:
         return RunConfig.model_validate(fields | changes)
 
     return tiny
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store without a sweep, to be copied: making one takes seconds."""
+    from sweeps.store import open_store
+
+    folder = tmp_path_factory.mktemp("stores") / "empty"
+    open_store(folder, create=True)
+    return folder

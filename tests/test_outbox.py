@@ -1,0 +1,225 @@
+"""What the outbox is given is durable first, arrives in order, and is lost by no failure and no kill."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from launcher import wait_until
+
+from sweeps import outbox
+from sweeps.outbox import Journal, Operation, Outbox
+
+# A driver: it puts operations and a slow sender writes them to a database, each effect once.
+DRIVER = """
+import sqlite3, sys, time
+from pathlib import Path
+from sweeps.outbox import Outbox
+
+folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def send(operation, replayed):
+    with sqlite3.connect(folder / "tracker.db", timeout=20) as tracker:
+        tracker.execute("INSERT OR IGNORE INTO arrived VALUES (?)", (operation["number"],))
+        tracker.execute("INSERT INTO sent VALUES (?, ?)", (operation["number"], replayed))
+    time.sleep(0.002)
+outbox = Outbox(folder / "journal", send)
+for number in range(first, last):
+    outbox.put("steps", {"number": number}, sync=number % 10 == 0)
+    with (folder / "put").open("a") as note:
+        print(number, file=note)
+    time.sleep(0.001)
+assert outbox.close(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.01)
+
+
+class Tracker:
+    """A sender that keeps what arrives and refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.arrived: list[int] = []
+        self.replayed: list[bool] = []
+        self.refusals: Iterator[bool] = iter(())
+
+    def __call__(self, operation: Operation, replayed: bool) -> None:
+        if next(self.refusals, False):
+            raise ConnectionError("away")
+        self.arrived.append(operation["number"])
+        self.replayed.append(replayed)
+
+
+def put_all(box: Outbox, numbers: range) -> None:
+    for number in numbers:
+        box.put("steps", {"number": number})
+
+
+def journal_lines(path: Path) -> list[Operation]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_operations_arrive_once_and_in_order(tmp_path: Path) -> None:
+    tracker = Tracker()
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(500))
+    assert box.drain(10)
+    put_all(box, range(500, 600))
+    assert box.close(10)
+    assert tracker.arrived == list(range(600))
+    assert not any(tracker.replayed)
+    assert (tmp_path / "journal").read_bytes() == b""
+
+
+def test_an_operation_is_in_the_journal_before_it_is_sent(tmp_path: Path) -> None:
+    missing = []
+
+    def send(operation: Operation, _: bool) -> None:
+        if operation not in journal_lines(tmp_path / "journal"):
+            missing.append(operation)
+
+    box = Outbox(tmp_path / "journal", send)
+    put_all(box, range(200))
+    assert box.close(10)
+    assert not missing
+
+
+def test_a_synced_operation_is_on_the_disk_when_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), synced.append((tmp_path / "journal").read_bytes()))[0])
+    end = threading.Event()
+    box = Outbox(tmp_path / "journal", lambda *_: end.wait(60))
+    box.put("steps", {"number": 0})
+    before = len(synced)
+    box.put("ask", {"number": 1}, sync=True)
+    assert len(synced) == before + 1
+    assert [op["number"] for op in map(json.loads, synced[-1].splitlines())] == [0, 1]
+    end.set()
+    assert box.close(10)
+
+
+@pytest.mark.parametrize("refusals", [[True] * 5, [False, True, True, False, False, True], [True, False] * 30])
+def test_a_refused_operation_is_sent_until_it_arrives_and_none_overtakes_it(
+    tmp_path: Path, refusals: list[bool]
+) -> None:
+    tracker = Tracker()
+    tracker.refusals = iter(refusals)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(60))
+    assert box.close(20)
+    assert tracker.arrived == list(range(60))
+    assert box.trouble is None
+
+
+def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp_path: Path) -> None:
+    tracker, away = Tracker(), threading.Event()
+    away.set()
+    tracker.refusals = iter(away.is_set, None)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(100))
+    assert not box.drain(0.1)
+    assert box.trouble == "ConnectionError: away"
+    assert len(journal_lines(tmp_path / "journal")) == 100
+    away.clear()
+    assert box.close(10)
+    assert tracker.arrived == list(range(100))
+
+
+def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_path: Path) -> None:
+    tracker = Tracker()
+    tracker.refusals = iter(lambda: len(tracker.arrived) >= 3, None)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(10))
+    wait_until(lambda: box.trouble, 10)
+    assert not box.close(0)
+    assert tracker.arrived == [0, 1, 2]
+
+    again = Tracker()
+    box = Outbox(tmp_path / "journal", again)
+    put_all(box, range(10, 12))
+    assert box.close(10)
+    assert [number for number in again.arrived if number >= 3] == list(range(3, 12))
+    assert again.arrived == sorted(again.arrived)
+    assert again.replayed == [number < 10 for number in again.arrived]
+
+
+@pytest.mark.parametrize("torn", [b'{"op": "steps", "numb', b"{", b'{"op": "steps", "number": 3}'[:-1]])
+def test_a_line_that_a_crash_cut_off_is_no_operation(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b"".join(b'{"op": "steps", "number": %d}\n' % number for number in range(3)) + torn)
+    tracker = Tracker()
+    box = Outbox(path, tracker)
+    put_all(box, range(3, 5))
+    lines = path.read_bytes().splitlines()
+    assert box.close(10)
+    assert tracker.arrived == [0, 1, 2, 3, 4]
+    assert b'{"op": "steps", "number": 3}' in lines or not lines
+
+
+lines = st.binary(max_size=40) | st.text(max_size=20).map(str.encode)
+documents = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner))
+
+
+@given(st.lists(lines | documents.map(lambda value: json.dumps(value).encode()), max_size=10))
+@example([b"[" * 20_000])
+@example([b'{"op": ' * 20_000])
+@example([b'{"a":1' + b"0" * 5000 + b"}"])
+@example([b'{"op": "\xff"}'])
+@example([b"NaN", b"\r", b"\x85", b""])
+def test_garbage_in_a_journal_is_skipped(tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes]) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    good = [b'{"op": "steps", "number": %d}' % number for number in range(len(garbage) + 1)]
+    path.write_bytes(b"".join(b"%s\n%s\n" % pair for pair in zip(good, [*garbage, b""], strict=True)))
+    journal = Journal(path)
+    journal.close()
+    numbers = [operation["number"] for operation in journal.left_over if operation.get("op") == "steps"]
+    assert numbers == list(range(len(good)))
+
+
+def start_driver(folder: Path, first: int, last: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(first), str(last)])
+
+
+@pytest.mark.parametrize("seconds", [0.05, pytest.param(0.3, marks=pytest.mark.slow)])
+def test_a_killed_driver_loses_nothing_and_nothing_takes_effect_twice(tmp_path: Path, seconds: float) -> None:
+    with closing(sqlite3.connect(tmp_path / "tracker.db")) as tracker:
+        tracker.executescript("CREATE TABLE arrived (number INTEGER PRIMARY KEY); CREATE TABLE sent (number, replayed)")
+    first = 0
+    for _ in range(3):
+        driver = start_driver(tmp_path, first, 10_000)
+        wait_until(lambda first=first: put_so_far(tmp_path) >= first + 5)
+        time.sleep(seconds)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+        first = put_so_far(tmp_path) + 1
+    assert start_driver(tmp_path, first, first + 10).wait(60) == 0
+    with closing(sqlite3.connect(tmp_path / "tracker.db")) as tracker:
+        arrived = [number for (number,) in tracker.execute("SELECT number FROM arrived ORDER BY number")]
+        sent = [number for (number,) in tracker.execute("SELECT number FROM sent ORDER BY rowid")]
+    # The kill may have come between a put and the note of it: that number is put again, by the note's reader.
+    assert arrived == list(range(first + 10))
+    assert len(sent) >= len(arrived)
+    firsts = list(dict.fromkeys(sent))
+    assert firsts == sorted(firsts)
+    assert (tmp_path / "journal").read_bytes() == b""
+
+
+def put_so_far(folder: Path) -> int:
+    try:
+        whole, _, _ = (folder / "put").read_text().rpartition("\n")
+    except FileNotFoundError:
+        return -1
+    return int(whole.rpartition("\n")[2] or -1)

@@ -1,0 +1,237 @@
+"""What a plan refuses, notes, names and counts (laws 4, 5, 7)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps import Choice, Range, Sweep
+from sweeps.catalog import Experiment
+from sweeps.plan import (
+    Plan,
+    disk_bytes,
+    grid_settings,
+    make_plan,
+    num_epochs,
+    num_parameters,
+    setting_label,
+)
+from sweeps.space import Space
+from tinylm_core import RunConfig
+from tinylm_core.machine import Machine
+from tinylm_core.model import TinyGPT
+
+PLAIN = Machine("cpu", "AVX2", fast_bf16=False, fast_fp16=False)
+Tiny = Callable[..., RunConfig]
+
+
+def experiment(base: RunConfig, space: Space, **fields: Any) -> Experiment:
+    return Experiment("question", "question.py", "Does it?", Sweep(base=base, space=space, **fields))
+
+
+def plan_of(base: RunConfig, space: Space, machine: Machine = PLAIN, **fields: Any) -> Plan:
+    return make_plan(experiment(base, space, **fields), machine)
+
+
+# --- Law 4: equal budgets
+
+
+@pytest.mark.parametrize(
+    ("train_tokens", "space"),
+    [
+        (64 * 12 + 1, {}),
+        (1000, {"gradient_accumulation_steps": Choice(1, 2, 4, 8)}),
+        (64 * 13, {"batch_size": Choice(4, 6), "gradient_accumulation_steps": Choice(1, 3)}),
+        (1, {"num_evals": Choice(2, 3)}),
+        (5000, {"max_seq_len": Choice(8, 12)}),
+        (5000, {"train_tokens": Choice(64 * 12, 5000)}),
+    ],
+)
+def test_a_budget_that_is_no_common_multiple_is_refused_and_the_nearest_named_one_works(
+    tiny: Tiny, train_tokens: int, space: Space
+) -> None:
+    base = tiny(train_tokens=train_tokens)
+    with pytest.raises(ValueError, match=r"^train_tokens=[\d,]+ is no multiple of [\d,]+ ") as error:
+        plan_of(base, space)
+    nearest = int(str(error.value).rpartition("the nearest is train_tokens=")[2])
+    changed = {name: dimension for name, dimension in space.items() if name != "train_tokens"}
+    plan = plan_of(base.replace({"train_tokens": nearest}), changed)
+    for trial in plan.known_trials():
+        assert trial.runs[0].config.num_steps % trial.runs[0].config.num_evals == 0
+
+
+@pytest.mark.parametrize("search", ["random", "sobol", "tpe"])
+def test_what_a_search_may_propose_later_is_refused_before_anything_is_made(tiny: Tiny, search: str) -> None:
+    later = {"search": search, "num_trials": 2}
+    with pytest.raises(ValueError, match="is no multiple of"):
+        plan_of(tiny(), {"gradient_accumulation_steps": Choice(1, 7)}, **later)
+    with pytest.raises(ValueError, match="d_model=16 is not divisible by num_heads=3"):
+        plan_of(tiny(), {"num_heads": Range(1, 4)}, **later)
+    with pytest.raises(ValueError, match="d_model=20 is not divisible by num_heads=8"):
+        plan_of(tiny(), {"d_model": Choice(16, 20), "num_heads": Choice(4, 8)}, **later)
+    with pytest.raises(ValueError, match="the training part has 5 tokens"):
+        plan_of(tiny(), {"max_tokens": Range(5, 1000)}, **later)
+
+
+@pytest.mark.parametrize(
+    ("space", "matched"),
+    [
+        ({"learning_rate": Choice(1e-3, 3e-3), "gradient_accumulation_steps": Choice(1, 2)}, True),
+        ({"dropout": Choice(0.0, 0.1), "d_model": Choice(16, 32)}, True),
+        ({"batch_size": Choice(2, 4)}, False),
+        ({"stride": Choice(4, 8)}, False),
+        ({"max_seq_len": Choice(4, 8)}, False),
+        ({"max_tokens": Choice(2000, 4000)}, False),
+        ({"train_tokens": Choice(64 * 12, 64 * 24)}, False),
+    ],
+)
+def test_settings_that_see_other_tokens_are_marked_not_matched(tiny: Tiny, space: Space, matched: bool) -> None:
+    plan = plan_of(tiny(train_tokens=64 * 24), space)
+    assert plan.matched is matched
+    assert [note.split(":")[0] for note in plan.notes] == ([] if matched else ["not matched"])
+    assert plan.to_json([])["matched"] is matched
+
+
+# --- Law 5: schedules
+
+
+def test_settings_of_one_schedule_are_named(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), {"warmup_ratio": Choice(0.0, 0.01, 0.05, 0.1), "dropout": Choice(0.0, 0.1)})
+    assert plan.notes == [  # of 12 steps
+        "the same schedule twice: t002 (warmup=0.01 dropout=0) and t004 (warmup=0.05 dropout=0)",
+        "the same schedule twice: t003 (warmup=0.01 dropout=0.1) and t005 (warmup=0.05 dropout=0.1)",
+    ]
+
+
+# --- What this machine can't run
+
+
+def test_a_precision_that_the_machine_lacks_is_left_out_with_a_line(tiny: Tiny) -> None:
+    space = {"precision": Choice("fp32", "fp16", "fp64")}
+    plan = plan_of(tiny(), space)
+    assert [trial.setting["precision"] for trial in plan.known_trials()] == ["fp32", "fp64"]
+    assert plan.num_trials == 2
+    assert [re.sub(r":.*?:.*", "", note) for note in plan.notes] == ["left out"]
+    assert "precision='fp16'" in plan.notes[0]
+    assert plan_of(tiny(), space, replace(PLAIN, fast_fp16=True)).num_trials == 3
+
+
+@pytest.mark.parametrize("space", [{}, {"precision": Choice("fp16")}])
+def test_fp16_alone_is_refused_where_it_can_not_run(tiny: Tiny, space: Space) -> None:
+    with pytest.raises(ValueError, match=r"^precision='fp16': cpu \(AVX2\) has no fp16 arithmetic"):
+        plan_of(tiny(precision="fp16"), space)
+
+
+# --- Trials
+
+
+def test_a_grid_is_every_combination_the_last_field_fastest() -> None:
+    space: Space = {"learning_rate": Range(1e-3, 1e-1, 3, log=True), "bias": Choice(True, False)}
+    assert [tuple(setting.values()) for setting in grid_settings(space)] == [
+        (rate, bias) for rate in (1e-3, 1e-2, 1e-1) for bias in (True, False)
+    ]
+    assert grid_settings({}) == [{}]
+
+
+def test_a_run_is_named_by_what_differs(tiny: Tiny) -> None:
+    space: Space = {"learning_rate": Choice(3e-4, 1e-2), "warmup_ratio": Choice(0.1), "schedule": Choice("wsd")}
+    plan = plan_of(tiny(seed=5), space, seeds=2)
+    names = [run.name for trial in plan.known_trials() for run in trial.runs]
+    assert names == [
+        "t000 lr=3e-4 warmup=0.1 schedule=wsd seed=5",
+        "t000 lr=3e-4 warmup=0.1 schedule=wsd seed=6",
+        "t001 lr=0.01 warmup=0.1 schedule=wsd seed=5",
+        "t001 lr=0.01 warmup=0.1 schedule=wsd seed=6",
+    ]
+    assert setting_label({}) == "base"
+
+
+def test_a_trial_names_the_setting_whose_values_do_not_fit_together(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"d_model=16 is not divisible by num_heads=3 \(setting num_heads=3\)"):
+        plan_of(tiny(), {"num_heads": Choice(2, 3)})
+
+
+def test_a_run_trains_what_its_setting_says(tiny: Tiny) -> None:
+    plan = plan_of(tiny(seed=3), {"learning_rate": Choice(1e-3, 3e-3), "max_grad_norm": Choice(None, 1.0)}, seeds=2)
+    for trial in plan.known_trials():
+        for seed, run in zip((3, 4), trial.runs, strict=True):
+            dumped = run.config.model_dump()
+            assert {name: dumped[name] for name in trial.setting} == trial.setting
+            assert (run.seed, run.config.seed, run.trial) == (seed, seed, trial.number)
+            assert "auto" not in dumped.values()
+
+
+# --- Law 7: identity
+
+
+def test_identities_differ_exactly_where_configs_do(tiny: Tiny) -> None:
+    space: Space = {
+        "learning_rate": Choice(1e-3, 3e-3),
+        "d_ff": Choice(None, 64, 65),  # None is 4 * 16
+        "warmup_ratio": Choice(0.0, 0.1),
+    }
+    runs = [run for trial in plan_of(tiny(), space, seeds=2).known_trials() for run in trial.runs]
+    for one in runs:
+        for other in runs:
+            assert (one.identity == other.identity) == (one.config == other.config)
+    assert len(runs) == 24
+    assert len({run.identity for run in runs}) == 16
+
+
+def test_the_same_text_elsewhere_makes_the_same_runs(tiny: Tiny, tmp_path: Path) -> None:
+    base = tiny()
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(Path(base.data).read_bytes())
+    one, other = (
+        plan_of(base.replace({"data": str(path)}), {}).known_trials()[0].runs[0] for path in (base.data, copy)
+    )
+    assert one.identity == other.identity
+    copy.write_text(copy.read_text() + "the cat has a dog.\n")
+    other = plan_of(base.replace({"data": str(copy)}), {}).known_trials()[0].runs[0]
+    assert one.identity != other.identity
+
+
+def test_the_plans_json_says_what_belongs_to_the_definition(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), {"dropout": Choice(0.0, 0.1)}, seeds=2)
+    trials = plan.known_trials()
+    kept = plan.to_json(trials)
+    assert [trial["runs"] for trial in kept["trials"]] == [
+        {str(run.seed): run.identity for run in trial.runs} for trial in trials
+    ]
+    assert kept["definition"] == plan.sweep.definition
+    assert (kept["num_trials"], kept["seeds"], kept["swept"]) == (2, [0, 1], ["dropout"])
+
+
+# --- Counts
+
+
+@given(
+    heads=st.integers(1, 4), width=st.integers(1, 8), layers=st.integers(1, 3), d_ff=st.none() | st.integers(1, 40),
+    context=st.integers(1, 20), vocab=st.integers(2, 50), bias=st.booleans(), tied=st.booleans(), pre=st.booleans(),
+)  # fmt: skip
+def test_the_formula_counts_the_parameters_of_the_model(
+    heads: int, width: int, layers: int, d_ff: int | None, context: int, vocab: int, bias: bool, tied: bool, pre: bool
+) -> None:
+    config = RunConfig(
+        d_model=heads * width, num_heads=heads, num_layers=layers, d_ff=d_ff, max_seq_len=context, bias=bias,
+        tie_embeddings=tied, norm_first=pre,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = TinyGPT(config, vocab)
+    assert num_parameters(config, vocab) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_epochs_and_disk_follow_the_budget(tiny: Tiny) -> None:
+    config = tiny()
+    plan = plan_of(config, {})
+    corpus = plan.corpus_of(config)
+    windows = (len(corpus.train) - 1) // 8
+    assert num_epochs(config, corpus) == 64 * 12 / (windows * 8)
+    weights = 4 * num_parameters(config, corpus.vocab_size)
+    assert weights < disk_bytes(config, corpus.vocab_size) < weights + 1000 * 12

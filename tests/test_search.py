@@ -1,0 +1,199 @@
+"""Law 10: which trial is number k depends on the sweep and the values before it; not on timing, not on restarts."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from scipy.stats import qmc
+
+from sweeps import Choice, Range, Sweep
+from sweeps.plan import grid_settings
+from sweeps.search import Setting, TrialSearch, learns, sobol_point
+from tinylm_core import RunConfig
+
+SPACE = {
+    "learning_rate": Range(1e-4, 1e-2, 5, log=True),
+    "warmup_ratio": Range(0.0, 0.3, 2),
+    "d_ff": Range(32, 128, 3, log=True),
+    "num_layers": Range(1, 3, 3),
+    "max_grad_norm": Choice(None, 0.5, 1.0),
+    "bias": Choice(True, False),
+}
+# num_layers is an integer, so that ends and kinds of all sorts are there
+BASE = RunConfig(d_ff=64)
+SWEEPS = {
+    "grid": Sweep(base=BASE, space=SPACE, concurrency=3),
+    "random": Sweep(base=BASE, space=SPACE, search="random", num_trials=20, concurrency=3),
+    "sobol": Sweep(base=BASE, space=SPACE, search="sobol", num_trials=20, concurrency=3),
+    "tpe": Sweep(base=BASE, space=SPACE, search="tpe", num_trials=20, concurrency=4),
+    "tpe, one at a time": Sweep(base=BASE, space=SPACE, search="tpe", num_trials=20, concurrency=1),
+}
+sweeps = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+Value = Callable[[int, Setting], float | None]
+
+
+def value(number: int, setting: Setting) -> float:
+    """A smooth function with one minimum."""
+    rate, warmup = setting["learning_rate"], setting["warmup_ratio"]
+    assert isinstance(rate, float)
+    assert isinstance(warmup, float)
+    return 5 + (math.log10(rate) + 3) ** 2 + (warmup - 0.1) ** 2 + 0.01 * (number % 3)
+
+
+def proceed(
+    search: TrialSearch, sweep: Sweep, settings: list[Setting], until: int, told: int = 0, value: Value = value
+) -> list[Setting]:
+    """Ask up to trial `until` - 1, having told exactly trials 0 … k - concurrency before trial k."""
+    for k in range(len(settings), until):
+        while told <= k - sweep.concurrency:
+            search.tell(told, value(told, settings[told]))
+            told += 1
+        settings.append(search.ask())
+    return settings
+
+
+def sequence(sweep: Sweep, until: int = 20, value: Value = value) -> list[Setting]:
+    return proceed(TrialSearch(sweep), sweep, [], until, value=value)
+
+
+def through_json(settings: Iterable[Setting]) -> list[Setting]:
+    back: list[Setting] = json.loads(json.dumps(list(settings)))
+    return back
+
+
+@sweeps
+def test_every_setting_is_in_the_space(sweep: Sweep) -> None:
+    for setting in sequence(sweep):
+        assert list(setting) == list(SPACE)
+        for name, dimension in SPACE.items():
+            if isinstance(dimension, Choice):
+                dimension.position(setting[name])
+            else:
+                assert dimension.low <= setting[name] <= dimension.high  # type: ignore[operator]
+                assert isinstance(setting[name], int) == dimension.is_integer
+        sweep.base.replace(setting)
+
+
+@sweeps
+def test_the_sequence_is_the_same_in_every_process(sweep: Sweep) -> None:
+    assert sequence(sweep) == sequence(sweep)
+
+
+@sweeps
+def test_the_sequence_is_the_same_after_a_restart_before_any_trial(sweep: Sweep) -> None:
+    whole = sequence(sweep)
+    for k in range(20):
+        search = TrialSearch(sweep)
+        known = through_json(whole[:k])
+        for setting in known:
+            search.adopt(setting)
+        assert search.num_asked == k
+        assert proceed(search, sweep, known, 20) == whole
+
+
+@sweeps
+def test_the_sequence_is_the_same_after_a_restart_before_every_trial(sweep: Sweep) -> None:
+    settings: list[Setting] = []
+    for k in range(12):
+        search = TrialSearch(sweep)
+        for setting in settings:
+            search.adopt(setting)
+        settings = through_json(proceed(search, sweep, settings, k + 1))
+    assert settings == sequence(sweep, 12)
+
+
+@sweeps
+def test_more_trials_keep_the_first_ones(sweep: Sweep) -> None:
+    if sweep.search != "grid":
+        assert sequence(replace(sweep, num_trials=25), 25)[:20] == sequence(sweep)
+
+
+@pytest.mark.parametrize("search", ["random", "sobol", "tpe"])
+def test_another_search_seed_is_another_sequence(search: str) -> None:
+    sweep = SWEEPS[search]
+    assert sequence(replace(sweep, search_seed=1)) != sequence(sweep)
+
+
+def test_a_grids_trial_k_is_its_cell_k() -> None:
+    assert sequence(SWEEPS["grid"], 50) == grid_settings(SPACE)[:50]
+
+
+def test_a_space_without_fields_has_one_trial() -> None:
+    assert sequence(Sweep(base=BASE, space={}), 1) == [{}]
+    for search in ("random", "sobol", "tpe"):
+        assert sequence(Sweep(base=BASE, space={}, search=search, num_trials=1), 1) == [{}]  # type: ignore[arg-type]
+
+
+def test_sobols_points_are_one_sequence_and_fill_the_space() -> None:
+    space: Any = {"learning_rate": Range(0.0, 1.0), "warmup_ratio": Range(0.0, 1.0), "bias": Choice(True, False)}
+    points = [sobol_point(space, 3, number) for number in range(64)]
+    numeric = [[p["learning_rate"], p["warmup_ratio"]] for p in points]
+    assert qmc.discrepancy(numeric) < 0.005  # of random points about 0.02
+    assert sum(p["bias"] is True for p in points) == 32
+
+
+def test_random_trials_differ_and_do_not_learn() -> None:
+    settings = sequence(SWEEPS["random"])
+    assert len({json.dumps(setting) for setting in settings}) == 20
+    assert sequence(SWEEPS["random"], value=lambda number, _: float(number)) == settings
+
+
+def test_tpe_learns() -> None:
+    assert learns(SWEEPS["tpe"])
+    assert not any(learns(SWEEPS[search]) for search in ("grid", "random", "sobol"))
+    settings = sequence(SWEEPS["tpe"], 60)
+    first, last = (sum(value(0, s) for s in some) / 20 for some in (settings[:20], settings[40:]))
+    assert last < first
+    assert sequence(SWEEPS["tpe"], 60, lambda number, s: -value(number, s)) != settings
+
+
+def test_tpe_depends_on_how_many_are_in_flight() -> None:
+    assert sequence(SWEEPS["tpe"]) != sequence(SWEEPS["tpe, one at a time"])
+
+
+def test_values_that_may_not_be_known_yet_change_nothing() -> None:
+    """Before trial k exactly trials 0 … k - concurrency count: what the others say later is for later asks."""
+    sweep = SWEEPS["tpe"]
+    for k in range(4, 16):
+        settings = sequence(sweep, k + 1, lambda n, s, k=k: value(n, s) if n <= k - 4 else 99.0)
+        assert settings[k] == sequence(sweep, k + 1)[k]
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe, one at a time", "random", "sobol"])
+def test_a_trial_that_failed_has_no_value_and_the_search_goes_on(name: str) -> None:
+    sweep = SWEEPS[name]
+
+    def sometimes(number: int, setting: Setting) -> float | None:
+        return None if number % 4 == 1 else value(number, setting)
+
+    whole = sequence(sweep, value=sometimes)
+    assert len(whole) == 20
+    search = TrialSearch(sweep)
+    for setting in whole[:13]:
+        search.adopt(setting)
+    assert proceed(search, sweep, whole[:13], 20, value=sometimes) == whole
+
+
+def test_a_trial_proposed_twice_is_told_twice() -> None:
+    space = {"bias": Choice(True, False)}
+    sweep = Sweep(base=BASE, space=space, search="tpe", num_trials=12, concurrency=2)
+    settings = sequence(sweep, 12, lambda _, setting: 1.0 if setting["bias"] else 2.0)
+    assert len({setting["bias"] for setting in settings}) < len(settings)
+    assert settings == sequence(sweep, 12, lambda _, setting: 1.0 if setting["bias"] else 2.0)
+
+
+def test_worst_values_are_results() -> None:
+    sweep = SWEEPS["tpe"]
+    assert len(sequence(sweep, value=lambda number, _: math.log(1000) if number % 2 else 3.0)) == 20
+
+
+def test_hundreds_of_trials_are_asked() -> None:
+    sweep = replace(SWEEPS["tpe"], num_trials=310)
+    search = TrialSearch(sweep)
+    settings = sequence(replace(sweep, search="random"), 300)
+    for setting in settings:
+        search.adopt(setting)
+    assert len(proceed(search, sweep, settings, 303)) == 303

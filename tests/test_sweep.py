@@ -1,0 +1,123 @@
+"""A sweep refuses what can't be swept, and its definition is the digest of what makes its trials (DESIGN, Words)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sweeps import Choice, Range, Sweep
+from tinylm_core import RunConfig
+
+SPACE = {"learning_rate": Range(1e-4, 1e-2, 3, log=True), "warmup_ratio": Choice(0.0, 0.1)}
+RANDOM = Sweep(base=RunConfig(), space=SPACE, search="random", num_trials=5)
+GRID = Sweep(base=RunConfig(), space=SPACE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": "evolution"}, "search='evolution' is not one of grid, random, sobol, tpe"),
+        ({"seeds": 0}, "seeds=0 must be at least 1"),
+        ({"concurrency": 0}, "concurrency=0 must be at least 1"),
+        ({"log_every": 0}, "log_every=0 must be at least 1"),
+        ({"search_seed": -1}, "search_seed=-1 must be at least 0"),
+        ({"objective": "accuracy"}, "objective='accuracy' is not val_loss"),
+        ({"num_trials": None}, "num_trials=None: search='random' needs a number"),
+        ({"num_trials": 0}, "num_trials=0: search='random' needs a number, at least 1"),
+        ({"search": "grid"}, "num_trials=5: a grid has as many trials as cells"),
+        ({"space": {"seed": Choice(0, 1)}}, "seed is not swept; seeds=N"),
+        ({"space": {"learning_rat": Choice(1e-3)}}, "unknown field in the space 'learning_rat'; did you mean learning"),
+        ({"space": {"learning_rate": [1e-3]}}, r"learning_rate=\[0.001\] must be Choice"),
+        ({"space": {"batch_size": Range(1, 8)}}, r"batch_size decides the tokens per step, so it takes Choice"),
+        ({"space": {"num_evals": Range(1, 8)}}, r"num_evals decides"),
+        ({"space": {"bias": Range(0, 1)}}, r"bias is no number, so it takes Choice"),
+        ({"space": {"schedule": Range(1, 8)}}, r"schedule is no number, so it takes Choice"),
+        ({"space": {"learning_rate": Choice(1e-3, -1.0)}}, r"space: learning_rate=-1.0: .*greater than 0"),
+        ({"space": {"warmup_ratio": Range(0.0, 1.0)}}, r"space: warmup_ratio=1.0: .*less than 1"),
+        ({"space": {"dropout": Choice("much")}}, r"space: dropout='much': .*number"),
+        ({"space": {"num_layers": Range(1.0, 4.0)}}, r"space: num_layers=2\.8.*integer"),
+        ({"search": "grid", "num_trials": None, "space": {"learning_rate": Range(1e-4, 1e-2)}}, "needs points"),
+    ],
+)
+def test_what_can_not_be_swept_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        replace(RANDOM, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_values_that_only_fit_together_are_no_mistake_alone() -> None:
+    Sweep(base=RunConfig(d_model=64), space={"d_model": Choice(48, 66), "num_heads": Choice(3, 6)})
+
+
+def test_a_field_whose_default_is_none_takes_a_range() -> None:
+    Sweep(base=RunConfig(), space={"d_ff": Range(32, 64)}, search="random", num_trials=1)
+
+
+def test_each_trial_trains_with_the_seeds_from_the_bases_on() -> None:
+    assert replace(GRID, base=RunConfig(seed=7), seeds=3).seed_values == (7, 8, 9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: replace(s, base=s.base.replace({"d_model": 64})),
+        lambda s: replace(s, base=s.base.replace({"seed": 1})),
+        lambda s: replace(s, base=s.base.replace({"data": "elsewhere.txt"})),
+        lambda s: replace(s, space=s.space | {"weight_decay": Choice(0.1)}),
+        lambda s: replace(s, space=s.space | {"warmup_ratio": Choice(0.0, 0.2)}),
+        lambda s: replace(s, space=dict(reversed(s.space.items()))),
+        lambda s: replace(s, search="tpe"),
+        lambda s: replace(s, search_seed=1),
+        lambda s: replace(s, concurrency=2),
+        lambda s: replace(s, seeds=2),
+    ],
+    ids=["base", "seed", "data", "a field more", "other values", "order", "search", "search_seed", "concurrency", "n"],
+)
+def test_the_definition_depends_on_what_makes_the_trials(change: Callable[[Sweep], Sweep]) -> None:
+    assert change(RANDOM).definition != RANDOM.definition
+
+
+@pytest.mark.parametrize("changes", [{"num_trials": 50}, {"log_every": 10}])
+def test_the_definition_does_not_depend_on_how_many_trials_nor_on_what_is_logged(changes: dict[str, int]) -> None:
+    assert replace(RANDOM, **changes).definition == RANDOM.definition  # type: ignore[arg-type]
+
+
+def test_the_definition_tells_types_apart() -> None:
+    definitions = {
+        replace(RANDOM, space={"weight_decay": values}).definition for values in (Choice(1), Choice(1.0), Range(1, 2))
+    }
+    assert len(definitions) == 3
+
+
+def test_the_definition_is_the_same_in_every_process() -> None:
+    assert GRID.definition == Sweep(base=RunConfig(), space=dict(SPACE)).definition
+    assert len(GRID.definition) == 12
+
+
+def test_a_set_field_is_pinned() -> None:
+    pinned = GRID.override(settings={"warmup_ratio": "0.2"})
+    assert list(pinned.space) == ["learning_rate"]
+    assert pinned.base.warmup_ratio == 0.2
+    assert pinned.definition != GRID.definition
+
+
+def test_a_swept_field_is_added_or_replaced() -> None:
+    changed = GRID.override(dimensions={"warmup_ratio": Choice(0.3), "dropout": Choice(0.0, 0.1)})
+    assert list(changed.space) == ["learning_rate", "warmup_ratio", "dropout"]
+    assert changed.space["warmup_ratio"] == Choice(0.3)
+
+
+def test_another_search_takes_its_number_of_trials() -> None:
+    assert GRID.override(search="tpe", num_trials=3).num_trials == 3
+    assert RANDOM.override(search="grid").num_trials is None
+    assert RANDOM.override(num_trials=9).num_trials == 9
+    with pytest.raises(ValueError, match="needs a number"):
+        GRID.override(search="tpe")
+    with pytest.raises(ValueError, match="num_trials=3: a grid"):
+        GRID.override(num_trials=3)
+
+
+def test_an_override_leaves_the_rest() -> None:
+    assert GRID.override() == GRID
+    assert GRID.override(seeds=3) == replace(GRID, seeds=3)

@@ -1,0 +1,116 @@
+"""Laws 1, 2, 8, 9, 10 at once: a sweep killed at random moments ends as one that was never stopped.
+
+The driver, a worker, or all of them are killed from the first moment to the last, and the same command started again
+until it is done. `make torture N=300` kills so often; the numbers of kills below suit a test suite.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from launcher import Command, Launcher, wait_until
+from test_run import GRID, STEPS, TOKENS, TPE, Kept, assert_whole, is_alive, write_experiment
+
+LONGER = 4
+ARGUMENTS = ("--workers", "2", "--checkpoint-seconds", "0.2")
+KILLS = int(os.environ.get("TORTURE_KILLS", "30"))
+# A run goes on twice after its worker died, and is then FAILED: so many alone in one start harm nobody.
+WORKER_KILLS_PER_START = 2
+
+
+@pytest.mark.parametrize(
+    ("search", "kills"),
+    [
+        pytest.param("grid", 8, id="grid-8"),
+        pytest.param("grid", KILLS, id="grid", marks=pytest.mark.slow),
+        pytest.param("tpe", KILLS, id="tpe", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(
+    launcher: Launcher, text_file: Path, tmp_path: Path, search: str, kills: int
+) -> None:
+    grid = search == "grid"
+    text = GRID if grid else TPE.replace("concurrency=2", "concurrency=4")
+    file = write_experiment(tmp_path, text, text_file, tokens=TOKENS * LONGER, **({} if grid else {"trials": 5}))
+    num_runs = 4 if grid else 5
+    whole = Kept(tmp_path / "whole")
+    started = time.monotonic()
+    assert launcher.run("sweeps.run", file, "--store", whole.store, *ARGUMENTS).code == 0
+    duration = time.monotonic() - started
+    assert_whole(whole, num_runs, STEPS * LONGER)
+
+    moments, killed, sweeps = random.Random(kills), 0, 0
+    while killed < kills:
+        store = tmp_path / f"killed-{sweeps}"
+        killed += torture(launcher, file, store, moments, duration, kills - killed)
+        kept = Kept(store)
+        assert_whole(kept, num_runs, STEPS * LONGER)
+        assert kept.science() == whole.science()
+        assert kept.trials() == whole.trials()
+        assert file_lists(kept) == file_lists(whole)
+        sweeps += 1
+    print(f"{killed} kills in {sweeps} sweeps: every one the same bits")
+
+
+def torture(launcher: Launcher, file: Path, store: Path, moments: random.Random, duration: float, most: int) -> int:
+    """Run a sweep to its end, killing it on the way; returns how often."""
+    killed = 0
+    while True:
+        command = launcher.start("sweeps.run", file, "--store", store, *ARGUMENTS)
+        for _ in range(WORKER_KILLS_PER_START):
+            if killed >= most:
+                break
+            wait_for(command, moments.uniform(0, duration))
+            if command.has_ended:
+                break
+            killed += 1
+            if moments.random() < 0.7 or not kill_a_worker(command, moments):
+                kill_driver(command, with_workers=moments.random() < 0.3)
+                break
+        code = command.result().code
+        if code == 0:
+            return killed
+        assert code == -signal.SIGKILL, command.result()
+
+
+def wait_for(command: Command, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not command.has_ended:
+        time.sleep(0.01)
+
+
+def kill_a_worker(command: Command, moments: random.Random) -> bool:
+    """SIGKILL one training process; False where none runs."""
+    try:
+        # The driver's children are Python's fork server and resource tracker; the server's are the workers.
+        workers = [w for child in psutil.Process(command.pid).children() for w in child.children()]
+    except psutil.NoSuchProcess:
+        return False
+    if not workers:
+        return False
+    try:
+        moments.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def kill_driver(command: Command, *, with_workers: bool) -> None:
+    try:
+        below = psutil.Process(command.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        below = []
+    if with_workers:
+        command.signal_all(signal.SIGKILL)
+    command.signal(signal.SIGKILL)
+    # No orphan: workers die with their driver.
+    wait_until(lambda: not any(is_alive(process) for process in below), 10)
+
+
+def file_lists(kept: Kept) -> dict[str, set[str]]:
+    """The artifacts of each run, by identity."""
+    return {run.data.tags["run.identity"]: kept.files(run) | kept.files(run, "checkpoint") for run in kept.runs}

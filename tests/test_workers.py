@@ -1,0 +1,247 @@
+"""What every place where runs execute must do: a contract suite for `Workers`; another one joins by a line below."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from launcher import wait_until
+
+from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Workers
+from tinylm_core import RunConfig, run
+from tinylm_core.records import EvalRecord, StepRecord
+
+Tiny = Callable[..., RunConfig]
+
+# A driver of its own, in a session of its own: it starts two long runs and says who they are.
+DRIVER = """
+import sys
+from pathlib import Path
+from sweeps.workers import Job, LocalWorkers
+
+if __name__ == "__main__":
+    config, folder = sys.argv[1], Path(sys.argv[2])
+    workers = LocalWorkers(["cpu", "cpu"])
+    for name in ("a", "b"):
+        workers.submit(Job(name, config, folder / name, "cpu", 1))
+    heard = set()
+    while True:
+        for message in workers.receive(1):
+            print(type(message).__name__, message.key, flush=True)
+"""
+
+
+@pytest.fixture(params=[LocalWorkers])
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    made = request.param(["cpu", "cpu"])
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def job(tiny: Tiny, tmp_path: Path) -> Callable[..., Job]:
+    def job(key: str = "a", **changes: object) -> Job:
+        return Job(key, tiny(**changes).model_dump_json(), tmp_path / key, "cpu", 1)
+
+    return job
+
+
+LONG = {"train_tokens": 64 * 3 * 20_000}
+
+
+def receive_all(workers: Workers) -> list[Message]:
+    messages: list[Message] = []
+    while workers.is_busy():
+        messages += workers.receive(1)
+    return messages
+
+
+def receive_until(workers: Workers, kind: type, key: str = "a") -> list[Message]:
+    messages: list[Message] = []
+    wait_until(
+        lambda: messages.extend(workers.receive(0.1)) or any(isinstance(m, kind) and m.key == key for m in messages)
+    )
+    return messages
+
+
+def numbers(record: StepRecord | EvalRecord) -> tuple[object, ...]:
+    """A record without what a clock says."""
+    timed = ("timestamp_ms", "tokens_per_second")
+    return tuple(getattr(record, name) for name in record.__slots__ if name not in timed)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Processes that write to the log of a run in that folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            logs = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in (1, 2)]
+        except OSError:
+            continue
+        if any(folder in log.parents for log in logs):
+            found.append(process)
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # of an orphan, until init takes note of it
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_records_arrive_in_order_and_are_what_the_run_alone_says(workers: Workers, job: Callable[..., Job]) -> None:
+    jobs = [job("a"), job("b", seed=1)]
+    for one in jobs:
+        workers.submit(one)
+    messages = receive_all(workers)
+    for one in jobs:
+        steps: list[StepRecord] = []
+        evals: list[EvalRecord] = []
+        metrics = run(
+            RunConfig.model_validate_json(one.config), device="cpu", threads=1, on_steps=steps.extend,
+            on_eval=evals.append,
+        )  # fmt: skip
+        heard = [message for message in messages if message.key == one.key]
+        assert [numbers(r) for m in heard if isinstance(m, Steps) for r in m.records] == list(map(numbers, steps))
+        assert [numbers(m.record) for m in heard if isinstance(m, Evaluated)] == list(map(numbers, evals))
+        assert isinstance(heard[-1], Ended)
+        assert heard[-1].metrics.weights_sha256 == metrics.weights_sha256
+        assert [numbers(r) for r in heard[-1].metrics.steps] == list(map(numbers, steps))
+        assert (one.workdir / "checkpoint" / "model.safetensors").exists()
+        assert (one.workdir / "samples.txt").read_text()
+
+
+def test_there_is_room_for_as_many_jobs_as_slots(workers: Workers, job: Callable[..., Job]) -> None:
+    assert not workers.is_busy()
+    assert workers.next_device() == "cpu"
+    workers.submit(job("a"))
+    assert workers.has_room()
+    workers.submit(job("b"))
+    assert not workers.has_room()
+    receive_all(workers)
+    assert workers.has_room()
+    workers.submit(job("c"))
+    assert isinstance(receive_all(workers)[-1], Ended)
+
+
+def test_nothing_said_is_no_message(workers: Workers) -> None:
+    assert workers.receive(0.01) == []
+
+
+def test_a_paused_run_ends_interrupted_and_goes_on_to_the_same_bits(
+    workers: Workers, job: Callable[..., Job], tiny: Tiny
+) -> None:
+    config = {"train_tokens": 64 * 3 * 100}
+    workers.submit(job("a", **config))
+    before = receive_until(workers, Steps)
+    workers.pause()
+    last = (before + receive_all(workers))[-1]
+    assert isinstance(last, Ended)
+    assert last.metrics.state == "INTERRUPTED"
+    assert list((job("a").workdir).glob("state-*.safetensors"))
+    workers.submit(job("a", **config))
+    again = receive_all(workers)
+    assert isinstance(again[-1], Ended)
+    alone = run(tiny(**config), device="cpu", threads=1)
+    assert again[-1].metrics.weights_sha256 == alone.weights_sha256
+    told = [record for message in again if isinstance(message, Steps) for record in message.records]
+    assert list(map(numbers, told)) == list(map(numbers, alone.steps))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_worker_is_told_with_the_reason(
+    workers: Workers, job: Callable[..., Job], tmp_path: Path, number: signal.Signals
+) -> None:
+    workers.submit(job("a", **LONG))
+    workers.submit(job("b"))
+    receive_until(workers, Steps, "a")
+    (process,) = processes_of(tmp_path / "a")
+    process.send_signal(number)
+    messages = receive_until(workers, Died, "a")
+    (died,) = [message for message in messages if isinstance(message, Died)]
+    assert died.reason == f"the worker was killed by {number.name}"
+    assert workers.has_room()
+    assert not any(isinstance(message, Raised) for message in messages + receive_all(workers))
+
+
+def test_a_run_that_raises_is_told_with_its_traceback(workers: Workers, job: Callable[..., Job]) -> None:
+    workers.submit(job("a", data="nowhere.txt"))
+    (raised,) = receive_all(workers)
+    assert isinstance(raised, Raised)
+    assert raised.error.startswith("ValueError: data='nowhere.txt'")
+    assert "\n" not in raised.error
+    assert "Traceback" in raised.traceback
+    assert "load_corpus" in raised.traceback
+
+
+def test_killed_workers_are_gone(workers: Workers, job: Callable[..., Job], tmp_path: Path) -> None:
+    workers.submit(job("a", **LONG))
+    receive_until(workers, Steps)
+    workers.kill()
+    assert not workers.is_busy()
+    wait_until(lambda: not processes_of(tmp_path), 2)
+
+
+@pytest.fixture
+def driver(tiny: Tiny, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A driver whose workers are at work, with noise in each: an audit hook that prints when the data is opened."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def loud(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('train.bin'):\n"
+        "        print('NOISE'); os.write(1, b'NOISE'); os.write(2, b'NOISE')\n"
+        "sys.addaudithook(loud)\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    root = str(Path(__file__).parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, script, tiny(**LONG).model_dump_json(), tmp_path],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    said: set[str] = set()
+    while said < {"Steps a\n", "Steps b\n"}:
+        line = process.stdout.readline()
+        assert line, "the driver has ended"
+        said.add(line)
+    assert said <= {f"{kind} {key}\n" for kind in ("Steps", "Evaluated") for key in "ab"}, said
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_workers_die_with_their_driver(driver: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    found = processes_of(tmp_path)
+    assert len(found) == 2
+    driver.kill()
+    wait_until(lambda: not any(map(is_alive, found)), 2)
+
+
+def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(
+    driver: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    found = processes_of(tmp_path)
+    group = os.getpgid(driver.pid)
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        assert os.getpgid(process.pid) == group
+        process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert all(map(is_alive, found))
+
+
+def test_what_a_run_prints_goes_to_its_log_and_not_to_the_driver(
+    driver: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    driver.kill()
+    assert driver.stdout
+    assert "NOISE" not in driver.stdout.read()
+    for name in ("a", "b"):
+        assert "NOISE" in (tmp_path / name / "worker.log").read_text()
