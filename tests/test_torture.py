@@ -112,5 +112,8 @@ def kill_driver(command: Command, *, with_workers: bool) -> None:
 
 
 def file_lists(kept: Kept) -> dict[str, set[str]]:
-    """The artifacts of each run, by identity."""
-    return {run.data.tags["run.identity"]: kept.files(run) | kept.files(run, "checkpoint") for run in kept.runs}
+    """The artifacts of each run, by identity; code.diff is there where the checkout was dirty when a run began."""
+    return {
+        run.data.tags["run.identity"]: (kept.files(run) | kept.files(run, "checkpoint")) - {"code.diff"}
+        for run in kept.runs
+    }
