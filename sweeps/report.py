@@ -55,7 +55,7 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     name = str(report.plan["name"])
     best = report.trials.dropna(subset=["objective"]).sort_values(["objective", "trial", "seed"]).head(COMPARED_RUNS)
     pages = store.ui_links(name, list(best["run_id"]))
-    place = "" if store.where == "./mlruns" else f" --store {store.where}"
+    place = "" if store.folder == Path("mlruns").absolute() and store.is_local else f" --store {store.where}"
     found = {}
     if store.is_local:
         found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if place else "")

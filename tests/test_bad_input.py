@@ -192,6 +192,7 @@ def test_an_address_in_the_environment_must_be_a_servers(launcher: Launcher, fil
     assert {path.name for path in tmp_path.iterdir()} == {"files"}
 
 
+@pytest.mark.slow  # MLflow tries again
 def test_a_server_that_is_not_there_is_come_back_later(launcher: Launcher, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -97,12 +97,12 @@ def test_the_sequence_is_the_same_after_a_restart_before_any_trial(sweep: Sweep)
 @sweeps
 def test_the_sequence_is_the_same_after_a_restart_before_every_trial(sweep: Sweep) -> None:
     settings: list[Setting] = []
-    for k in range(12):
+    for k in range(16):
         search = TrialSearch(sweep)
         for setting in settings:
             search.adopt(setting)
         settings = through_json(proceed(search, sweep, settings, k + 1))
-    assert settings == sequence(sweep, 12)
+    assert settings == sequence(sweep, 16)
 
 
 @sweeps
