@@ -54,6 +54,17 @@ class Sweep:
             raise ValueError(f"objective={self.objective!r} is not val_loss")
         for name, dimension in self.space.items():
             self._check_dimension(name, dimension)
+        # Range(0, 1) on a field of real numbers means all between, not 0 and 1.
+        object.__setattr__(
+            self,
+            "space",
+            {
+                name: replace(dim, low=float(dim.low), high=float(dim.high))
+                if isinstance(dim, Range) and isinstance(getattr(self.base, name), float)
+                else dim
+                for name, dim in self.space.items()
+            },
+        )
         if self.search == "grid" and self.num_trials is not None:
             raise ValueError(f"num_trials={self.num_trials}: a grid has as many trials as cells; leave it out")
         if self.search != "grid" and (self.num_trials is None or self.num_trials < 1):

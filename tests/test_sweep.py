@@ -121,3 +121,8 @@ def test_another_search_takes_its_number_of_trials() -> None:
 def test_an_override_leaves_the_rest() -> None:
     assert GRID.override() == GRID
     assert GRID.override(seeds=3) == replace(GRID, seeds=3)
+
+
+def test_a_whole_range_on_a_field_of_real_numbers_is_continuous() -> None:
+    sweep = Sweep(base=RunConfig(), space={"weight_decay": Range(0, 1, points=5)})
+    assert sweep.space["weight_decay"].grid() == (0.0, 0.25, 0.5, 0.75, 1.0)
