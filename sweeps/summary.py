@@ -68,7 +68,7 @@ def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
             yield f"{finding}: {rows['run_id'].nunique()} runs"
         return
     for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
-        said = "; ".join((rows["finding"] + " " + rows["detail"]).str.strip())
+        said = "; ".join((rows["finding"] + ": " + rows["detail"]).str.removesuffix(": "))
         first = rows.iloc[0]
         yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
     if len(healthy):
