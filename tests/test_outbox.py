@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -160,13 +161,15 @@ def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_p
 def test_a_line_that_a_crash_cut_off_is_no_operation(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "journal"
     path.write_bytes(b"".join(b'{"op": "steps", "number": %d}\n' % number for number in range(3)) + torn)
-    tracker = Tracker()
-    box = Outbox(path, tracker)
+    away = Tracker()
+    away.refusals = repeat(True)
+    box = Outbox(path, away)
     put_all(box, range(3, 5))
-    lines = path.read_bytes().splitlines()
-    assert box.close(10)
+    assert not box.close(0)
+    # What was written after the torn line stands on lines of its own, for the next start to read.
+    tracker = Tracker()
+    assert Outbox(path, tracker).close(10)
     assert tracker.arrived == [0, 1, 2, 3, 4]
-    assert b'{"op": "steps", "number": 3}' in lines or not lines
 
 
 lines = st.binary(max_size=40) | st.text(max_size=20).map(str.encode)

@@ -470,11 +470,12 @@ def test_a_tpe_sweep_proposes_the_same_trials_after_a_kill(launcher: Launcher, t
 
 
 @pytest.mark.slow
-def test_a_second_driver_is_told_who_runs_the_sweep(launcher: Launcher, grid_file: Path, tmp_path: Path) -> None:
+def test_a_second_driver_is_told_who_runs_the_sweep(launcher: Launcher, text_file: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    command = launcher.start("sweeps.run", grid_file, "--store", store, "--workers", 1)
+    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * 1000)  # still under way when it is stopped
+    command = launcher.start("sweeps.run", file, "--store", store, "--workers", 1)
     wait_for_steps(store, command, 1)
-    second = run_sweep(launcher, grid_file, store)
+    second = run_sweep(launcher, file, store)
     assert second.code == 2
     assert re.search(f"sweep 'question' is being run by process {command.pid} on .* since 20", second.one_line)
     assert "RUNNING" in {run.info.status for run in Kept(store).runs}
