@@ -31,9 +31,21 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
-@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=30, show_default=True, help="Between two.")
-@click.option("--max-failures", type=click.IntRange(1), help="So many failed runs stop it. Default: a quarter, >= 3.")
-@click.option("--wait", type=click.FloatRange(0), default=600, show_default=True, help="Seconds for a tracker away.")
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(0),
+    default=30,
+    show_default=True,
+    help="Seconds between a run's checkpoints.",
+)
+@click.option("--max-failures", type=click.IntRange(1), help="Stop after so many failed runs. Default: a quarter.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=600,
+    show_default=True,
+    help="Seconds to wait for an MLflow server or disk.",
+)
 @store_option
 @click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the experiments that come along.")

@@ -40,7 +40,7 @@ def print_summary(store: Store, report: Report) -> None:
 
 def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:
     """As many columns of a frame of text as fit; those that say least go first."""
-    frame = frame.astype(str)
+    frame = frame.astype(str).rename(columns={"validation loss": "val loss"})
     for column in ["", *SPARE_COLUMNS]:
         frame = frame.drop(columns=[name for name in frame.columns if column and str(name).startswith(column)])
         widths = [max(len(str(name)), *frame[name].str.len()) + 2 for name in frame.columns]

@@ -169,9 +169,10 @@ def check_budget(configs: Iterable[RunConfig]) -> None:
         unit = tokens_per_step * num_evals
         if config.train_tokens % unit:
             nearest = max(1, (2 * config.train_tokens + unit) // (2 * unit)) * unit
+            shared = ", common to all settings" if len(configs) > 1 else ""
             raise ValueError(
                 f"train_tokens={config.train_tokens:,} is no multiple of {unit:,} (num_evals {num_evals} x "
-                f"{tokens_per_step:,} tokens per step, common to all settings); the nearest is train_tokens={nearest}"
+                f"{tokens_per_step:,} tokens per step{shared}); the nearest is train_tokens={nearest}"
             )
 
 
