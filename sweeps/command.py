@@ -55,7 +55,6 @@ def run_command(command: click.Command) -> None:
     except Exception as error:
         if isinstance(error, OSError) and is_disk_full(error):
             _say(f"the disk is full ({error.filename}); nothing is lost: make room, and the same command goes on")
-
             sys.exit(COME_BACK_LATER)
         if _is_tracker_away(error):
             _say(f"the tracker is away ({' '.join(str(error).split())[:200]}); nothing is lost: come back later")

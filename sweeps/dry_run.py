@@ -14,7 +14,6 @@ from tinylm_core.config import RunConfig
 from tinylm_core.schedule import warmup_steps
 
 MOST_ROWS = 40
-RESULTS = ("COMPLETE", "DIVERGED")
 
 
 def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
@@ -104,7 +103,7 @@ def time_line(plan: Plan, config: RunConfig, tokens: float, num_workers: int) ->
 
 def known_identities(plan: Plan, where: str | None) -> set[str]:
     """Identities of the runs with a result that a store holds already; none where there is no store yet."""
-    from sweeps.store import open_store
+    from sweeps.store import open_store, schema
 
     try:
         store = open_store(where)
@@ -114,7 +113,7 @@ def known_identities(plan: Plan, where: str | None) -> set[str]:
         return set()
     if plan.experiment.name not in store.sweeps():
         return set()
-    return {row.identity for row in store.runs(plan.experiment.name) if row.identity and row.state in RESULTS}
+    return {row.identity for row in store.runs(plan.experiment.name) if row.identity and row.state in schema.RESULTS}
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:

@@ -26,7 +26,6 @@ from tinylm_core.machine import conditions
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
-RESULTS = ("COMPLETE", "DIVERGED")
 
 
 @dataclass
@@ -52,7 +51,7 @@ class Ledger:
             if row.identity is None:
                 continue
             self._latest[row.identity] = row
-            if row.state in RESULTS and schema.OBJECTIVE in row.metrics:
+            if row.state in schema.RESULTS and schema.OBJECTIVE in row.metrics:
                 self.results[row.identity] = row.metrics[schema.OBJECTIVE]
         self.live: dict[str, Live] = {}
 

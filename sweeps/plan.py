@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
@@ -73,7 +73,6 @@ class Plan:
     matched: bool
     notes: list[str]
     corpus_of: Callable[[RunConfig], Corpus]
-    _corpora: dict[tuple[object, ...], Corpus] = field(default_factory=dict)
 
     def trial(self, number: int, setting: dict[str, Value]) -> Trial:
         """The trial of a setting. ValueError, naming the setting, where its values don't fit together."""

@@ -126,7 +126,7 @@ def train_again(
     workers = LocalWorkers([device])
     workers.submit(job)
     repeat = Repeat()
-    ends_early = row.state not in ("COMPLETE", "DIVERGED")
+    ends_early = row.state not in schema.RESULTS
     while workers.is_busy():
         for message in workers.receive(0.5):
             match message:
@@ -182,7 +182,7 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     from sweeps.compare import compare
     from sweeps.store import schema
 
-    ended = row.state in ("COMPLETE", "DIVERGED")
+    ended = row.state in schema.RESULTS
     verdict = compare(recorded, as_far_as_recorded(repeated_frame(repeat), recorded), rtol)
     problems = []
     if repeat.error and row.state != "FAILED":

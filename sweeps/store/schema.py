@@ -49,6 +49,8 @@ DATASET_CONTEXT = "mlflow.data.context"  # of a dataset input
 # Without it the experiment's page asks what kind of project it is.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
+RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
+
 PLAN = "plan.json"  # artifact of the summary run
 
 STATUS: Mapping[State, str] = {
