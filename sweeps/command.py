@@ -2,16 +2,19 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full
+from sweeps.outbox import DiskFullError, RefusedError, TrackerAwayError, is_disk_full
+from sweeps.store.place import without_user_info
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
-
+PAUSED = (130, 143)  # by SIGINT, by SIGTERM
+EXIT_SECONDS = 0.7
 
 TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -47,6 +50,9 @@ def run_command(command: click.Command) -> None:
         code = COME_BACK_LATER
     except (KeyboardInterrupt, click.Abort):
         code = 130
+    except RefusedError as error:
+        _say(f"{error}; nothing is lost")
+        code = USERS_MISTAKE
     except ValueError as error:
         if "SWEEPS_DEBUG" in os.environ:
             traceback.print_exc()
@@ -62,7 +68,18 @@ def run_command(command: click.Command) -> None:
         traceback.print_exc()
         _say("this is a fault of the program, not yours")
         code = OUR_FAULT
+    if code in PAUSED:
+        _end_within(EXIT_SECONDS, code)
     sys.exit(code or DONE)
+
+
+def _end_within(seconds: float, code: int) -> None:
+    """An interpreter waits for its threads, and one that waits for a tracker would hold it up for minutes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def _is_tracker_away(error: Exception) -> bool:
@@ -74,4 +91,4 @@ def _is_tracker_away(error: Exception) -> bool:
 
 
 def _say(line: str) -> None:
-    click.echo(f"sweeps: {line}", err=True)
+    click.echo(f"sweeps: {without_user_info(line)}", err=True)

@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from sweeps.catalog import Experiment
 from sweeps.driver import Drive, View
 from sweeps.ledger import Ledger
-from sweeps.outbox import Outbox, TrackerAwayError
+from sweeps.outbox import Outbox
 from sweeps.plan import Plan, Trial, disk_bytes, work_bytes
 from sweeps.search import TrialSearch, learns
 from sweeps.store import schema
 from sweeps.store.read import Store
-from sweeps.work import WAIT_SECONDS, Room, check_room, work_folder
+from sweeps.work import WAIT_SECONDS, Room, check_room, drain, work_folder
 from sweeps.workers import Workers
 
-PAUSE_SECONDS = 4.5  # from the signal to the end; the last second of it is the tracker's
+PAUSE_SECONDS = 4.0  # for runs to keep a checkpoint, the last second for the tracker to hear of it
 THREADS = 1  # of a run on CPU: a process a core with a thread each beats one process with many
 
 
@@ -35,12 +36,14 @@ def execute(
     make_view: Callable[[list[Trial], Ledger], View],
     should_pause: Callable[[], bool],
     *,
+    uninterrupted: Callable[[], AbstractContextManager[object]] = nullcontext,
     max_failures: int | None = None,
     wait: float = WAIT_SECONDS,
 ) -> Outcome:
     """Run what is missing of a plan. ValueError where the sweep is another file's.
 
     While the tracker is away, runs under way go on and no new one begins; after `wait` seconds TrackerAwayError.
+    Within `uninterrupted` it is `should_pause` that ends the loop, so that runs can keep a checkpoint.
     """
     name = plan.experiment.name
     check_file(store, plan.experiment)
@@ -66,16 +69,16 @@ def execute(
 
     drive.is_held = is_held
     outbox.gives_up = should_pause
-    with drive.view:
-        drive.go(should_pause)
+    with drive.view, uninterrupted():
+        drive.go(lambda: should_pause() or outbox.refusal is not None)
         deadline = time.monotonic() + PAUSE_SECONDS
         if drive.paused:
             drive.pause(PAUSE_SECONDS - 1, time.monotonic)
     ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
     if drive.paused:
-        outbox.close(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
-    elif not outbox.drain(wait):
-        raise TrackerAwayError(outbox.trouble or "it is slow")
+        outbox.drain(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
+    else:
+        drain(outbox, wait)
     names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
     return Outcome(drive.paused, {names[identity]: error for identity, error in drive.failed.items()})
 

@@ -22,6 +22,7 @@ from sweeps.plan import Plan, PlannedRun, Trial, budget_configs
 from sweeps.store import schema
 from sweeps.workers import Job
 from tinylm_core.checkpoint import write_durably
+from tinylm_core.config import RunConfig
 from tinylm_core.machine import conditions
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
@@ -172,22 +173,7 @@ class Ledger:
         tags: dict[str, str],
         files: dict[str, str] | None = None,
     ) -> None:
-        artifacts = live.workdir / "artifacts"
-        shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
-        texts = {
-            "config.json": live.run.config.model_dump_json(indent=2),
-            "environment.txt": provenance.environment(),
-            **({"code.diff": diff} if (diff := provenance.code().diff) else {}),
-            **(files or {}),
-        }
-        for name, text in texts.items():
-            write_durably(artifacts / name, text.encode())
-        sink = pa.BufferOutputStream()
-        pq.write_table(history_table(live.steps, live.evals), sink)
-        write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
-        for name in ("checkpoint", "samples.txt"):
-            if state == "COMPLETE" and (live.workdir / name).exists():
-                (live.workdir / name).rename(artifacts / name)
+        artifacts = gather_artifacts(live.workdir, live.run.config, live.steps, live.evals, state, files)
         content = {"run": live.creation_id, "state": state, "end_time_ms": now_ms(), "metrics": metrics, "tags": tags}
         self._outbox.put("end", content | {"artifacts": str(artifacts), "workdir": str(live.workdir)}, sync=True)
 
@@ -195,6 +181,34 @@ class Ledger:
         """The summary run no longer runs."""
         content = {"run": self._summary, "state": state, "end_time_ms": now_ms(), "metrics": {}, "tags": {}}
         self._outbox.put("end", content | {"artifacts": "", "workdir": ""}, sync=True)
+
+
+def gather_artifacts(
+    workdir: Path,
+    config: RunConfig,
+    steps: list[StepRecord],
+    evals: list[EvalRecord],
+    state: str,
+    files: dict[str, str] | None = None,
+) -> Path:
+    """The folder with all files that the tracker gets of a run: what it was, what it did, and its weights."""
+    artifacts = workdir / "artifacts"
+    shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
+    texts = {
+        "config.json": config.model_dump_json(indent=2),
+        "environment.txt": provenance.environment(),
+        **({schema.DIFF: diff} if (diff := provenance.code().diff) else {}),
+        **(files or {}),
+    }
+    for name, text in texts.items():
+        write_durably(artifacts / name, text.encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(history_table(steps, evals), sink)
+    write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
+    for name in (schema.CHECKPOINT, "samples.txt"):
+        if state == "COMPLETE" and (workdir / name).exists():
+            (workdir / name).rename(artifacts / name)
+    return artifacts
 
 
 def summary_key(name: str, definition: str) -> str:

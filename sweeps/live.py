@@ -13,6 +13,7 @@ from sweeps.ledger import Ledger, now_ms
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.space import short
+from sweeps.store.place import without_user_info
 from sweeps.workers import Evaluated, Message, Steps
 from tinylm_core.records import EvalRecord, StepRecord
 
@@ -174,7 +175,7 @@ def trouble(outbox: Outbox) -> list[str]:
     if outbox.full_disk:
         lines.append(f"waiting: the disk of {outbox.full_disk} is full; it goes on when there is room")
     if outbox.trouble:
-        lines.append(f"records wait for the tracker: {outbox.trouble}")
+        lines.append(f"records wait for the tracker: {without_user_info(outbox.trouble)}")
     return lines
 
 

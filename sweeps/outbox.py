@@ -2,6 +2,7 @@
 
 The only caller of the store's write side. An operation is a name and plain data; what it does is in `sweeps.sender`.
 Every operation may be sent twice (a crash between sending and forgetting), so the sender makes each one idempotent.
+What fails is tried again, in order; what is refused for good stops the sending, and the journal keeps it.
 """
 
 import errno
@@ -18,10 +19,15 @@ Operation = dict[str, Any]
 
 RETRY_SECONDS = 2.0
 SYNC_SECONDS = 1.0
+SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
 
 
 class TrackerAwayError(Exception):
     """The tracker doesn't take what waits for it; nothing is lost, and a later start sends it."""
+
+
+class RefusedError(ValueError):
+    """An operation that no later attempt mends: a missing permission, a journal that isn't ours. It stays in there."""
 
 
 class DiskFullError(Exception):
@@ -81,7 +87,10 @@ class Journal:
 
 
 class Outbox:
-    """A journal and the thread that sends it. `send(operation, replayed)` raises while the tracker can't take it."""
+    """A journal and the thread that sends it.
+
+    `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away.
+    """
 
     def __init__(self, path: Path, send: Callable[[Operation, bool], None], wait: float = 600.0) -> None:
         self._journal = Journal(path)
@@ -90,8 +99,10 @@ class Outbox:
         self._queue: deque[tuple[Operation, bool]] = deque((op, True) for op in self._journal.left_over)
         self._changed = threading.Condition()
         self._closing = False
-        self.trouble: str | None = None  # why the tracker doesn't take the next operation, if it doesn't
-        self._trouble_since = 0.0
+        self.refusal: RefusedError | None = None  # why nothing is sent any more
+        self._error: str | None = None  # of the last attempt
+        self._error_since = 0.0
+        self._call_since: float | None = None  # an attempt that is under way
         self.full_disk: str | None = None  # the folder that has no room, while there is none
         self.gives_up: Callable[[], bool] = lambda: False  # asked while a full disk is waited for
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -121,23 +132,44 @@ class Outbox:
             self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
             self.full_disk = None
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the tracker doesn't take the next operation, if it doesn't."""
+        error, since = self._error, self._call_since
+        if self.refusal or error:
+            return str(self.refusal or error)
+        if since and time.monotonic() - since > SLOW_SECONDS:
+            return f"no answer for {time.monotonic() - since:.0f} s"
+        return None
+
+    @property
+    def num_waiting(self) -> int:
+        """Operations that have not arrived."""
+        return len(self._queue)
+
     def drain(self, timeout: float) -> bool:
-        """Wait until all has arrived; False where some has not by then."""
+        """Wait until all has arrived; False where some has not by then. RefusedError where it never will."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._queue, max(0.0, timeout))
+            arrived = self._changed.wait_for(lambda: not self._queue or self.refusal, max(0.0, timeout))
+            if self._queue and self.refusal:
+                raise self.refusal
+            return bool(arrived)
 
     def is_stuck(self, wait: float, *, idle: bool) -> bool:
         """Whether the tracker takes nothing now. TrackerAwayError where that lasts `wait` seconds and all is idle."""
-        if self.trouble is None:
+        trouble = self.trouble
+        if trouble is None:
             return False
-        if idle and time.monotonic() - self._trouble_since > wait:
-            raise TrackerAwayError(self.trouble)
+        since = self._error_since if self._error else self._call_since
+        if idle and since and time.monotonic() - since > wait:
+            raise TrackerAwayError(trouble)
         return True
 
     def close(self, timeout: float) -> bool:
         """Drain and stop. What has not arrived stays in the journal for the next start."""
-        arrived = self.drain(timeout)
         with self._changed:
+            self._changed.wait_for(lambda: not self._queue or self.refusal, max(0.0, timeout))
+            arrived = not self._queue
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout=RETRY_SECONDS if arrived else 0.1)
@@ -152,16 +184,24 @@ class Outbox:
                 if self._closing:
                     return
                 operation, replayed = self._queue[0]
+            self._call_since = time.monotonic()
             try:
                 self._send(operation, replayed)
+            except RefusedError as refusal:
+                with self._changed:
+                    self.refusal = refusal
+                    self._changed.notify_all()
+                return
             except Exception as error:  # any: the tracker's faults are many, and none may lose a record
-                self._trouble_since = self._trouble_since if self.trouble else time.monotonic()
-                self.trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                self._error_since = self._error_since if self._error else time.monotonic()
+                self._error = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 with self._changed:
                     if self._changed.wait_for(lambda: self._closing, RETRY_SECONDS):
                         return
                 continue
-            self.trouble = None
+            finally:
+                self._call_since = None
+            self._error = None
             with self._changed:
                 self._queue.popleft()
                 if not self._queue:

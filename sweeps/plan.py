@@ -110,6 +110,7 @@ class Plan:
             "swept": list(sweep.space),
             "base": sweep.base.model_dump(),
             "seeds": list(sweep.seed_values),
+            "keep_checkpoints": sweep.keep_checkpoints,
             "num_trials": self.num_trials,
             "matched": self.matched,
             "numerics_version": NUMERICS_VERSION,

@@ -1,7 +1,6 @@
 """Where a run comes from: commit and diff, installed versions, machine, command line. No credential leaves here."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from sweeps.store import schema
+from sweeps.store.place import without_user_info
 from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import conditions
 
@@ -53,11 +53,6 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout if result.returncode == 0 else ""
-
-
-def without_user_info(url: str) -> str:
-    """A URL without the user and password before its host."""
-    return re.sub(r"://[^/@\s]*@", "://", url)
 
 
 def run_tags(device: str, threads: int) -> dict[str, str]:

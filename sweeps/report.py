@@ -55,15 +55,14 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     name = str(report.plan["name"])
     best = report.trials.dropna(subset=["objective"]).sort_values(["objective", "trial", "seed"]).head(COMPARED_RUNS)
     pages = store.ui_links(name, list(best["run_id"]))
-    place = "" if store.folder == Path("mlruns").absolute() and store.is_local else f" --store {store.where}"
     found = {}
     if store.is_local:
-        found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if place else "")
+        found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if store.option else "")
     found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
     if report.best_run:
-        found["Reproduce the best run"] = f"python -m sweeps.reproduce {report.best_run}{place}"
-        found["Text from the best run"] = f'python -m sweeps.sample {report.best_run} --prompt "The "{place}'
-    return found | {"This report again": f"python -m sweeps.report {name}{place}"}
+        found["Reproduce the best run"] = f"python -m sweeps.reproduce {report.best_run}{store.option}"
+        found["Text from the best run"] = f'python -m sweeps.sample {report.best_run} --prompt "The "{store.option}'
+    return found | {"This report again": f"python -m sweeps.report {name}{store.option}"}
 
 
 def publish(outbox: Any, report: Report) -> None:
@@ -80,8 +79,9 @@ def publish(outbox: Any, report: Report) -> None:
 @store_option
 def report(name: str, definition: str | None, store: str | None) -> int:
     from sweeps.catalog import sweep_name
+    from sweeps.lock import LockHeldError
     from sweeps.store import open_store
-    from sweeps.work import LockHeldError, locked_work
+    from sweeps.work import WAIT_SECONDS, drain, locked_work
 
     opened = open_store(store)
     name = sweep_name(name)
@@ -90,7 +90,7 @@ def report(name: str, definition: str | None, store: str | None) -> int:
         with locked_work(opened, name) as outbox:
             made = make_report(opened, name, definition)
             publish(outbox, made)
-            outbox.drain(60)
+            drain(outbox, WAIT_SECONDS)
     except LockHeldError as held:
         click.echo(f"{held}; this is the report of what is there so far, and it is not put on the summary run")
         made = make_report(opened, name, definition)

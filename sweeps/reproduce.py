@@ -6,6 +6,7 @@ Exit code 0: bit-identical (or within --rtol); 1: different; 2: can't be run her
 """
 
 import gzip
+import shutil
 import tempfile
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -33,28 +34,42 @@ if TYPE_CHECKING:
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     from sweeps.store import open_store, schema
-    from sweeps.work import locked_work
+    from sweeps.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
+    from sweeps.workers import Job
 
     opened = open_store(store)
     row = opened.find_run(run_id)
-    if row.role != "run" or row.config is None:
+    if row.role != "run" or row.config is None:  # a config that this version can't read
         raise ValueError(f"run {row.run_id} ({row.name}) is a {row.role} and can't be reproduced")
     name = row.tags[schema.SWEEP]
+    workdir = work_folder(opened, name) / "reproduction"
     with locked_work(opened, name) as outbox, tempfile.TemporaryDirectory() as folder:
+        shutil.rmtree(workdir, ignore_errors=True)  # of one that was killed
         row = opened.find_run(row.run_id)  # as the drained outbox leaves it
         recorded = opened.history(run_ids=[row.run_id])
         if recorded.empty:
             raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
         config = with_same_data(opened, row, Path(folder))
-        device, differences = here_and_there(row)
+        device, differences = here_and_there(opened, row)
         click.echo(f"reproducing {row.name} ({row.run_id}), {row.state}")
         for line in differences:
             click.echo(f"  differs: {line}")
         if not differences:
             click.echo("  same conditions as recorded")
-        repeat = train_again(outbox, row, config, device, Path(folder) / "work", int(recorded["step"].max()))
-        outbox.drain(60)
-    return tell(row, recorded, repeat, rtol)
+        job = Job(uuid.uuid4().hex, config.model_dump_json(), workdir, device, int(row.tags.get(schema.THREADS, 1)))
+        outbox.put("start", start_content(row, job), sync=True)
+        repeat = Repeat()
+        try:
+            train_again(outbox, row, job, repeat, int(recorded["step"].max()))
+        finally:  # Ctrl-C too
+            outbox.put("end", end_content(row, job, repeat), sync=True)
+            outbox.drain(QUIET_SECONDS)
+        drain(outbox, WAIT_SECONDS)
+        (again,) = [run.run_id for run in opened.runs(name, "reproduction") if run.tags[schema.CREATION] == job.key]
+    code = tell(row, recorded, repeat, rtol)
+    if repeat.metrics and repeat.metrics.weights_sha256:
+        click.echo(f"Its weights: python -m sweeps.sample {again}{opened.option}")
+    return code
 
 
 def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
@@ -84,7 +99,7 @@ def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
     return config
 
 
-def here_and_there(row: "RunRow") -> tuple[str, list[str]]:
+def here_and_there(store: "Store", row: "RunRow") -> tuple[str, list[str]]:
     """The device to train on, and a line for each condition that is not as recorded."""
     from sweeps import provenance
     from sweeps.store import schema
@@ -99,7 +114,23 @@ def here_and_there(row: "RunRow") -> tuple[str, list[str]]:
         for key in [*keys, schema.COMMIT]
         if key in row.tags and row.tags[key] != tags[key]
     ]
+    if (
+        row.tags.get(schema.DIRTY) == tags[schema.DIRTY] == "true"
+        and recorded_diff(store, row) != provenance.code().diff
+    ):
+        lines.append("code.diff: the uncommitted changes are not the recorded ones")
     return device, lines
+
+
+def recorded_diff(store: "Store", row: "RunRow") -> str:
+    """What the checkout differed in from its commit when a run was made; empty where the run keeps none."""
+    from sweeps.store import schema
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return store.download(row.run_id, schema.DIFF, Path(folder)).read_text()
+        except ValueError:
+            return ""
 
 
 @dataclass
@@ -112,43 +143,48 @@ class Repeat:
     error: str | None = None
 
 
-def train_again(
-    outbox: "Outbox", row: "RunRow", config: "RunConfig", device: str, workdir: Path, last_step: int
-) -> Repeat:
+def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
     """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
-    from sweeps.ledger import now_ms
     from sweeps.store import schema
-    from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Raised, Steps
+    from sweeps.workers import Died, Ended, Evaluated, LocalWorkers, Raised, Steps
 
-    key = uuid.uuid4().hex
-    job = Job(key, config.model_dump_json(), workdir, device, int(row.tags.get(schema.THREADS, 1)))
-    outbox.put("start", start_content(row, job), sync=True)
-    workers = LocalWorkers([device])
+    workers = LocalWorkers([job.device])
     workers.submit(job)
-    repeat = Repeat()
     ends_early = row.state not in schema.RESULTS
     while workers.is_busy():
         for message in workers.receive(0.5):
             match message:
                 case Steps():
                     repeat.steps += message.records
-                    outbox.put("steps", {"run": key, "records": [asdict(record) for record in message.records]})
+                    outbox.put("steps", {"run": job.key, "records": [asdict(record) for record in message.records]})
                 case Evaluated():
                     repeat.evals.append(message.record)
-                    outbox.put("eval", {"run": key, "record": asdict(message.record)})
+                    outbox.put("eval", {"run": job.key, "record": asdict(message.record)})
                 case Ended():
                     repeat.metrics = message.metrics
                 case Raised() | Died():
                     repeat.error = message.error if isinstance(message, Raised) else message.reason
         if ends_early and repeat.steps and repeat.steps[-1].step > last_step:
             workers.kill()
+
+
+def end_content(row: "RunRow", job: "Job", repeat: Repeat) -> dict[str, Any]:
+    """How a reproduction ended, with the files that any run has."""
+    from sweeps.ledger import gather_artifacts, now_ms
+    from sweeps.store import schema
+
+    assert row.config
     metrics = repeat.metrics
-    end: dict[str, Any] = {"run": key, "end_time_ms": now_ms(), "artifacts": "", "workdir": ""}
-    end |= {"state": metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"}
-    end |= {"metrics": schema.summary_metrics(metrics) if metrics else {}}
-    end |= {"tags": {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {}}
-    outbox.put("end", end, sync=True)
-    return repeat
+    state = metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"
+    return {
+        "run": job.key,
+        "state": state,
+        "end_time_ms": now_ms(),
+        "metrics": schema.summary_metrics(metrics) if metrics else {},
+        "tags": {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
+        "artifacts": str(gather_artifacts(job.workdir, row.config, repeat.steps, repeat.evals, state)),
+        "workdir": str(job.workdir),
+    }
 
 
 def start_content(row: "RunRow", job: "Job") -> dict[str, Any]:

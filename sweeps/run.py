@@ -9,6 +9,8 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -112,31 +114,40 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.report import make_report, publish
+    from sweeps.retention import drop_weights
     from sweeps.summary import print_summary
-    from sweeps.work import locked_work
+    from sweeps.work import drain, locked_work
 
-    with Signals() as signals, locked_work(store, plan.experiment.name, wait=wait) as outbox:
-        outcome = execute(
-            plan,
-            workers,
-            store,
-            outbox,
-            lambda trials, ledger: view_for(plan, trials, ledger, outbox),
-            signals.asked_to_stop,
-            max_failures=max_failures,
-            wait=wait,
-        )
-        if outcome.paused and not signals.received:
-            tell_failures(outcome.failed)
-            click.echo(f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}")
-            return DONE_WITH_FAILURES
-        if outcome.paused:
+    with Signals() as signals:
+        try:
+            with locked_work(store, plan.experiment.name, wait=wait) as outbox:
+                outcome = execute(
+                    plan,
+                    workers,
+                    store,
+                    outbox,
+                    lambda trials, ledger: view_for(plan, trials, ledger, outbox),
+                    signals.asked_to_stop,
+                    uninterrupted=signals.deferred,
+                    max_failures=max_failures,
+                    wait=wait,
+                )
+                if outcome.paused and not signals.received:
+                    tell_failures(outcome.failed)
+                    click.echo(
+                        f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}"
+                    )
+                    return DONE_WITH_FAILURES
+                if outcome.paused or signals.received:
+                    raise Paused
+                drop_weights(plan, store, outbox)
+                report = make_report(store, plan.experiment.name, plan.sweep.definition)
+                publish(outbox, report)
+                drain(outbox, wait)
+            print_summary(store, report)
+        except Paused:
             click.echo(f"paused; the same command goes on: {command_line()}")
             return 128 + signals.received
-        report = make_report(store, plan.experiment.name, plan.sweep.definition)
-        publish(outbox, report)
-        outbox.drain(wait)
-    print_summary(store, report)
     tell_failures(outcome.failed)
     return DONE_WITH_FAILURES if outcome.failed else DONE
 
@@ -155,11 +166,19 @@ def command_line() -> str:
     return f"python -m sweeps.run {shlex.join(sys.argv[1:])}"
 
 
+class Paused(KeyboardInterrupt):
+    """Raised where a signal arrives, so that nothing that waits for a tracker holds the command up."""
+
+
 class Signals:
-    """Ctrl-C and SIGTERM ask to pause; a second Ctrl-C ends at once, and the workers with it."""
+    """Ctrl-C and SIGTERM pause; a second one ends at once, and the workers with it.
+
+    All that a command does may be cut off anywhere (law 2); only the loop that holds the workers is asked to stop.
+    """
 
     def __init__(self) -> None:
         self.received = 0
+        self._is_deferred = False
 
     def __enter__(self) -> "Signals":
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -173,6 +192,17 @@ class Signals:
         if self.received:
             os._exit(128 + number)
         self.received = number
+        if not self._is_deferred:
+            raise Paused
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Here a signal only sets `received`."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
 
     def asked_to_stop(self) -> bool:
         return self.received != 0

@@ -30,10 +30,15 @@ def sample(
     seed: int,
     store: str | None,
 ) -> int:
-    from sweeps.store import open_store
+    from sweeps.store import open_store, schema
 
     opened = open_store(store)
     row = opened.find_run(run_id)
+    if row.tags.get(schema.WEIGHTS_KEPT) == "false":
+        again = f"python -m sweeps.reproduce {row.run_id}"
+        raise ValueError(f"run {row.run_id} ({row.name}): the sweep keeps the weights of its best runs only; {again}")
+    if row.state != "COMPLETE":
+        raise ValueError(f"run {row.run_id} ({row.name}) is {row.state} and has no weights")
 
     from tinylm_core.checkpoint import load_model
     from tinylm_core.generate import generate

@@ -1,38 +1,134 @@
 """What each operation of the outbox does to the store. Any may come twice; the second time it changes nothing.
 
-Runs are known by the creation ID that the driver gave them; MLflow's run ID is found by it.
+Runs are known by the creation ID that the driver gave them; MLflow's run ID is found by it. A journal is a file that
+anything may have written to: operations are checked, and only folders of this store are read or removed.
 """
 
 import json
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.outbox import Operation
-from sweeps.store import schema
+from pydantic import ValidationError, validate_call
+
+from sweeps.outbox import Operation, RefusedError
+from sweeps.store import is_temporary, schema
 from sweeps.store.read import Store
 from tinylm_core.records import EvalRecord, StepRecord
 
 
-class Sender:
-    """Sends the operations of one sweep to its experiment."""
+class RunGoneError(Exception):
+    """The tracker made a run and has it no more."""
 
-    def __init__(self, store: Store, name: str) -> None:
+
+HELD_AGAIN_SECONDS = 20.0  # between two signs of life of a driver
+
+
+class Sender:
+    """Sends the operations of one sweep to its experiment; `say` is told what a person should know."""
+
+    def __init__(self, store: Store, name: str, say: Callable[[str], None] = lambda _: None) -> None:
         self._store = store
         self._writer = store.writer()
         self._name = name
+        self._say = say
+        self._operations = {
+            # Each call's arguments are checked against the annotations.
+            operation.__name__.removeprefix("_"): validate_call(operation)
+            for operation in (
+                self._hold, self._release, self._open, self._ask, self._start, self._steps, self._eval, self._end,
+                self._mark_dead, self._drop_weights, self._publish,
+            )
+        }  # fmt: skip
+        self._holder: dict[str, Any] | None = None
+        self._held_at = 0.0
+        self._deleted: set[str] = set()
         self._experiment: str | None = None
         self._run_ids: dict[str, str] = {}
         self._marks: dict[str, tuple[int, int]] = {}  # the last step and evaluation that are in the store
         self._plans: dict[str, dict[str, Any]] = {}
 
     def __call__(self, operation: Operation, replayed: bool) -> None:
-        """Send one operation; `replayed` says that an earlier process may have sent it."""
-        content = {key: value for key, value in operation.items() if key != "op"}
-        if replayed and operation["op"] in ("steps", "eval"):
-            self._mark(content["run"])
-        getattr(self, f"_{operation['op']}")(**content)
+        """Send one operation; `replayed` says that an earlier process may have sent it. RefusedError: never again."""
+        name, content = operation["op"], {key: value for key, value in operation.items() if key != "op"}
+        if replayed and name in ("hold", "release"):
+            return  # of a driver that is gone
+        if name not in self._operations:
+            raise RefusedError(f"{self._journal}: operation {name!r} is none of this version; move the file away")
+        try:
+            if replayed and name in ("steps", "eval"):
+                self._mark(content.get("run", ""))
+            self._operations[name](**content)
+            self._hold_again()
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise RefusedError(
+                f"{self._journal}: operation {name!r}: {where}: {first['msg'].lower()}; move the file away"
+            ) from None
+        except RefusedError:
+            raise
+        except Exception as error:
+            if is_temporary(error):
+                raise
+            if not (isinstance(error, RunGoneError) or self._is_deleted(content)):
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise RefusedError(f"the tracker refuses operation {name!r}: {said}") from error
+            self._let_go(content)
+
+    @property
+    def _journal(self) -> Path:
+        return self._work / "journal.jsonl"
+
+    @property
+    def _work(self) -> Path:
+        return self._store.folder / "work" / self._name
+
+    def _is_deleted(self, content: Operation) -> bool:
+        run_id = content.get("run_id") or self._run_ids.get(content.get("run", ""))
+        return run_id is not None and self._writer.is_deleted(run_id)
+
+    def _let_go(self, content: Operation) -> None:
+        """Drop what belongs to a run that somebody deleted; the next start makes it again."""
+        run = content.get("run") or content["run_id"]
+        if run not in self._deleted:
+            self._deleted.add(run)
+            which = content.get("run_id") or self._run_ids.get(run, f"with {schema.CREATION} = {run}")
+            self._say(f"run {which} was deleted in MLflow; the rest of its records is dropped")
+        self._remove(content.get("workdir", ""))
+
+    def _remove(self, folder: str) -> None:
+        if folder:
+            shutil.rmtree(self._inside(folder), ignore_errors=True)
+
+    def _inside(self, folder: str) -> Path:
+        """The folder, where it is one of this store's. RefusedError where it is not."""
+        path = Path(folder)
+        if not any(
+            path.resolve().is_relative_to((self._store.folder / ours).resolve()) for ours in ("work", "reports")
+        ):
+            raise RefusedError(f"{self._journal}: {folder!r} is no folder of this store; move the file away")
+        return path
+
+    def _hold(self, holder: dict[str, Any]) -> None:
+        """Say who drives the sweep, now and from time to time."""
+        self._holder = holder
+        self._held_at = 0.0
+
+    def _hold_again(self) -> None:
+        if self._holder is None or time.monotonic() - self._held_at < HELD_AGAIN_SECONDS:
+            return
+        if self._experiment or self._name in self._store.sweeps():
+            self._writer.set_holder(self._experiment_id(), self._holder | {"seen": time.time()})
+            self._held_at = time.monotonic()
+
+    def _release(self) -> None:
+        if self._holder and self._held_at:
+            self._writer.set_holder(self._experiment_id(), None)
+        self._holder = None
 
     def _open(self, run: str, name: str, note: str, tags: dict[str, str], plan: dict[str, Any]) -> None:
         """A definition's summary run, made or taken up again, with its plan."""
@@ -66,18 +162,18 @@ class Sender:
         self._writer.resume_run(run_id)
         self._mark(run)
 
-    def _steps(self, run: str, records: list[dict[str, Any]]) -> None:
+    def _steps(self, run: str, records: list[StepRecord]) -> None:
         step_mark, eval_mark = self._marks.get(run) or self._mark(run)
-        new = [StepRecord(**record) for record in records if record["step"] > step_mark]
+        new = [record for record in records if record.step > step_mark]
         if new:
             self._writer.log_steps(self._run_id(run), new)
             self._marks[run] = (new[-1].step, eval_mark)
 
-    def _eval(self, run: str, record: dict[str, Any]) -> None:
+    def _eval(self, run: str, record: EvalRecord) -> None:
         step_mark, eval_mark = self._marks.get(run) or self._mark(run)
-        if record["step"] > eval_mark:
-            self._writer.log_eval(self._run_id(run), EvalRecord(**record))
-            self._marks[run] = (step_mark, record["step"])
+        if record.step > eval_mark:
+            self._writer.log_eval(self._run_id(run), record)
+            self._marks[run] = (step_mark, record.step)
 
     def _end(
         self,
@@ -92,22 +188,26 @@ class Sender:
         """A run's end: numbers, files, state; then its work folder is gone."""
         run_id = self._run_id(run)
         self._writer.log_summary(run_id, metrics, tags)
-        if artifacts and Path(artifacts).is_dir():
+        if artifacts and self._inside(artifacts).is_dir():
             self._writer.log_artifacts(run_id, Path(artifacts))
         self._writer.end_run(run_id, state=state, end_time_ms=end_time_ms)
-        if workdir:
-            shutil.rmtree(workdir, ignore_errors=True)
+        self._remove(workdir)
 
     def _mark_dead(self, run_id: str, end_time_ms: int) -> None:
         """A run that says RUNNING and isn't."""
         self._writer.end_run(run_id, state="INTERRUPTED", end_time_ms=end_time_ms)
 
+    def _drop_weights(self, run_id: str) -> None:
+        """The weights of a run that the sweep doesn't keep; their digest stays."""
+        self._writer.delete_artifacts(run_id, schema.CHECKPOINT)
+        self._writer.set_tags(run_id, {schema.WEIGHTS_KEPT: "false"})
+
     def _publish(self, run: str, folder: str, artifact_path: str | None, temporary: bool) -> None:
         """Files for a run's artifacts; a temporary folder goes once they are there."""
-        if Path(folder).is_dir():
+        if self._inside(folder).is_dir():
             self._writer.log_artifacts(self._run_id(run), Path(folder), artifact_path)
             if temporary:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove(folder)
 
     def _create(self, run: str, name: str, tags: dict[str, str], params: dict[str, str], start_time_ms: int) -> str:
         # `adopt` costs one query a run, and makes a second sending harmless whoever repeats it.
@@ -131,7 +231,7 @@ class Sender:
         if run not in self._run_ids:
             found = self._writer.created_run(self._experiment_id(), run)
             if found is None:
-                raise LookupError(f"the tracker has no run with {schema.CREATION} = {run}")
+                raise RunGoneError
             self._run_ids[run] = found
         return self._run_ids[run]
 

@@ -29,6 +29,8 @@ class Sweep:
     objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
     concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
     search_seed: of random, sobol and tpe.
+    keep_checkpoints: "all", or of how many runs, the best, the weights are kept after the sweep; `reproduce` makes any
+        of the others again.
     log_every: the tracker gets every so many-th step; history.parquet has all.
     """
 
@@ -40,6 +42,7 @@ class Sweep:
     objective: Literal["val_loss"] = "val_loss"
     concurrency: int = 4
     search_seed: int = 0
+    keep_checkpoints: Literal["all"] | int = "all"
     log_every: int = 1
 
     def __post_init__(self) -> None:
@@ -50,6 +53,8 @@ class Sweep:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.search_seed < 0:
             raise ValueError(f"search_seed={self.search_seed} must be at least 0")
+        if self.keep_checkpoints != "all" and not _is_count(self.keep_checkpoints):
+            raise ValueError(f"keep_checkpoints={self.keep_checkpoints!r} must be 'all' or a number, at least 0")
         if self.objective != "val_loss":
             raise ValueError(f"objective={self.objective!r} is not val_loss")
         for name, dimension in self.space.items():
@@ -105,7 +110,7 @@ class Sweep:
 
     @property
     def definition(self) -> str:
-        """The digest of what makes the trials what they are; not how many, nor what is logged."""
+        """The digest of what makes the trials what they are; not how many, nor what is logged or kept."""
         content = {
             "base": self.base.model_dump(),
             # A list: the order of the fields decides which trial is number k.
@@ -141,3 +146,7 @@ class Sweep:
             num_trials=None if search == "grid" else num_trials or self.num_trials,
             seeds=self.seeds if seeds is None else seeds,
         )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,64 +1,72 @@
-"""The work folder of a sweep: its lock, and its outbox, drained before anything is read (law 8).
+"""The work folder of a sweep: its outbox, drained before anything is read (law 8), while we alone drive the sweep.
 
 Joins store and outbox for the commands; knows no search.
 """
 
-import json
-import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+import click
 
 from sweeps.ledger import mark_dead_runs
-from sweeps.outbox import DiskFullError, Outbox, TrackerAwayError
+from sweeps.lock import sole_driver
+from sweeps.outbox import DiskFullError, Outbox, RefusedError, TrackerAwayError
 from sweeps.sender import Sender
 from sweeps.store import schema
+from sweeps.store.place import without_user_info
 from sweeps.store.read import Store
 
 WAIT_SECONDS = 600.0
-
-
-class LockHeldError(ValueError):
-    """Another driver runs the sweep."""
+QUIET_SECONDS = 2.0  # of waiting that needs no word
+RELEASE_SECONDS = 2.0
 
 
 @contextmanager
 def locked_work(store: Store, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Outbox]:
-    """The drained outbox of a sweep, whose lock is held. ValueError says who else holds it.
+    """The drained outbox of a sweep that we alone drive. LockHeldError says who else does.
 
     Runs that say RUNNING have no driver then: they are marked INTERRUPTED.
     """
     folder = work_folder(store, name)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise LockHeldError(f"sweep {name!r} is being run {_holder(folder)}; one driver at a time") from None
-    try:
-        (folder / "holder.json").write_text(
-            json.dumps({"host": platform.node(), "pid": os.getpid(), "since": time.time()})
-        )
-        outbox = Outbox(folder / "journal.jsonl", Sender(store, name), wait)
+    with sole_driver(store, name, folder) as holder:
+        outbox = Outbox(folder / "journal.jsonl", Sender(store, name, click.echo), wait)
         try:
-            if not outbox.drain(wait):
-                raise TrackerAwayError(outbox.trouble or "records wait for the tracker")
+            if not store.is_local:
+                outbox.put("hold", {"holder": holder})
+            drain(outbox, wait)
             if name in store.sweeps():
                 for role in schema.ROLES:
                     mark_dead_runs(outbox, store.runs(name, role))
-                outbox.drain(wait)
+                drain(outbox, wait)
             yield outbox
         finally:
+            if not store.is_local:
+                _release(outbox)
             outbox.close(0)
-    finally:
-        (folder / "holder.json").unlink(missing_ok=True)
-        lock.release()
+
+
+def _release(outbox: Outbox) -> None:
+    """Say that nobody drives the sweep now, unless that must be waited for."""
+    if not outbox.trouble and not outbox.num_waiting:
+        with suppress(DiskFullError, RefusedError):
+            outbox.put("release", {})
+            outbox.drain(RELEASE_SECONDS)
+
+
+def drain(outbox: Outbox, wait: float) -> None:
+    """Wait until all has arrived, and say so where it takes a while. TrackerAwayError after `wait` seconds."""
+    if outbox.drain(min(wait, QUIET_SECONDS)):
+        return
+    if wait > QUIET_SECONDS:
+        why = f" ({without_user_info(outbox.trouble)})" if outbox.trouble else ""
+        click.echo(f"{outbox.num_waiting} records wait for the tracker{why}; giving it {wait:.0f} s")
+        if outbox.drain(wait - QUIET_SECONDS):
+            return
+    raise TrackerAwayError(outbox.trouble or f"{outbox.num_waiting} records wait")
 
 
 class Room:
@@ -88,13 +96,4 @@ def check_room(folder: Path, num_bytes: int) -> None:
 
 def work_folder(store: Store, name: str) -> Path:
     """Where a sweep's journal, checkpoints and lock are."""
-    return store.folder / "work" / name
-
-
-def _holder(folder: Path) -> str:
-    try:
-        holder = json.loads((folder / "holder.json").read_text())
-        since = datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M")
-        return f"by process {holder['pid']} on {holder['host']} since {since}"
-    except (OSError, ValueError, KeyError):
-        return "by another process"
+    return store.folder / "work" / schema.check_name(name)

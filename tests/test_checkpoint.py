@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tinylm_core.checkpoint import (
     load_model,
-    load_state,
+    load_states,
     save_model,
     save_state,
     weights,
@@ -46,7 +46,7 @@ def steps(folder: Path) -> list[int]:
 
 def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     save_state(tmp_path / "new" / "folder", 3, TENSORS, METADATA)
-    loaded = load_state(tmp_path / "new" / "folder")
+    loaded = next(load_states(tmp_path / "new" / "folder"), None)
     assert loaded is not None
     tensors, metadata = loaded
     assert metadata == METADATA
@@ -57,7 +57,7 @@ def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_view_is_saved_as_what_it_shows(tmp_path: Path) -> None:
     save_state(tmp_path, 1, {"turned": TENSORS["a"].T}, {})
-    loaded = load_state(tmp_path)
+    loaded = next(load_states(tmp_path), None)
     assert loaded is not None
     assert torch.equal(loaded[0]["turned"], TENSORS["a"].T)
 
@@ -65,7 +65,7 @@ def test_a_view_is_saved_as_what_it_shows(tmp_path: Path) -> None:
 def test_the_last_two_states_are_kept_and_nothing_else(tmp_path: Path) -> None:
     for step in (1, 9, 10, 100):
         save_state(tmp_path, step, TENSORS, {"step": str(step)})
-        loaded = load_state(tmp_path)
+        loaded = next(load_states(tmp_path), None)
         assert loaded is not None
         assert loaded[1]["step"] == str(step)
     assert steps(tmp_path) == [10, 100]
@@ -74,7 +74,7 @@ def test_the_last_two_states_are_kept_and_nothing_else(tmp_path: Path) -> None:
 def test_a_state_saved_again_replaces_the_one_of_its_step(tmp_path: Path) -> None:
     for text in ("a", "b", "c", "d"):
         save_state(tmp_path, 5, TENSORS, {"text": text})
-        loaded = load_state(tmp_path)
+        loaded = next(load_states(tmp_path), None)
         assert loaded is not None
         assert loaded[1]["text"] == text
     assert steps(tmp_path) == [5]
@@ -85,7 +85,7 @@ def test_states_of_a_course_that_was_given_up_do_not_push_out_the_new_one(tmp_pa
         save_state(tmp_path, step, TENSORS, {"course": "old"})
     for step in (10, 20):
         save_state(tmp_path, step, TENSORS, {"course": "new"})
-        loaded = load_state(tmp_path)
+        loaded = next(load_states(tmp_path), None)
         assert loaded is not None
         assert loaded[1]["course"] == "new"
     assert steps(tmp_path) == [10, 20]
@@ -98,17 +98,17 @@ def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> No
 
 
 def test_there_is_no_state_in_a_folder_without_one(tmp_path: Path) -> None:
-    assert load_state(tmp_path / "missing") is None
+    assert next(load_states(tmp_path / "missing"), None) is None
     for name in ("state-5.safetensors", f"state-{5:010d}-{'g' * 64}.safetensors", "model.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    assert load_state(tmp_path) is None
+    assert next(load_states(tmp_path), None) is None
 
 
 def test_a_state_under_another_name_is_not_trusted(tmp_path: Path) -> None:
     save_state(tmp_path, 3, TENSORS, METADATA)
     path = next(tmp_path.iterdir())
     path.rename(tmp_path / f"state-{4:010d}-{'0' * 64}.safetensors")
-    assert load_state(tmp_path) is None
+    assert next(load_states(tmp_path), None) is None
 
 
 # --- Writing

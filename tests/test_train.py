@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tinylm_core import train as train_module
-from tinylm_core.checkpoint import load_model, load_state, save_state, weights_sha256
+from tinylm_core.checkpoint import load_model, load_states, save_state, weights_sha256
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.corpus import load_corpus
 from tinylm_core.data import micro_batch, train_windows
@@ -363,7 +363,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_or_the_start_serves(
 ) -> None:
     uninterrupted = run(tiny(), threads=1)
     run(tiny(), threads=1, workdir=tmp_path, checkpoint_seconds=0, should_stop=StopAt(25))
-    newest, before = load_state(tmp_path), states(tmp_path)
+    newest, before = next(load_states(tmp_path), None), states(tmp_path)
     assert newest is not None
     step = int(newest[1]["step"])
     assert [int(path.name.split("-")[1]) for path in before] == [step - 1, step]
@@ -385,7 +385,7 @@ def test_what_is_computed_after_damage_is_kept(tiny: Tiny, tmp_path: Path) -> No
     for path in states(tmp_path):
         path.write_bytes(b"")
     run(tiny(), threads=1, workdir=tmp_path, checkpoint_seconds=0, should_stop=StopAt(18))
-    kept = load_state(tmp_path)
+    kept = next(load_states(tmp_path), None)
     assert kept is not None
     assert int(kept[1]["step"]) > 0
     assert len(states(tmp_path)) <= 2
@@ -395,7 +395,7 @@ def test_what_is_computed_after_damage_is_kept(tiny: Tiny, tmp_path: Path) -> No
 @pytest.mark.usefixtures("told_each_step")
 def test_under_other_conditions_a_run_starts_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     run(tiny(), threads=1, workdir=tmp_path, checkpoint_seconds=0, should_stop=StopAt(25))
-    saved = load_state(tmp_path)
+    saved = next(load_states(tmp_path), None)
     assert saved is not None
     tensors, metadata = saved
     conditions = json.loads(metadata["conditions"])

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -40,19 +41,23 @@ def save_state(folder: Path, step: int, tensors: dict[str, Tensor], metadata: di
         old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """The newest state whose bytes are those that were written, and its metadata; None where there is none."""
+def load_states(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """The states whose bytes are those that were written, with their metadata, newest first."""
     for path in reversed(_states(folder)):
-        content = path.read_bytes()
-        match = _STATE_NAME.fullmatch(path.name)
-        if match and hashlib.sha256(content).hexdigest() == match[2]:
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            return load_bytes(content), header.get("__metadata__", {})
-    return None
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+                continue
+            tensors = load_bytes(content)
+        except (OSError, SafetensorError):
+            continue
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        yield tensors, header.get("__metadata__", {})
 
 
 def _states(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("state-*.safetensors") if _STATE_NAME.fullmatch(path.name))
+    found = (path for path in folder.glob("state-*.safetensors") if _STATE_NAME.fullmatch(path.name))
+    return sorted(path for path in found if path.is_file())
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -48,25 +48,47 @@ class TrainState:
         return tensors, {"step": str(self.step), "scaler": json.dumps(self.scaler.state_dict())}
 
     def unpack(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Become the state that was packed."""
+        """Become the state that was packed. ValueError, and nothing has changed, where it is no state of this model."""
+        try:
+            has_moments = self._check(tensors)
+            step, scaler = int(metadata["step"]), json.loads(metadata["scaler"])
+            steps = [_step_record(row) for row in tensors["history/steps"].tolist()]
+            evals = [_eval_record(row) for row in tensors["history/evals"].tolist()]
+            if [record.step for record in steps] != list(range(1, step + 1)) or (step and not evals):
+                raise ValueError("its history is not that of its steps")
+            if self.scaler.is_enabled() and scaler.keys() != self.scaler.state_dict().keys():
+                raise ValueError("its loss scale is missing")
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a state of this run: {error!r}") from None
+        self.scaler.load_state_dict(scaler)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model/{name}"])
-                moments = {key: tensors.get(f"optimizer/{name}/{key}") for key in _MOMENTS}
-                if all(value is not None for value in moments.values()):
+                if has_moments:
                     self.optimizer.state[parameter] = {
-                        key: value.to(parameter.device) for key, value in moments.items() if value is not None
+                        key: tensors[f"optimizer/{name}/{key}"].to(parameter.device) for key in _MOMENTS
                     }
-        self.scaler.load_state_dict(json.loads(metadata["scaler"]))
-        self.step = int(metadata["step"])
-        self.steps = [
-            StepRecord(int(row[0]), int(row[1]), row[2], row[3], row[4], row[5], bool(row[6]), int(row[7]))
-            for row in tensors["history/steps"].tolist()
-        ]
-        self.evals = [
-            EvalRecord(int(row[0]), int(row[1]), row[2], row[3], row[4], row[5], int(row[6]))
-            for row in tensors["history/evals"].tolist()
-        ]
+        self.step, self.steps, self.evals = step, steps, evals
+
+    def _check(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether there are moments. ValueError or KeyError unless all have the shapes and types of this model's."""
+        has_moments = any(key.startswith("optimizer/") for key in tensors)
+        for name, parameter in self.model.named_parameters():
+            moments = ["exp_avg", "exp_avg_sq"] if has_moments else []
+            for key in [f"model/{name}", *(f"optimizer/{name}/{moment}" for moment in moments)]:
+                if (tensors[key].shape, tensors[key].dtype) != (parameter.shape, parameter.dtype):
+                    raise ValueError(f"{key} has another shape or type")
+            if has_moments and tensors[f"optimizer/{name}/step"].shape != ():
+                raise ValueError(f"optimizer/{name}/step is no number")
+        return has_moments
+
+
+def _step_record(row: list[float]) -> StepRecord:
+    return StepRecord(int(row[0]), int(row[1]), row[2], row[3], row[4], row[5], bool(row[6]), int(row[7]))
+
+
+def _eval_record(row: list[float]) -> EvalRecord:
+    return EvalRecord(int(row[0]), int(row[1]), row[2], row[3], row[4], row[5], int(row[6]))
 
 
 def _table(rows: list[tuple[float, ...]], width: int) -> Tensor:

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tinylm_core.checkpoint import load_state, save_model, save_state, weights_sha256
+from tinylm_core.checkpoint import load_states, save_model, save_state, weights_sha256
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
@@ -143,14 +143,14 @@ class Trainer:
             self._resume(workdir)
 
     def _resume(self, workdir: Path) -> None:
-        saved = load_state(workdir)
-        if saved is None:
-            return
-        tensors, metadata = saved
-        if metadata["identity"] != self.stamp["identity"]:
-            raise ValueError(f"workdir={str(workdir)!r} holds the checkpoint of another run; choose an empty folder")
-        if metadata["conditions"] == self.stamp["conditions"]:  # else never continued (law 2)
-            self.state.unpack(tensors, metadata)
+        for tensors, metadata in load_states(workdir):
+            if metadata.get("identity", self.stamp["identity"]) != self.stamp["identity"]:
+                raise ValueError(f"workdir={str(workdir)!r} holds the checkpoint of another run; choose an empty folder")
+            if metadata.get("conditions") != self.stamp["conditions"]:
+                continue  # never continued (law 2)
+            with suppress(ValueError):  # damaged: the one before it, or the start, gives the same bits
+                self.state.unpack(tensors, metadata)
+                return
 
     def evaluation_is_due(self) -> bool:
         """At step 0 and every `steps_per_eval`, unless a checkpoint has brought the record along."""

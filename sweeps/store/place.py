@@ -5,6 +5,7 @@ A local store is one folder: `mlflow.db` (SQLite in WAL mode), `artifacts/`, `wo
 
 import errno
 import os
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -43,13 +44,18 @@ def find_place(where: str | Path | None) -> Place:
             raise ValueError(f"MLFLOW_TRACKING_URI={where}: must be http(s)://…; for a folder use --store DIR")
     if _is_server(where):
         address = str(where).rstrip("/")
-        return Place(address, address, Path(DEFAULT_FOLDER).absolute(), is_local=False)
+        return Place(without_user_info(address), address, Path(DEFAULT_FOLDER).absolute(), is_local=False)
     if isinstance(where, str) and ("://" in where or where.startswith(("sqlite:", "file:"))):
         raise ValueError(f"store {where}: must be a folder or http(s)://…")
     folder = Path(where).expanduser().absolute()
     if not str(where) or set(str(folder)) & set("?%"):  # which mean something in a database's address
         raise ValueError(f"store {str(where)!r}: must be a folder whose path has no '?' and no '%', or http(s)://…")
     return Place(str(where), f"sqlite:///{folder / DATABASE}", folder, is_local=True)
+
+
+def without_user_info(url: str) -> str:
+    """A URL, or a text with URLs, without the user and password before the host."""
+    return re.sub(r"://[^/\s]*@", "://", url)
 
 
 def check_place(place: Place, *, create: bool) -> None:

@@ -5,17 +5,18 @@ pandas is loaded by what returns a DataFrame, as it takes a third of a second.
 
 import json
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sweeps.store import links, schema, sql
-from sweeps.store.place import Place
+from sweeps.store.place import DEFAULT_FOLDER, Place
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawRun
 from sweeps.store.write import Writer
@@ -49,8 +50,14 @@ class Store:
 
     @property
     def where(self) -> str:
-        """What to print, and to pass to --store."""
+        """What to print, and to pass to --store; without a password."""
         return self._place.where
+
+    @property
+    def option(self) -> str:
+        """What a command needs to find the store: ` --store DIR`, or nothing where that is the default."""
+        is_default = self.is_local and self.folder == Path(DEFAULT_FOLDER).absolute()
+        return "" if is_default else f" --store {shlex.quote(self.where)}"
 
     @property
     def tracking_uri(self) -> str:
@@ -114,6 +121,15 @@ class Store:
             which = ", ".join(f"{raw.run_id} ({raw.name})" for raw in found[:5])
             raise ValueError(f"run ID {run_id_or_prefix!r}: {len(found)} runs start so: {which}")
         return run_row(found[0])
+
+    def holder(self, name: str) -> dict[str, Any] | None:
+        """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
+        for experiment in self._experiments():
+            if experiment.name == name:
+                with suppress(ValueError):
+                    found = json.loads(experiment.tags.get(schema.HOLDER, "null"))
+                    return found if isinstance(found, dict) else None
+        return None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """The runs of a plan, one a row, sorted by trial and seed; a run counts whichever definition made it.

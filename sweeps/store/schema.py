@@ -35,6 +35,7 @@ IDENTITY = "run.identity"  # as the version that made the run computed it
 FINGERPRINT = "data.fingerprint"
 NUMERICS = "numerics.version"
 WEIGHTS = "weights.sha256"
+WEIGHTS_KEPT = "weights.kept"  # "false" where the sweep keeps only its best runs' weights
 NUM_PARAMETERS = "model.num_parameters"
 VOCAB_SIZE = "model.vocab_size"
 DEVICE = "machine.device"
@@ -44,6 +45,7 @@ TORCH = "torch.version"
 DIRTY = "code.dirty"
 COMMIT = "mlflow.source.git.commit"
 NOTE = "mlflow.note.content"
+HOLDER = "sweep.holder"  # of an experiment: the driver at work, as JSON
 DATASET_CONTEXT = "mlflow.data.context"  # of a dataset input
 
 # Without it the experiment's page asks what kind of project it is.
@@ -52,6 +54,8 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 PLAN = "plan.json"  # artifact of the summary run
+DIFF = "code.diff"  # artifact of a run whose checkout was dirty
+CHECKPOINT = "checkpoint"  # artifact of a run: the folder with its final weights
 
 STATUS: Mapping[State, str] = {
     "RUNNING": "RUNNING",

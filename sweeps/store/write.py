@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.store import schema, sql
 from sweeps.store.place import Place
@@ -123,6 +123,13 @@ class Writer:
         """Copy a folder's content; what is there under the same name is replaced."""
         self._client.log_artifacts(run_id, str(folder), artifact_path)
 
+    def delete_artifacts(self, run_id: str, artifact_path: str) -> None:
+        """Remove a file or folder of a run, if it is there."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if artifact_path in [info.path for info in self._client.list_artifacts(run_id)]:
+            get_artifact_repository(self._client.get_run(run_id).info.artifact_uri).delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
+
     def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -159,6 +166,21 @@ class Writer:
     def delete_run(self, run_id: str) -> None:
         """Move a run to MLflow's bin, from which its page can restore it."""
         self._client.delete_run(run_id)
+
+    def is_deleted(self, run_id: str) -> bool:
+        """Whether a run is in MLflow's bin, or gone from there too."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.get_run(run_id).info.lifecycle_stage) == "deleted"
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return True
+            raise
+
+    def set_holder(self, experiment_id: str, holder: Mapping[str, Any] | None) -> None:
+        """Say in the store who drives a sweep; None: nobody."""
+        self._client.set_experiment_tag(experiment_id, schema.HOLDER, json.dumps(holder))
 
     def created_run(self, experiment_id: str, creation_id: str) -> str | None:
         """The run of a create call: the one that has most in it, then the oldest. Its extras are deleted."""

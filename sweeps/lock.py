@@ -1,0 +1,78 @@
+"""One driver a sweep: a lock on this machine, and for a server, whose clients share no file, a sign of life there.
+
+The file lock dies with its holder. The sign of life is best effort: two drivers that start in the same moment on two
+machines may both see nobody, and one whose machine was lost holds the sweep until its last sign is old enough.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sweeps.store.read import Store
+
+SIGN_OF_LIFE_SECONDS = 180.0  # a driver on another machine that was not heard of for so long is gone
+
+
+class LockHeldError(ValueError):
+    """Another driver runs the sweep."""
+
+
+@contextmanager
+def sole_driver(store: Store, name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Hold a sweep; gives who holds it now, which is us. LockHeldError says who else does."""
+    lock = FileLock(folder / "lock")
+    note = folder / "holder.json"
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise _held(name, _read(note)) from None
+    try:
+        if not store.is_local and (other := store.holder(name)) is not None and _is_alive(other):
+            raise _held(name, other)
+        holder = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
+        note.write_text(json.dumps(holder))
+        try:
+            yield holder
+        finally:
+            note.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _held(name: str, holder: dict[str, Any]) -> LockHeldError:
+    try:
+        since = datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M")
+        by = f"by process {holder['pid']} on {holder['host']} since {since}"
+        if "seen" in holder:
+            by += f", heard of {time.time() - holder['seen']:.0f} s ago (gone after {SIGN_OF_LIFE_SECONDS:.0f} s)"
+    except (KeyError, TypeError, ValueError):
+        by = "by another process"
+    return LockHeldError(f"sweep {name!r} is being run {by}; one driver at a time")
+
+
+def _read(note: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    try:
+        if holder["host"] == platform.node():
+            os.kill(int(holder["pid"]), 0)
+            return int(holder["pid"]) != os.getpid()
+        return time.time() - float(holder["seen"]) < SIGN_OF_LIFE_SECONDS
+    except PermissionError:
+        return True  # somebody else's process
+    except (ProcessLookupError, OverflowError, KeyError, TypeError, ValueError):
+        return False
