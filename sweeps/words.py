@@ -177,7 +177,7 @@ def _runner_up(plan: Plan, board: pd.DataFrame) -> str:
     if pd.isna(second["tied_with_best"]):
         which = "one seed" if len(plan["seeds"]) == 1 else "fewer than two shared seeds"
         return f"{lead}; with {which}, differences can't be told from seed noise."
-    how = f"paired t-test, noise pooled over settings, Holm-corrected p = {_p(second['p_value'])}"
+    how = f"paired t-test, noise pooled over settings, Holm-corrected p {_p(second['p_value'])}"
     if not second["tied_with_best"]:
         return f"{lead}, more than seed noise explains ({how})."
     num_tied = int(ranked["tied_with_best"].iloc[1:].fillna(False).sum())
@@ -186,7 +186,7 @@ def _runner_up(plan: Plan, board: pd.DataFrame) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.2g}"
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
 
 
 def _effects(plan: Plan, trials: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from launcher import wait_until
 
 from sweeps import outbox
-from sweeps.outbox import Journal, Operation, Outbox
+from sweeps.outbox import Journal, Operation, Outbox, RefusedError, TrackerAwayError
 
 # A driver: it puts operations and a slow sender writes them to a database, each effect once.
 DRIVER = """
@@ -137,6 +137,41 @@ def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp
     away.clear()
     assert box.close(10)
     assert tracker.arrived == list(range(100))
+
+
+def test_what_is_refused_for_good_stops_the_sending_and_stays_in_the_journal(tmp_path: Path) -> None:
+    arrived = []
+
+    def send(operation: Operation, _replayed: bool) -> None:
+        if operation["number"] == 2:
+            raise RefusedError("you may not")
+        arrived.append(operation["number"])
+
+    box = Outbox(tmp_path / "journal", send)
+    put_all(box, range(5))
+    with pytest.raises(RefusedError, match="you may not"):
+        box.drain(60)
+    assert box.is_stuck(600, idle=False)
+    assert (box.refusal is not None, box.trouble) == (True, "you may not")
+    assert box.close(5) is False
+    assert arrived == [0, 1]
+    assert [operation["number"] for operation in journal_lines(tmp_path / "journal")][-3:] == [2, 3, 4]
+
+
+def test_a_call_that_takes_long_is_a_tracker_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "SLOW_SECONDS", 0.05)
+    answers = threading.Event()
+    box = Outbox(tmp_path / "journal", lambda _operation, _replayed: answers.wait(60) and None)
+    assert box.is_stuck(0, idle=True) is False
+    put_all(box, range(1))
+    wait_until(lambda: box.trouble)
+    assert str(box.trouble).startswith("no answer for")
+    assert box.is_stuck(600, idle=True)
+    with pytest.raises(TrackerAwayError):
+        box.is_stuck(0.01, idle=True)
+    answers.set()
+    assert box.close(60)
+    assert box.trouble is None
 
 
 def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_path: Path) -> None:
