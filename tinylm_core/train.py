@@ -145,7 +145,9 @@ class Trainer:
     def _resume(self, workdir: Path) -> None:
         for tensors, metadata in load_states(workdir):
             if metadata.get("identity", self.stamp["identity"]) != self.stamp["identity"]:
-                raise ValueError(f"workdir={str(workdir)!r} holds the checkpoint of another run; choose an empty folder")
+                raise ValueError(
+                    f"workdir={str(workdir)!r} holds the checkpoint of another run; choose an empty folder"
+                )
             if metadata.get("conditions") != self.stamp["conditions"]:
                 continue  # never continued (law 2)
             with suppress(ValueError):  # damaged: the one before it, or the start, gives the same bits
