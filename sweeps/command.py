@@ -63,7 +63,8 @@ def run_command(command: click.Command) -> None:
             _say(f"the disk is full ({error.filename}); nothing is lost: make room, and the same command goes on")
             sys.exit(COME_BACK_LATER)
         if _is_tracker_away(error):
-            _say(f"the tracker is away ({' '.join(str(error).split())[:200]}); nothing is lost: come back later")
+            said = " ".join(str(error).split())[:200]
+            _say(f"the tracker is away ({said}); nothing is lost: the same command goes on once it is back")
             sys.exit(COME_BACK_LATER)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")

@@ -68,7 +68,12 @@ def execute(
         return outbox.is_stuck(wait, idle=idle) or short
 
     drive.is_held = is_held
-    outbox.gives_up = should_pause
+
+    def gives_up() -> bool:
+        drive.view.tick()
+        return should_pause()
+
+    outbox.gives_up = gives_up
     with drive.view, uninterrupted():
         drive.go(lambda: should_pause() or outbox.refusal is not None)
         deadline = time.monotonic() + PAUSE_SECONDS

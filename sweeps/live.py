@@ -86,11 +86,12 @@ class Tally:
 
 
 class PlainView:
-    """One line a run that ends, and progress about every ten seconds: for logs."""
+    """For logs: a line a run that ends, what is waited for as it begins, and about every ten seconds how far it is."""
 
     def __init__(self, console: Console, tally: Tally, outbox: Outbox) -> None:
         self._console, self._tally, self._outbox = console, tally, outbox
         self._next = time.monotonic() + 10
+        self._said = ("", 0)
 
     def __enter__(self) -> "PlainView":
         return self
@@ -110,11 +111,13 @@ class PlainView:
         self._console.print(Text(f"[{self._tally.done_runs}/{self._tally.total_runs}] {text}"), soft_wrap=True)
 
     def tick(self) -> None:
-        if time.monotonic() < self._next:
+        lines = trouble(self._outbox)
+        says = (" ".join(lines), self._tally.trained_tokens)
+        is_news = bool(lines) and not self._said[0]
+        if not is_news and (time.monotonic() < self._next or says == self._said):
             return
-        self._next = time.monotonic() + 10
-        tally = self._tally
-        self._console.print(Text("  ".join([summary(tally), *trouble(self._outbox)])), soft_wrap=True)
+        self._said, self._next = says, time.monotonic() + 10
+        self._console.print(Text("  ".join([summary(self._tally), *lines])), soft_wrap=True)
 
 
 class LiveView(PlainView):

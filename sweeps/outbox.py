@@ -104,7 +104,7 @@ class Outbox:
         self._error_since = 0.0
         self._call_since: float | None = None  # an attempt that is under way
         self.full_disk: str | None = None  # the folder that has no room, while there is none
-        self.gives_up: Callable[[], bool] = lambda: False  # asked while a full disk is waited for
+        self.gives_up: Callable[[], bool] = lambda: False  # asked each second that a full disk is waited for
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -126,9 +126,9 @@ class Outbox:
             except OSError as error:
                 if not is_disk_full(error):
                     raise
-                if time.monotonic() > deadline or self.gives_up():
-                    raise DiskFullError(f"the disk of {self._journal.path.parent} is full") from None
             self.full_disk = str(self._journal.path.parent)
+            if time.monotonic() > deadline or self.gives_up():
+                raise DiskFullError(f"the disk of {self.full_disk} is full")
             self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
             self.full_disk = None
 

@@ -233,8 +233,9 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
         problems.append(
             f"largest difference {verdict.largest_difference:.3g} ({verdict.where}), first at step {verdict.first_step}"
         )
-    weights = repeat.metrics.weights_sha256 if repeat.metrics else None
-    same_weights = weights is None or weights == row.tags.get(schema.WEIGHTS)
+    recorded_weights = row.tags.get(schema.WEIGHTS)  # none, where a run failed or was interrupted
+    weights = repeat.metrics.weights_sha256 if repeat.metrics and recorded_weights else None
+    same_weights = weights == recorded_weights or weights is None
     if rtol == 0 and not same_weights and not problems:
         problems.append("every recorded number is the same, and the final weights are not")
     if problems:

@@ -7,6 +7,7 @@
 Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/reports/NAME.
 """
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -190,6 +191,8 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
+            for worker in multiprocessing.active_children():
+                worker.kill()  # it ends with us, but for one that hangs
             os._exit(128 + number)
         self.received = number
         if not self._is_deferred:

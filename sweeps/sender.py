@@ -59,8 +59,6 @@ class Sender:
         if name not in self._operations:
             raise RefusedError(f"{self._journal}: operation {name!r} is none of this version; move the file away")
         try:
-            if replayed and name in ("steps", "eval"):
-                self._mark(content.get("run", ""))
             self._operations[name](**content)
             self._hold_again()
         except ValidationError as error:
@@ -73,6 +71,7 @@ class Sender:
             raise
         except Exception as error:
             if is_temporary(error):
+                self._marks.clear()  # it may have been done, and only the answer was lost
                 raise
             if not (isinstance(error, RunGoneError) or self._is_deleted(content)):
                 said = f"{type(error).__name__}: {' '.join(str(error).split())}"

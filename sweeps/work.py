@@ -58,14 +58,20 @@ def _release(outbox: Outbox) -> None:
 
 
 def drain(outbox: Outbox, wait: float) -> None:
-    """Wait until all has arrived, and say so where it takes a while. TrackerAwayError after `wait` seconds."""
+    """Wait until all has arrived, and say so where it takes a while.
+
+    TrackerAwayError where nothing arrives for `wait` seconds; a slow tracker has all the time it needs.
+    """
     if outbox.drain(min(wait, QUIET_SECONDS)):
         return
     if wait > QUIET_SECONDS:
         why = f" ({without_user_info(outbox.trouble)})" if outbox.trouble else ""
         click.echo(f"{outbox.num_waiting} records wait for the tracker{why}; giving it {wait:.0f} s")
-        if outbox.drain(wait - QUIET_SECONDS):
-            return
+        left = outbox.num_waiting + 1
+        while outbox.num_waiting < left:
+            left = outbox.num_waiting
+            if outbox.drain(wait):
+                return
     raise TrackerAwayError(outbox.trouble or f"{outbox.num_waiting} records wait")
 
 

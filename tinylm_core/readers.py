@@ -39,12 +39,11 @@ def read_tokens(path: Path) -> Iterator[np.ndarray]:
 
 def _bytes(path: Path) -> Iterator[bytes]:
     try:
-        file = path.open("rb")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
-    with file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
 
 
 def _bytes_and_end(path: Path) -> Iterator[tuple[bytes, bool]]:
