@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 STORE ?= ./mlruns
+# Tests mostly wait for processes of their own; two at a time suit two cores.
+JOBS ?= 2
+PARALLEL = -n $(JOBS) --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -13,10 +16,10 @@ sweep: .venv/installed
 	$(BIN)/python -m sweeps.run lr_warmup
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-fast: .venv/installed
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
 # Kills a sweep N times at random moments and compares it with one never stopped.
 torture: .venv/installed
