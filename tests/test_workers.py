@@ -208,7 +208,7 @@ def driver(tiny: Tiny, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     )  # fmt: skip
     assert process.stdout
     said: set[str] = set()
-    while said < {"Steps a\n", "Steps b\n"}:
+    while not {"Steps a\n", "Steps b\n"} <= said:
         line = process.stdout.readline()
         assert line, "the driver has ended"
         said.add(line)
