@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: sweep test test-fast torture check ui clean
+.PHONY: sweep test test-fast torture bench check ui clean
 
 sweep: .venv/installed
 	$(BIN)/python -m sweeps.run lr_warmup
@@ -24,6 +24,10 @@ test-fast: .venv/installed
 # Kills a sweep N times at random moments and compares it with one never stopped.
 torture: .venv/installed
 	TORTURE_KILLS=$(or $(N),100) $(BIN)/python -m pytest -q -s tests/test_torture.py -m slow --timeout 0
+
+# Every goal of speed beside its figure; nothing else should use the machine meanwhile.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -46,13 +46,18 @@ def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
     return {name: median(values) for name, values in measured.items()}
 
 
+def command_environment() -> dict[str, str]:
+    """What a command of this checkout is started with."""
+    return os.environ | ENVIRONMENT
+
+
 def timed(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> float:
     """Seconds that `python COMMAND` takes, imports and all. Its output is shown where it fails."""
     started = time.monotonic()
     ended = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env=os.environ | ENVIRONMENT | dict(env or {}),
+        env=command_environment() | dict(env or {}),
         capture_output=True,
         text=True,
         check=False,
