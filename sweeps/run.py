@@ -87,17 +87,17 @@ def run(
     from tinylm_core.machine import this_machine
 
     machine = this_machine()
-    plan = make_plan(experiment, machine)
     slots = worker_slots(machine.device, workers, runs_per_gpu)
     if dry_run:
         from sweeps.dry_run import print_plan
 
-        print_plan(plan, len(slots), store)
+        print_plan(make_plan(experiment, machine), len(slots), store)
         return DONE
+    local = LocalWorkers(slots, checkpoint_seconds)
+    plan = make_plan(experiment, machine)
     for note in plan.notes:
         click.echo(note)
-    opened = open_store(store, create=True)
-    return sweep(plan, LocalWorkers(slots, checkpoint_seconds), opened, max_failures, wait)
+    return sweep(plan, local, open_store(store, create=True), max_failures, wait)
 
 
 def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Protocol
 
@@ -130,6 +131,7 @@ class LocalWorkers:
         if method == "forkserver":
             # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
             multiprocessing.set_forkserver_preload(["sweeps.workers", "tinylm_core.train", "torch._inductor.config"])
+            ensure_running()  # it loads them while its driver still plans and opens a store
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def has_room(self) -> bool:
@@ -193,7 +195,7 @@ def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
     _die_with_parent()
-    _keep_freed_memory()
+    keep_freed_memory()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
     job.workdir.mkdir(parents=True, exist_ok=True)
@@ -246,7 +248,7 @@ def _listen(pipe: Connection, paused: threading.Event) -> None:
         os._exit(1)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Glibc hands big blocks back to the kernel when they are freed, and every step would fault them in anew."""
     M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
     libc = ctypes.CDLL(None)

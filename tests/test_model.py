@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tinylm_core import model as model_module
 from tinylm_core.config import RunConfig
-from tinylm_core.model import TinyGPT
+from tinylm_core.model import Past, TinyGPT
 
 V = 11
 TOKENS = torch.randint(V, (3, 8), generator=torch.Generator().manual_seed(0))
@@ -86,6 +86,19 @@ def test_long_and_short_context_compute_the_same(
     short = model(TOKENS)
     monkeypatch.setattr(model_module, "SHORT_CONTEXT", 4)
     torch.testing.assert_close(model(TOKENS), short, rtol=1e-12, atol=1e-12)
+
+
+@variants
+@pytest.mark.parametrize("short_context", [0, 256])
+def test_positions_one_at_a_time_compute_what_all_at_once_do(
+    norm_first: bool, activation: str, bias: bool, short_context: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "SHORT_CONTEXT", short_context)
+    model = scrambled(build(norm_first=norm_first, activation=activation, bias=bias))
+    whole = model(TOKENS)
+    pasts = [Past() for _ in model.blocks]
+    parts = [model(TOKENS[:, :3], pasts), *(model(TOKENS[:, t : t + 1], pasts) for t in range(3, 8))]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("short_context", [0, 256])

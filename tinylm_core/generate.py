@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tinylm_core.model import TinyGPT
+from tinylm_core.model import Past, TinyGPT
 
 
 def generate(
@@ -29,12 +29,17 @@ def generate(
     device = model.position_embedding.weight.device
     random = torch.Generator().manual_seed(seed)
     ids = list(prompt)
+    pasts = [Past() for _ in model.blocks]
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for _ in range(max_new_tokens):
-            logits_V = model(torch.tensor([ids[-context:]], device=device))[0, -1].float().cpu()
-            ids.append(sample(logits_V, temperature, top_k, top_p, random))
+            if len(ids) <= context:
+                unseen = torch.tensor([ids[pasts[0].num_positions :]], device=device)
+                logits_BTV = model(unseen, pasts)
+            else:  # the window moves, and with it the position of every token in it
+                logits_BTV = model(torch.tensor([ids[-context:]], device=device))
+            ids.append(sample(logits_BTV[0, -1].float().cpu(), temperature, top_k, top_p, random))
     model.train(was_training)
     return ids
 

@@ -3,10 +3,11 @@
 With `norm_first=False, activation="relu"` it computes what a stack of `torch.nn.TransformerEncoderLayer` with a causal
 mask computes, from the same weights.
 
-Shapes: B batch, T time, D width, H heads, K width of a head, F feed-forward width, V vocabulary.
+Shapes: B batch, T time, S time with the past, D width, H heads, K width of a head, F feed-forward width, V vocabulary.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,29 @@ from tinylm_core.dropout import Dropout, MaskSource
 SHORT_CONTEXT = 256
 
 
+@dataclass
+class Past:
+    """What one block keeps of the positions before, while text is generated: their keys and values."""
+
+    kv: Tensor | None = None  # [2, B, H, T, K]
+
+    @property
+    def num_positions(self) -> int:
+        return 0 if self.kv is None else self.kv.shape[3]
+
+    def extend(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all positions so far, these included."""
+        new_2BHTK = torch.stack((k_BHTK, v_BHTK))
+        self.kv = new_2BHTK if self.kv is None else torch.cat((self.kv, new_2BHTK), dim=3)
+        return self.kv[0], self.kv[1]
+
+
 class TinyGPT(nn.Module):
-    """Token IDs [B, T] → logits [B, T, V]; T is at most `config.max_seq_len`."""
+    """Token IDs [B, T] → logits [B, T, V]; T is at most `config.max_seq_len`.
+
+    With `pasts`, one a block, the tokens are those after the ones that earlier calls with the same `pasts` were given:
+    any number in the first call, then one at a time.
+    """
 
     def __init__(self, config: RunConfig, vocab_size: int) -> None:
         super().__init__()
@@ -36,11 +58,12 @@ class TinyGPT(nn.Module):
         for name, parameter in self.named_parameters():
             initialize(name, parameter, config.init_std)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    def forward(self, tokens_BT: Tensor, pasts: "list[Past] | None" = None) -> Tensor:
+        first = pasts[0].num_positions if pasts else 0
+        positions_T = torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)
         x_BTD = self.dropout(self.token_embedding(tokens_BT) + self.position_embedding(positions_T))
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
+        for i, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, pasts[i] if pasts else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV
 
@@ -65,12 +88,12 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config, masks)
         self.dropout = Dropout(config.dropout, masks)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, past: Past | None = None) -> Tensor:
         if self.norm_first:  # Xiong et al. 2020, arXiv 2002.04745
-            x_BTD = x_BTD + self.dropout(self.attention(self.norm1(x_BTD)))
+            x_BTD = x_BTD + self.dropout(self.attention(self.norm1(x_BTD), past))
             x_BTD = x_BTD + self.dropout(self.feed_forward(self.norm2(x_BTD)))
         else:
-            x_BTD = self.norm1(x_BTD + self.dropout(self.attention(x_BTD)))
+            x_BTD = self.norm1(x_BTD + self.dropout(self.attention(x_BTD, past)))
             x_BTD = self.norm2(x_BTD + self.dropout(self.feed_forward(x_BTD)))
         return x_BTD
 
@@ -89,15 +112,21 @@ class Attention(nn.Module):
         self.register_buffer("future_TT", future_TT, persistent=False)
         self.future_TT: Tensor
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, past: Past | None = None) -> Tensor:
         B, T, D = x_BTD.shape
-        q_BHTK, k_BHTK, v_BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if x_BTD.device.type == "cpu" and T <= SHORT_CONTEXT:
-            scores_BHTT = (q_BHTK @ k_BHTK.mT) * q_BHTK.shape[-1] ** -0.5 + self.future_TT[:T, :T].to(q_BHTK.dtype)
-            out_BHTK = self.dropout(scores_BHTT.softmax(-1)) @ v_BHTK
+        q_BHTK, k_BHSK, v_BHSK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if past is not None:
+            k_BHSK, v_BHSK = past.extend(k_BHSK, v_BHSK)
+        S = k_BHSK.shape[2]
+        if x_BTD.device.type == "cpu" and S <= SHORT_CONTEXT:
+            scores_BHTS = (q_BHTK @ k_BHSK.mT) * q_BHTK.shape[-1] ** -0.5 + self.future_TT[S - T : S, :S].to(
+                q_BHTK.dtype
+            )
+            out_BHTK = self.dropout(scores_BHTS.softmax(-1)) @ v_BHSK
         else:
             p = self.dropout.p if self.training else 0.0
-            out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, dropout_p=p)
+            # A single new position sees all.
+            out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, is_causal=S == T, dropout_p=p)
         out_BTD: Tensor = self.out(out_BHTK.transpose(1, 2).reshape(B, T, D))
         return out_BTD
 

@@ -37,10 +37,10 @@ class TrainState:
         scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=config.precision == "fp16")
         return cls(model.train(), build_optimizer(model, config), scaler)
 
-    def pack(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors on the CPU and metadata, for `checkpoint.save_state`."""
+    def pack(self, *, with_moments: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors on the CPU and metadata, for `checkpoint.save_state`. After the last step no moments are needed."""
         tensors = {f"model/{name}": p.detach().cpu() for name, p in self.model.named_parameters()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.model.named_parameters() if with_moments else ():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{moment}"] = value.cpu()
         tensors["history/steps"] = _table([astuple(record) for record in self.steps], 8)

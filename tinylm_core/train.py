@@ -211,7 +211,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         if self.workdir:
-            tensors, metadata = self.state.pack()
+            tensors, metadata = self.state.pack(with_moments=self.state.step < self.config.num_steps)
             save_state(self.workdir, self.state.step, tensors, metadata | self.stamp)
 
     def interrupt(self) -> Metrics:
