@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import nodes as nodes
+from clusters import on_cluster as on_cluster
 from hypothesis import settings
 from launcher import launcher as launcher
 

@@ -69,7 +69,7 @@ def run(
         for record in state.evals:
             on_eval(record)
         if state.steps:
-            on_steps(state.steps)
+            on_steps(list(state.steps))  # a listener may keep it, and this one grows
         pending = Pending(config, state.step)
         diverged_at: int | None = None
         while diverged_at is None:
