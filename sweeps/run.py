@@ -9,6 +9,7 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 
 import multiprocessing
 import os
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--search", type=click.Choice(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
 @click.option("--num-trials", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
 @click.option(
     "--engine",
@@ -149,6 +150,8 @@ def on_ray(
     if address is None:
         # Read when ray is imported. Without it even a Ray of our own listens to the whole network.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Without one of our own Ray keeps a token in the user's home.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
     from sweeps.ray_workers.cluster import connected, demand_of, look
     from sweeps.ray_workers.workers import RayWorkers
 

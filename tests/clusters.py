@@ -6,8 +6,10 @@ It listens on 127.0.0.1 alone. Where Ray is not installed, what needs it is skip
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,16 +21,17 @@ if TYPE_CHECKING:
 
 # Read by ray when it is imported, here and in commands: without it Ray looks for a cluster at the network's address.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+# Ray would put a token of its own into the user's home.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 
 
 class Nodes:
     """A head, where drivers and mailboxes are, and a worker node that may be lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         from ray.cluster_utils import Cluster
 
-        # Logs and sockets, whose paths must be short.
-        self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        self._folder = folder
         self._cluster = Cluster(shutdown_at_exit=True)
         self.add()
         self.worker = self.add()
@@ -66,7 +69,6 @@ class Nodes:
         finally:
             for process in left:
                 _kill(process)
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _processes_of(node: Any) -> list[psutil.Process]:
@@ -90,10 +92,21 @@ def _kill(process: psutil.Process) -> None:
 
 
 @pytest.fixture(scope="session")
-def nodes() -> Iterator[Nodes]:
-    """One cluster for all test files."""
+def ray_folder() -> Iterator[str]:
+    """Where Ray keeps logs, sockets, whose paths must be short, and the address of this machine's cluster."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
-    nodes = Nodes()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    (folder / "ray").mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", str(folder))
+        yield str(folder / "ray")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def nodes(ray_folder: str) -> Iterator[Nodes]:
+    """One cluster for all test files."""
+    nodes = Nodes(ray_folder)
     yield nodes
     nodes.end()
 

@@ -18,10 +18,10 @@ import pytest
 from clusters import Nodes, wait_until_free
 from launcher import Launcher, wait_until
 from test_run import GRID, Kept, assert_whole, is_alive, wait_for_steps, write_experiment
-from test_workers import LONG, receive_all, receive_until
+from test_workers import LONG, receive_all
 
 from sweeps.plan import corpus_cache
-from sweeps.workers import Died, Ended, Job, Raised, Steps
+from sweeps.workers import Died, Ended, Job, Raised
 from tinylm_core import RunConfig
 
 if TYPE_CHECKING:
@@ -98,9 +98,11 @@ def test_a_sweep_waits_for_a_free_slot_and_says_so_once(
     held = [hold.remote() for _ in range(2)]
     command = launcher.start("sweeps.run", *arguments(nodes, file, tmp_path / "store"))
     waiting = "waiting: the Ray cluster has no free slot of 1 CPU for the sweep; it goes on when there is one\n"
-    wait_until(lambda: waiting in command.out or command.has_ended)
-    for task in held:
-        ray.cancel(task, force=True)
+    try:
+        wait_until(lambda: waiting in command.out or command.has_ended)
+    finally:
+        for task in held:
+            ray.cancel(task, force=True)
     result = command.result()
     assert (result.code, result.err) == (0, "")
     assert result.out.count("waiting") == 1
@@ -139,15 +141,16 @@ def test_runs_that_have_not_begun_are_said_to_wait_and_a_pause_takes_them_back(
     workers = make_workers()
     for key in "abcd":
         workers.submit(job(key, **LONG))
-    for key in "ab":
-        receive_until(workers, Steps, key)
+    begun: set[str] = set()
+    wait_until(lambda: begun.update(message.key for message in workers.receive(0.1)) or len(begun) == 2)
     time.sleep(0.5)
     assert workers.waits_for() == (
         "waiting: the Ray cluster has no free slot of 1 CPU for 2 runs; it goes on when there is one"
     )
     workers.pause()
     last = {message.key: message for message in receive_all(workers)}
-    assert {key: type(message) for key, message in last.items()} == {"a": Ended, "b": Ended, "c": Died, "d": Died}
+    assert {key for key, message in last.items() if isinstance(message, Ended)} == begun
+    assert {key for key, message in last.items() if isinstance(message, Died)} == set("abcd") - begun
     assert workers.waits_for() is None
 
 
@@ -162,13 +165,14 @@ def test_a_node_under_other_conditions_never_trains(
     assert raised.error.endswith(f"torch.version is {on_cluster[1].conditions['torch.version']}, not 1.0")
 
 
+@pytest.mark.usefixtures("ray_folder")
 def test_a_ray_of_its_own_listens_to_this_machine_alone_and_ends_with_the_command(
     launcher: Launcher, file: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     store = tmp_path / "store"
     command = launcher.start("sweeps.run", file, "--store", store, "--engine", "ray", "--workers", 2)
     wait_for_steps(store, command, 400)
+    assert not command.has_ended, command.out + command.err
     started = psutil.Process(command.pid).children(recursive=True)
     listening = {
         connection.laddr.ip.removeprefix("::ffff:")
@@ -184,8 +188,8 @@ def test_a_ray_of_its_own_listens_to_this_machine_alone_and_ends_with_the_comman
     assert list(store.glob("work/question/runs/*/state-*"))
 
 
+@pytest.mark.usefixtures("ray_folder")
 def test_no_cluster_is_told_in_one_line(launcher: Launcher, file: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -193,7 +197,7 @@ def test_no_cluster_is_told_in_one_line(launcher: Launcher, file: Path, tmp_path
             "sweeps.run", file, "--store", tmp_path / "store", "--engine", "ray", "--address", address
         )
     assert (result.code, result.out) == (2, "")
-    assert result.one_line == f"--address {address}: no Ray cluster to use there ([Errno 111] Connection refused)"
+    assert result.one_line.startswith(f"--address {address}: no Ray cluster to use there ([Errno 111] Connection")
     assert not (tmp_path / "store").exists()
 
 

@@ -75,10 +75,11 @@ def connected(address: str | None) -> Iterator[None]:
         if address is not None:
             _check_listens(address)
         ray.init(address or "local", runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR, **ours)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:  # Ray exits in places
         if address is None:
             raise
-        raise ValueError(f"--address {address}: no Ray cluster to use there ({_first(error)})") from None
+        hint = "a cluster with a token wants RAY_AUTH_MODE=token, see docs/cluster.md"
+        raise ValueError(f"--address {address}: no Ray cluster to use there ({_first(error)}); {hint}") from None
     try:
         yield
     finally:
@@ -94,7 +95,7 @@ def _check_listens(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
-def _first(error: Exception) -> str:
+def _first(error: BaseException) -> str:
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
