@@ -30,7 +30,7 @@ from sweeps.search import TrialSearch
 from sweeps.store import open_store
 from sweeps.workers import Ended, Evaluated, Job, Message, Steps
 from tinylm_core import RunConfig
-from tinylm_core.machine import this_machine
+from tinylm_core.machine import conditions, this_machine
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
 BASE = (
@@ -60,6 +60,12 @@ class NoTraining:
 
     def next_device(self) -> str:
         return "cpu"
+
+    def conditions(self, device: str) -> dict[str, str]:
+        return conditions(device, 1)
+
+    def waits_for(self) -> str | None:
+        return None
 
     def is_busy(self) -> bool:
         return self._busy > 0

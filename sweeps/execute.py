@@ -17,7 +17,6 @@ from sweeps.work import WAIT_SECONDS, Room, check_room, drain, work_folder
 from sweeps.workers import Workers
 
 PAUSE_SECONDS = 4.0  # for runs to keep a checkpoint, the last second for the tracker to hear of it
-THREADS = 1  # of a run on CPU: a process a core with a thread each beats one process with many
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def execute(
     name = plan.experiment.name
     check_file(store, plan.experiment)
     rows = store.runs(name) if name in store.sweeps() else []
-    ledger = Ledger(plan, outbox, work_folder(store, name), rows, THREADS)
+    ledger = Ledger(plan, outbox, work_folder(store, name), rows, workers.conditions)
     search = TrialSearch(plan.sweep)
     trials = earlier_trials(store, plan)
     for trial in trials:

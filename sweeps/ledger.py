@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from sweeps import provenance
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial, budget_configs
 from sweeps.store import schema
-from sweeps.workers import Job
+from sweeps.workers import SAMPLES, Job
 from tinylm_core.checkpoint import write_durably
 from tinylm_core.config import RunConfig
-from tinylm_core.machine import conditions
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
@@ -41,10 +40,20 @@ class Live:
 
 
 class Ledger:
-    """The runs of one definition: `results` maps an identity to its objective, in nats per token."""
+    """The runs of one definition: `results` maps an identity to its objective, in nats per token.
 
-    def __init__(self, plan: Plan, outbox: Outbox, work: Path, rows: Iterable[schema.RunRow], threads: int) -> None:
-        self._plan, self._outbox, self._work, self._threads = plan, outbox, work, threads
+    `conditions_of` tells those of law 1 under which a job on a device trains, which may be on another machine.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        outbox: Outbox,
+        work: Path,
+        rows: Iterable[schema.RunRow],
+        conditions_of: Callable[[str], dict[str, str]],
+    ) -> None:
+        self._plan, self._outbox, self._work, self._conditions_of = plan, outbox, work, conditions_of
         self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
         self._latest: dict[str, schema.RunRow] = {}
         self.results: dict[str, float] = {}
@@ -61,7 +70,7 @@ class Ledger:
         experiment = self._plan.experiment
         plan = self._plan.to_json(trials) | {"created_ms": now_ms()}
         note = f"{experiment.docstring.strip()}\n\n`{plan['command']}`"
-        tags = provenance.run_tags(self._plan.machine.device, self._threads) | {
+        tags = provenance.run_tags(self._conditions_of(self._plan.machine.device)) | {
             schema.ROLE: "summary",
             schema.SWEEP: experiment.name,
             schema.DEFINITION: self._plan.sweep.definition,
@@ -91,19 +100,20 @@ class Ledger:
     def start(self, run: PlannedRun, device: str) -> Job:
         """The job of a run: its own interrupted one where the conditions are the same, else a new one."""
         workdir = self._work / "runs" / run.identity[:16]
-        note = {"identity": run.identity, "conditions": conditions(device, self._threads)}
+        conditions = self._conditions_of(device)
+        note = {"identity": run.identity, "conditions": conditions}
         creation_id = _creation_id(workdir, note)
         if creation_id is None:
             shutil.rmtree(workdir, ignore_errors=True)
             creation_id = uuid.uuid4().hex
             write_durably(workdir / "run.json", json.dumps(note | {"creation_id": creation_id}).encode())
         self.live[run.identity] = Live(run, creation_id, workdir)
-        self._outbox.put("start", self._start_content(run, creation_id, device), sync=True)
-        return Job(run.identity, run.config.model_dump_json(), workdir, device, self._threads)
+        self._outbox.put("start", self._start_content(run, creation_id, conditions), sync=True)
+        return Job(run.identity, run.config.model_dump_json(), workdir, device, int(conditions[schema.THREADS]))
 
-    def _start_content(self, run: PlannedRun, creation_id: str, device: str) -> dict[str, Any]:
+    def _start_content(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, Any]:
         experiment = self._plan.experiment
-        tags = provenance.run_tags(device, self._threads) | {
+        tags = provenance.run_tags(conditions) | {
             schema.ROLE: "run",
             schema.SWEEP: experiment.name,
             schema.DEFINITION: self._plan.sweep.definition,
@@ -205,7 +215,7 @@ def gather_artifacts(
     sink = pa.BufferOutputStream()
     pq.write_table(history_table(steps, evals), sink)
     write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
-    for name in (schema.CHECKPOINT, "samples.txt"):
+    for name in (schema.CHECKPOINT, SAMPLES):
         if state == "COMPLETE" and (workdir / name).exists():
             (workdir / name).rename(artifacts / name)
     return artifacts

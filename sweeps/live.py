@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -88,8 +89,8 @@ class Tally:
 class PlainView:
     """For logs: a line a run that ends, what is waited for as it begins, and about every ten seconds how far it is."""
 
-    def __init__(self, console: Console, tally: Tally, outbox: Outbox) -> None:
-        self._console, self._tally, self._outbox = console, tally, outbox
+    def __init__(self, console: Console, tally: Tally, outbox: Outbox, waits_for: Callable[[], str | None]) -> None:
+        self._console, self._tally, self._outbox, self._waits_for = console, tally, outbox, waits_for
         self._next = time.monotonic() + 10
         self._said = ("", 0)
 
@@ -111,7 +112,7 @@ class PlainView:
         self._console.print(Text(f"[{self._tally.done_runs}/{self._tally.total_runs}] {text}"), soft_wrap=True)
 
     def tick(self) -> None:
-        lines = trouble(self._outbox)
+        lines = trouble(self._outbox, self._waits_for())
         says = (" ".join(lines), self._tally.trained_tokens)
         is_news = bool(lines) and not self._said[0]
         if not is_news and (time.monotonic() < self._next or says == self._said):
@@ -123,9 +124,11 @@ class PlainView:
 class LiveView(PlainView):
     """A line a running run, overall progress and the time left, redrawn in place."""
 
-    def __init__(self, console: Console, tally: Tally, outbox: Outbox, title: str) -> None:
-        super().__init__(console, tally, outbox)
-        self._title = title
+    def __init__(
+        self, console: Console, tally: Tally, outbox: Outbox, waits_for: Callable[[], str | None], title: str
+    ) -> None:
+        super().__init__(console, tally, outbox, waits_for)
+        self._title, self._waiting = title, waits_for()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console, expand=False
         )
@@ -140,7 +143,7 @@ class LiveView(PlainView):
         self._live.stop()
 
     def tick(self) -> None:
-        return None
+        self._waiting = self._waits_for()  # not where it is drawn: a thread of its own does that
 
     def _render(self) -> RenderableType:
         tally = self._tally
@@ -152,11 +155,13 @@ class LiveView(PlainView):
             table.add_row(*_cells(line))
         self._bar.update(self._task, completed=tally.trained_tokens, description=summary(tally))
         parts: list[RenderableType] = [Text(self._title, style="bold"), table, self._bar]
-        parts += [Text(line, style="yellow") for line in trouble(self._outbox)]
+        parts += [Text(line, style="yellow") for line in trouble(self._outbox, self._waiting)]
         return Group(*parts)
 
 
-def view_for(plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox) -> PlainView:
+def view_for(
+    plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox, waits_for: Callable[[], str | None]
+) -> PlainView:
     """The view that suits the output."""
     runs = {run.identity: run for trial in trials for run in trial.runs}
     missing = [run for identity, run in runs.items() if identity not in ledger.results]
@@ -167,14 +172,14 @@ def view_for(plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox) ->
     known = f", {tally.done_runs} known" if tally.done_runs else ""
     title = f"{plan.experiment.name}: {plan.num_trials} trials, {tally.total_runs} runs{known}"
     if console.is_terminal:
-        return LiveView(console, tally, outbox, title)
+        return LiveView(console, tally, outbox, waits_for, title)
     console.print(Text(title), soft_wrap=True)
-    return PlainView(console, tally, outbox)
+    return PlainView(console, tally, outbox, waits_for)
 
 
-def trouble(outbox: Outbox) -> list[str]:
+def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     """A line for each thing that is waited for."""
-    lines = []
+    lines = [waits_for] if waits_for else []
     if outbox.full_disk:
         lines.append(f"waiting: the disk of {outbox.full_disk} is full; it goes on when there is room")
     if outbox.trouble:

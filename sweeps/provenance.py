@@ -12,7 +12,6 @@ from pathlib import Path
 from sweeps.store import schema
 from sweeps.store.place import without_user_info
 from tinylm_core.config import NUMERICS_VERSION
-from tinylm_core.machine import conditions
 
 MAX_DIFF_BYTES = 1_000_000
 
@@ -55,10 +54,10 @@ def _git(folder: Path, *arguments: str) -> str:
     return result.stdout if result.returncode == 0 else ""
 
 
-def run_tags(device: str, threads: int) -> dict[str, str]:
-    """The tags that say under which conditions a run is made."""
+def run_tags(conditions: dict[str, str]) -> dict[str, str]:
+    """The tags that say from which code, and under which conditions, a run is made."""
     here = code()
-    return conditions(device, threads) | {
+    return conditions | {
         schema.NUMERICS: str(NUMERICS_VERSION),
         schema.COMMIT: here.commit,
         schema.DIRTY: str(here.is_dirty).lower(),

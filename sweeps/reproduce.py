@@ -103,11 +103,11 @@ def here_and_there(store: "Store", row: "RunRow") -> tuple[str, list[str]]:
     """The device to train on, and a line for each condition that is not as recorded."""
     from sweeps import provenance
     from sweeps.store import schema
-    from tinylm_core.machine import this_machine
+    from tinylm_core.machine import conditions, this_machine
 
     recorded_device = row.tags.get(schema.DEVICE, "cpu").partition(" ")[0]
     device = this_machine(None if recorded_device != "cpu" else "cpu").device
-    tags = provenance.run_tags(device, int(row.tags.get(schema.THREADS, 1)))
+    tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
     keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code."))]
     lines = [
         f"{key}: recorded {row.tags[key]}, here {tags[key]}"
@@ -192,10 +192,11 @@ def start_content(row: "RunRow", job: "Job") -> dict[str, Any]:
     from sweeps import provenance
     from sweeps.ledger import now_ms
     from sweeps.store import schema
+    from tinylm_core.machine import conditions
 
     kept = (schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY)
     tags = {key: row.tags[key] for key in (*kept, schema.FINGERPRINT) if key in row.tags}
-    tags |= provenance.run_tags(job.device, job.threads)
+    tags |= provenance.run_tags(conditions(job.device, job.threads))
     tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
     dataset = {
         "name": Path(row.params["data"]).name,

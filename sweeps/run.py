@@ -9,9 +9,11 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 
 import multiprocessing
 import os
+import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.store.read import Store
     from sweeps.workers import Workers
+    from tinylm_core.config import RunConfig
+    from tinylm_core.corpus import Corpus
+    from tinylm_core.machine import Machine
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -32,8 +37,19 @@ if TYPE_CHECKING:
 @click.option("--search", type=click.Choice(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
 @click.option("--num-trials", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU. Default: one a core.")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where runs execute: processes here, or tasks of a Ray cluster.",
+)
+@click.option(
+    "--address", metavar="auto|HOST:PORT|ray://…", help="Of the Ray cluster. Default: a Ray of its own, here."
+)
+@click.option("--cpus-per-run", type=click.IntRange(1), help="CPUs, and threads, of a run on Ray. Default: 1.")
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(0),
@@ -61,6 +77,9 @@ def run(
     seeds: int | None,
     workers: int | None,
     runs_per_gpu: int,
+    engine: str,
+    address: str | None,
+    cpus_per_run: int | None,
     checkpoint_seconds: float,
     max_failures: int | None,
     wait: float,
@@ -83,21 +102,72 @@ def run(
 
     from sweeps.plan import make_plan
     from sweeps.store import open_store
+
+    if engine == "ray":
+        where = on_ray(address, workers, cpus_per_run or 1, runs_per_gpu, checkpoint_seconds)
+    elif address or cpus_per_run:
+        raise ValueError("--address and --cpus-per-run are of --engine ray")
+    else:
+        where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds)
+    with where as place:
+        if dry_run:
+            from sweeps.dry_run import print_plan
+
+            print_plan(make_plan(experiment, place.machine), place.num_slots, store)
+            return DONE
+        place.get_ready()
+        plan = make_plan(experiment, place.machine)
+        for note in plan.notes:
+            click.echo(note)
+        opened = open_store(store, create=True)
+        return sweep(plan, place.make_workers(plan.corpus_of), opened, max_failures, wait)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs execute."""
+
+    machine: "Machine"  # that trains
+    num_slots: int  # runs at a time
+    get_ready: "Callable[[], None]"  # begins what takes a while, beside what else is to be done first
+    make_workers: "Callable[[Callable[[RunConfig], Corpus]], Workers]"  # of where a config's corpus comes from
+
+
+@contextmanager
+def on_this_machine(workers: int | None, runs_per_gpu: int, checkpoint_seconds: float) -> Iterator[Place]:
+    """Processes here."""
     from sweeps.workers import LocalWorkers
     from tinylm_core.machine import this_machine
 
     machine = this_machine()
     slots = worker_slots(machine.device, workers, runs_per_gpu)
-    if dry_run:
-        from sweeps.dry_run import print_plan
-
-        print_plan(make_plan(experiment, machine), len(slots), store)
-        return DONE
     local = LocalWorkers(slots, checkpoint_seconds)
-    plan = make_plan(experiment, machine)
-    for note in plan.notes:
-        click.echo(note)
-    return sweep(plan, local, open_store(store, create=True), max_failures, wait)
+    yield Place(machine, len(slots), local.get_ready, lambda _: local)
+
+
+@contextmanager
+def on_ray(
+    address: str | None, workers: int | None, cpus_per_run: int, runs_per_gpu: int, checkpoint_seconds: float
+) -> Iterator[Place]:
+    """Tasks on the nodes of a cluster, or of a Ray that is started here and ended afterwards."""
+    if address is None:
+        # Read when ray is imported. Without it even a Ray of our own listens to the whole network.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Without one of our own Ray keeps a token in the user's home.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    from sweeps.ray_workers.cluster import connected, demand_of, look
+    from sweeps.ray_workers.workers import RayWorkers
+
+    with connected(address):
+        demand = demand_of(cpus_per_run, runs_per_gpu)
+        found = look(demand, click.echo)
+        num_slots = min(demand.num_slots(), workers or demand.num_slots())
+        yield Place(
+            found.machine,
+            num_slots,
+            lambda: None,
+            lambda corpus_of: RayWorkers(demand, found, corpus_of, workers, checkpoint_seconds),
+        )
 
 
 def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
@@ -127,7 +197,7 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
                     workers,
                     store,
                     outbox,
-                    lambda trials, ledger: view_for(plan, trials, ledger, outbox),
+                    lambda trials, ledger: view_for(plan, trials, ledger, outbox, workers.waits_for),
                     signals.asked_to_stop,
                     uninterrupted=signals.deferred,
                     max_failures=max_failures,

@@ -1,4 +1,4 @@
-"""Where runs execute: a process a run on this machine. Knows no MLflow and no Optuna.
+"""Where runs execute: what is said of them, and a process a run on this machine. Knows no MLflow and no Optuna.
 
 A worker computes, keeps its checkpoints in the run's folder, and streams records through a pipe of its own, so that one
 killed in the middle of a word harms nobody else. It dies with its driver: the pipe ends, and on Linux the kernel is
@@ -14,18 +14,23 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tinylm_core.config import RunConfig
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
+if TYPE_CHECKING:
+    from tinylm_core.corpus import Corpus
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+THREADS = 1  # of a run on CPU: a process a core with a thread each beats one process with many
+LOG, SAMPLES = "worker.log", "samples.txt"  # in a run's folder, beside what `tinylm_core` keeps there
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,14 @@ class Workers(Protocol):
         """The device that the next job gets, where there is room."""
         ...
 
+    def conditions(self, device: str) -> dict[str, str]:
+        """Those of law 1 under which a job on a device trains, wherever that is."""
+        ...
+
+    def waits_for(self) -> str | None:
+        """What keeps jobs under way from beginning, in a line."""
+        ...
+
     def is_busy(self) -> bool:
         """Whether a job is under way."""
         ...
@@ -118,6 +131,55 @@ class Workers(Protocol):
         ...
 
 
+def train_job(
+    job: Job,
+    say: Callable[[Message], None],
+    should_stop: Callable[[], bool],
+    checkpoint_seconds: float,
+    *,
+    on_checkpoint: Callable[[Path], None] = lambda _: None,
+    corpus: "Corpus | None" = None,
+) -> None:
+    """Train a job's run in this process, and say what it does and, last, how it ended."""
+    keep_freed_memory()
+    ended: Message
+    try:
+        import torch
+
+        from tinylm_core.samples import write_samples
+        from tinylm_core.train import run
+
+        torch.set_num_threads(job.threads)  # for the samples too
+        metrics = run(
+            RunConfig.model_validate_json(job.config),
+            workdir=job.workdir,
+            on_steps=lambda records: say(Steps(job.key, records)),
+            on_eval=lambda record: say(Evaluated(job.key, record)),
+            should_stop=should_stop,
+            device=job.device,
+            threads=job.threads,
+            checkpoint_seconds=checkpoint_seconds,
+            on_checkpoint=on_checkpoint,
+            corpus=corpus,
+        )
+        if metrics.state == "COMPLETE":
+            write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
+        ended = Ended(job.key, metrics)
+    except Exception as error:  # whatever a run raises is told, with its traceback
+        no_space = isinstance(error, OSError) and error.errno in NO_SPACE
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        ended = NoSpace(job.key) if no_space else Raised(job.key, text, traceback.format_exc())
+    say(ended)
+
+
+def write_output_to(log: Path) -> None:
+    """From here on, all that this process prints is appended to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 class LocalWorkers:
     """Processes on this machine, one a slot; a slot is a device."""
 
@@ -131,14 +193,26 @@ class LocalWorkers:
         if method == "forkserver":
             # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
             multiprocessing.set_forkserver_preload(["sweeps.workers", "tinylm_core.train", "torch._inductor.config"])
-            ensure_running()  # it loads them while its driver still plans and opens a store
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
+
+    def get_ready(self) -> None:
+        """Let the server that workers are forked from load torch now, and not when the first of them is wanted."""
+        if self._context.get_start_method() == "forkserver":
+            ensure_running()
 
     def has_room(self) -> bool:
         return bool(self._free)
 
     def next_device(self) -> str:
         return self._free[0]
+
+    def conditions(self, device: str) -> dict[str, str]:
+        from tinylm_core.machine import conditions
+
+        return conditions(device, THREADS)
+
+    def waits_for(self) -> str | None:
+        return None
 
     def is_busy(self) -> bool:
         return bool(self._jobs)
@@ -195,47 +269,18 @@ def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
     _die_with_parent()
-    keep_freed_memory()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
     job.workdir.mkdir(parents=True, exist_ok=True)
-    log = os.open(job.workdir / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    try:
-        pipe.send(_execute(job, pipe, paused, checkpoint_seconds))
-    except BrokenPipeError:
-        os._exit(1)  # the driver is gone
-    except OSError as error:
-        pipe.send(NoSpace(job.key) if error.errno in NO_SPACE else _raised(job, error))
-    except Exception as error:  # whatever a run raises is told, with its traceback
-        pipe.send(_raised(job, error))
+    write_output_to(job.workdir / LOG)
 
+    def say(message: Message) -> None:
+        try:
+            pipe.send(message)
+        except BrokenPipeError:
+            os._exit(1)  # the driver is gone
 
-def _raised(job: Job, error: Exception) -> Raised:
-    return Raised(job.key, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc())
-
-
-def _execute(job: Job, pipe: Connection, paused: threading.Event, checkpoint_seconds: float) -> Ended:
-    import torch
-
-    from tinylm_core.samples import write_samples
-    from tinylm_core.train import run
-
-    torch.set_num_threads(job.threads)  # for the samples too
-    metrics = run(
-        RunConfig.model_validate_json(job.config),
-        workdir=job.workdir,
-        on_steps=lambda records: pipe.send(Steps(job.key, records)),
-        on_eval=lambda record: pipe.send(Evaluated(job.key, record)),
-        should_stop=paused.is_set,
-        device=job.device,
-        threads=job.threads,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    if metrics.state == "COMPLETE":
-        write_samples(job.workdir / "checkpoint", job.workdir / "samples.txt")
-    return Ended(job.key, metrics)
+    train_job(job, say, paused.is_set, checkpoint_seconds)
 
 
 def _listen(pipe: Connection, paused: threading.Event) -> None:

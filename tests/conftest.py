@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import nodes as nodes
+from clusters import on_cluster as on_cluster
+from clusters import ray_folder as ray_folder
 from hypothesis import settings
 from launcher import launcher as launcher
 

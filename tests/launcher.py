@@ -122,6 +122,8 @@ class Launcher:
     ) -> Command:
         """Start `python -m MODULE ARGUMENTS`; a variable that is None in `env` is not set."""
         output = self.folder / f"command-{next(self._numbers)}"
+        for suffix in (".out", ".err"):  # read before the command has opened them
+            output.with_suffix(suffix).touch()
         request = {
             "module": module,
             "arguments": [str(argument) for argument in arguments],

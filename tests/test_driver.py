@@ -25,7 +25,7 @@ from sweeps.store import Store, open_store
 from sweeps.work import locked_work
 from sweeps.workers import Ended, Evaluated, Job, LocalWorkers, Message, Steps, Workers
 from tinylm_core import RunConfig, run
-from tinylm_core.machine import this_machine
+from tinylm_core.machine import conditions, this_machine
 from tinylm_core.records import EvalRecord, Metrics
 
 Tiny = Callable[..., RunConfig]
@@ -85,6 +85,12 @@ class Instant:
 
     def next_device(self) -> str:
         return "cpu"
+
+    def conditions(self, device: str) -> dict[str, str]:
+        return conditions(device, 1)
+
+    def waits_for(self) -> str | None:
+        return None
 
     def is_busy(self) -> bool:
         return bool(self._jobs)

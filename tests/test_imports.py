@@ -86,6 +86,16 @@ def test_only_the_store_imports_mlflow() -> None:
     assert all(file == "sweeps/store.py" or file.startswith("sweeps/store/") for file in files)
 
 
+def test_only_the_ray_workers_import_ray_and_they_know_the_workers_alone() -> None:
+    files = importers("ray")
+    assert files
+    assert all(file.startswith("sweeps/ray_workers/") for file in files)
+    for file in FILES:
+        if file.startswith("sweeps/ray_workers/"):
+            rooms = {".".join(name.split(".")[:2]) for name in imports(file) if name.startswith("sweeps.")}
+            assert rooms <= {"sweeps.workers", "sweeps.ray_workers"}
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

@@ -1,6 +1,7 @@
 """What every place where runs execute must do: a contract suite for `Workers`; another one joins by a line below."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import psutil
 import pytest
 from launcher import wait_until
 
+from sweeps.plan import corpus_cache
 from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Workers
 from tinylm_core import RunConfig, run
 from tinylm_core.records import EvalRecord, StepRecord
 
 Tiny = Callable[..., RunConfig]
+Processes = list[psutil.Process]
 
 # A driver of its own, in a session of its own: it starts two long runs and says who they are.
 DRIVER = """
@@ -36,11 +39,28 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(params=[LocalWorkers])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    made = request.param(["cpu", "cpu"])
+    """Two slots."""
+    made: Workers
+    if request.param == "local":
+        made = LocalWorkers(["cpu", "cpu"])
+    else:
+        demand, found = request.getfixturevalue("on_cluster")
+        from sweeps.ray_workers.workers import RayWorkers
+
+        made = RayWorkers(demand, found, corpus_cache())
     yield made
     made.kill()
+
+
+@pytest.fixture
+def processes(request: pytest.FixtureRequest, workers: Workers, tmp_path: Path) -> Callable[[str], Processes]:
+    """The processes that execute the run of a key."""
+    if isinstance(workers, LocalWorkers):
+        return lambda key: processes_of(tmp_path / key)
+    nodes = request.getfixturevalue("nodes")
+    return lambda key: nodes.tasks(f"run {key}")
 
 
 @pytest.fixture
@@ -137,7 +157,7 @@ def test_nothing_said_is_no_message(workers: Workers) -> None:
 def test_a_paused_run_ends_interrupted_and_goes_on_to_the_same_bits(
     workers: Workers, job: Callable[..., Job], tiny: Tiny
 ) -> None:
-    config = {"train_tokens": 64 * 3 * 100}
+    config = {"train_tokens": 64 * 3 * 200}
     workers.submit(job("a", **config))
     before = receive_until(workers, Steps)
     workers.pause()
@@ -156,36 +176,43 @@ def test_a_paused_run_ends_interrupted_and_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_worker_is_told_with_the_reason(
-    workers: Workers, job: Callable[..., Job], tmp_path: Path, number: signal.Signals
+    workers: Workers, job: Callable[..., Job], processes: Callable[[str], Processes], number: signal.Signals
 ) -> None:
     workers.submit(job("a", **LONG))
     workers.submit(job("b"))
     receive_until(workers, Steps, "a")
-    (process,) = processes_of(tmp_path / "a")
+    (process,) = processes("a")
     process.send_signal(number)
     messages = receive_until(workers, Died, "a")
     (died,) = [message for message in messages if isinstance(message, Died)]
-    assert died.reason == f"the worker was killed by {number.name}"
+    if isinstance(workers, LocalWorkers):
+        assert died.reason == f"the worker was killed by {number.name}"
+    else:
+        assert re.fullmatch(r"the worker on .+ \(127\.0\.0\.1\) was lost: [^\n]+", died.reason)
     assert workers.has_room()
     assert not any(isinstance(message, Raised) for message in messages + receive_all(workers))
 
 
 def test_a_run_that_raises_is_told_with_its_traceback(workers: Workers, job: Callable[..., Job]) -> None:
-    workers.submit(job("a", data="nowhere.txt"))
+    workers.submit(job("a", max_tokens=8))
     (raised,) = receive_all(workers)
     assert isinstance(raised, Raised)
-    assert raised.error.startswith("ValueError: data='nowhere.txt'")
+    assert "the training part has 8 tokens" in raised.error
+    assert raised.error.startswith("ValueError: data=")
     assert "\n" not in raised.error
     assert "Traceback" in raised.traceback
-    assert "load_corpus" in raised.traceback
+    assert "train_windows" in raised.traceback
 
 
-def test_killed_workers_are_gone(workers: Workers, job: Callable[..., Job], tmp_path: Path) -> None:
+def test_killed_workers_are_gone(
+    workers: Workers, job: Callable[..., Job], processes: Callable[[str], Processes]
+) -> None:
     workers.submit(job("a", **LONG))
     receive_until(workers, Steps)
+    (process,) = processes("a")
     workers.kill()
     assert not workers.is_busy()
-    wait_until(lambda: not processes_of(tmp_path), 2)
+    wait_until(lambda: not is_alive(process), 10)
 
 
 @pytest.fixture

@@ -25,25 +25,31 @@ KEPT_STATES = 2
 _STATE_NAME = re.compile(r"state-(\d{10})-([0-9a-f]{64})\.safetensors")
 
 
-def save_state(folder: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Durable before it returns: temporary file, fsync, rename. Keeps the last KEPT_STATES.
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Path:
+    """Durable before it returns its file; see `keep_state`."""
+    content = save_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"state-{step:010d}-{digest}.safetensors"
+    keep_state(path, content)
+    return path
+
+
+def keep_state(path: Path, content: bytes) -> None:
+    """Durable before it returns: temporary file, fsync, rename. Keeps the last KEPT_STATES of the folder.
 
     Others of this step or a later one are of a course that was given up (damaged, or under other conditions) and go,
     as does what a killed process was writing.
     """
-    content = save_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    digest = hashlib.sha256(content).hexdigest()
-    path = folder / f"state-{step:010d}-{digest}.safetensors"
     write_durably(path, content)
-    earlier = [state for state in _states(folder) if state.name < f"state-{step:010d}"]
+    earlier = [state for state in state_files(path.parent) if state.name < path.name.rpartition("-")[0]]
     kept = {path, *earlier[1 - KEPT_STATES :]}
-    for old in {*_states(folder), *folder.glob(".state-*.tmp")} - kept:
+    for old in {*state_files(path.parent), *path.parent.glob(".state-*.tmp")} - kept:
         old.unlink(missing_ok=True)
 
 
 def load_states(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
     """The states whose bytes are those that were written, with their metadata, newest first."""
-    for path in reversed(_states(folder)):
+    for path in reversed(state_files(folder)):
         try:
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
@@ -55,9 +61,14 @@ def load_states(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, str
         yield tensors, header.get("__metadata__", {})
 
 
-def _states(folder: Path) -> list[Path]:
-    found = (path for path in folder.glob("state-*.safetensors") if _STATE_NAME.fullmatch(path.name))
-    return sorted(path for path in found if path.is_file())
+def state_files(folder: Path) -> list[Path]:
+    """The files of states in a folder, the newest last."""
+    return sorted(path for path in folder.glob("state-*.safetensors") if is_state(path) and path.is_file())
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file of that name holds a state."""
+    return _STATE_NAME.fullmatch(path.name) is not None
 
 
 def write_durably(path: Path, content: bytes) -> None:

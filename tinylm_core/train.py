@@ -46,26 +46,30 @@ def run(
     device: str | None = None,
     threads: int | None = None,
     checkpoint_seconds: float = 30.0,
+    on_checkpoint: Callable[[Path], None] = lambda _: None,
+    corpus: Corpus | None = None,
 ) -> Metrics:
     """Train a model and measure it.
 
     With `workdir` the run keeps checkpoints there, goes on from the last one to the same bits (after a resume the
     listeners hear the history since step 1 again), and leaves `checkpoint/` with the final weights. Steps are told in
-    batches, every 20 or about a second; `should_stop` is asked then, and a stopped run is INTERRUPTED. `threads` are
-    CPU threads. ValueError for a config that can't run here, in one line.
+    batches, every 20 or about a second; `should_stop` is asked then, and a stopped run is INTERRUPTED. `on_checkpoint`
+    is told each state file once it is durable. `threads` are CPU threads. `corpus` is the one that `config.data` names,
+    where that can't be read here. ValueError for a config that can't run here, in one line.
     """
     machine = this_machine(device)
     config = resolve(config, machine)
     check_precision(config.precision, machine)
     num_steps = config.num_steps
-    corpus = load_corpus(config)
+    corpus = corpus or load_corpus(config)
     with reproducible(machine.device, threads or torch.get_num_threads()):
-        trainer = Trainer(config, corpus, machine.device, Path(workdir) if workdir else None, checkpoint_seconds)
+        folder = Path(workdir) if workdir else None
+        trainer = Trainer(config, corpus, machine.device, folder, checkpoint_seconds, on_checkpoint)
         state = trainer.state
         for record in state.evals:
             on_eval(record)
         if state.steps:
-            on_steps(state.steps)
+            on_steps(list(state.steps))  # a listener may keep it, and this one grows
         pending = Pending(config, state.step)
         diverged_at: int | None = None
         while diverged_at is None:
@@ -120,7 +124,13 @@ class Trainer:
     """One run's model, windows and files; owns the state that a checkpoint holds."""
 
     def __init__(
-        self, config: RunConfig, corpus: Corpus, device: str, workdir: Path | None, checkpoint_seconds: float
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        device: str,
+        workdir: Path | None,
+        checkpoint_seconds: float,
+        on_checkpoint: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self.config, self.corpus, self.device, self.workdir = config, corpus, device, workdir
         self.train_windows = train_windows(corpus, config)
@@ -133,7 +143,7 @@ class Trainer:
         self.state.model.masks.native = device != "cpu" or bool(config.compile)
         self.autocast = autocast(config, device)
         self.steps_per_eval = config.num_steps // config.num_evals
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.on_checkpoint = checkpoint_seconds, on_checkpoint
         self.next_checkpoint = time.monotonic() + checkpoint_seconds
         self.stamp = {
             "identity": identity(config, corpus.fingerprint),
@@ -212,7 +222,7 @@ class Trainer:
     def checkpoint(self) -> None:
         if self.workdir:
             tensors, metadata = self.state.pack(with_moments=self.state.step < self.config.num_steps)
-            save_state(self.workdir, self.state.step, tensors, metadata | self.stamp)
+            self.on_checkpoint(save_state(self.workdir, self.state.step, tensors, metadata | self.stamp))
 
     def interrupt(self) -> Metrics:
         self.checkpoint()
