@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.measure import Goal, in_turn, text_file
 from sweeps.run import worker_slots
+from sweeps.workers import keep_freed_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
@@ -35,7 +36,8 @@ def flops_per_token(config: RunConfig, vocab_size: int) -> float:
 
 
 def train(config: RunConfig) -> float:
-    """FLOP/s of one process that takes steps for a while."""
+    """FLOP/s of one process that takes steps for a while, its memory kept as a worker's is."""
+    keep_freed_memory()
     corpus = load_corpus(config)
     with reproducible("cpu", 1):
         trainer = Trainer(config, corpus, "cpu", None, checkpoint_seconds=1e9)

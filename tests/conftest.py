@@ -26,6 +26,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
 
+LONGEST = ("test_torture", "test_ray", "test_faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: at the end of all, no core is to wait for another that has begun one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -23,15 +23,17 @@ WORKER_KILLS_PER_START = 2
 
 
 @pytest.mark.parametrize(
-    ("search", "kills"),
+    ("search", "kills", "seed"),
     [
-        pytest.param("grid", 8, id="grid-8"),
-        pytest.param("grid", KILLS, id="grid", marks=pytest.mark.slow),
-        pytest.param("tpe", max(10, KILLS // 3), id="tpe", marks=pytest.mark.slow),
+        pytest.param("grid", 8, 8, id="grid-8"),
+        # In halves, which two cores do side by side.
+        pytest.param("grid", KILLS - KILLS // 2, 0, id="grid-a", marks=pytest.mark.slow),
+        pytest.param("grid", KILLS // 2, 1, id="grid-b", marks=pytest.mark.slow),
+        pytest.param("tpe", max(10, KILLS // 3), 2, id="tpe", marks=pytest.mark.slow),
     ],
 )
 def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(
-    launcher: Launcher, text_file: Path, tmp_path: Path, search: str, kills: int
+    launcher: Launcher, text_file: Path, tmp_path: Path, search: str, kills: int, seed: int
 ) -> None:
     grid = search == "grid"
     text = GRID if grid else TPE.replace("concurrency=2", "concurrency=4")
@@ -43,7 +45,7 @@ def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(
     duration = time.monotonic() - started
     assert_whole(whole, num_runs, STEPS * LONGER)
 
-    moments, killed, sweeps = random.Random(kills), 0, 0
+    moments, killed, sweeps = random.Random(seed), 0, 0
     while killed < kills:
         store = tmp_path / f"killed-{sweeps}"
         killed += torture(launcher, file, store, moments, duration, kills - killed)

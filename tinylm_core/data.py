@@ -29,6 +29,13 @@ class Batch:
     input_ids: Tensor  # [B, T] int64
     labels: Tensor  # [B, T] int64
 
+    def to(self, device: str) -> "Batch":
+        """The batch on a device; a GPU fetches it from pinned memory, and the host goes on meanwhile."""
+        if device.startswith("cuda"):
+            ids, labels = self.input_ids.pin_memory(), self.labels.pin_memory()
+            return Batch(ids.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+        return Batch(self.input_ids.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Windows:

@@ -49,12 +49,11 @@ def evaluate(
             for first in range(0, len(windows), batch_size):
                 if should_stop():
                     return None
-                batch = windows.batch(np.arange(first, min(first + batch_size, len(windows))))
-                labels = batch.labels.to(device)
+                batch = windows.batch(np.arange(first, min(first + batch_size, len(windows)))).to(device)
                 with autocast():
-                    logits = model(batch.input_ids.to(device))
-                window_losses.append(token_losses(logits, labels).sum(1, dtype=widest_float(device)))
-                window_tokens.append((labels != IGNORED).sum(1))
+                    logits = model(batch.input_ids)
+                window_losses.append(token_losses(logits, batch.labels).sum(1, dtype=widest_float(device)))
+                window_tokens.append((batch.labels != IGNORED).sum(1))
     finally:
         model.train(was_training)
     return estimate(torch.cat(window_losses).cpu().double().numpy(), torch.cat(window_tokens).cpu().numpy())

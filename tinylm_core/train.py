@@ -203,11 +203,11 @@ class Trainer:
 
     def _backward(self, index: int) -> Tensor:
         """Add one micro-batch's share of the step's gradient; returns its share of the loss (law 3)."""
-        batch = micro_batch(self.train_windows, self.config.seed, index, self.config.batch_size)
+        batch = micro_batch(self.train_windows, self.config.seed, index, self.config.batch_size).to(self.device)
         self.state.model.masks.reseed(self.config.seed, index)
         with self.autocast():
-            logits = self.model(batch.input_ids.to(self.device))
-        losses = token_losses(logits, batch.labels.to(self.device))
+            logits = self.model(batch.input_ids)
+        losses = token_losses(logits, batch.labels)
         loss: Tensor = losses.sum() / self.config.tokens_per_step
         torch.autograd.backward(self.state.scaler.scale(loss))
         return loss.detach()
