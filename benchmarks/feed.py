@@ -19,17 +19,20 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from benchmarks.many import BASE, EXPERIMENT, NoTraining
 from benchmarks.measure import command_environment, in_turn
 from sweeps.catalog import load_experiment
+from sweeps.execute import execute
+from sweeps.live import view_for
 from sweeps.outbox import Outbox
 from sweeps.plan import make_plan
-from sweeps.run import sweep as run_sweep
 from sweeps.sender import Sender
 from sweeps.store import open_store
 from sweeps.store.read import Store
+from sweeps.work import locked_work
 from tinylm_core import RunConfig
 from tinylm_core.machine import this_machine
 from tinylm_core.records import StepRecord
@@ -97,10 +100,12 @@ def ms_a_run(where: str | Path, folder: Path) -> float:
         file = folder / f"feed_{time.time_ns()}.py"
         file.write_text(EXPERIMENT.format(base=BASE, runs=runs))
         plan = make_plan(load_experiment(str(file)), this_machine("cpu"))
-        began = time.monotonic()
-        with contextlib.redirect_stdout(io.StringIO()):
-            run_sweep(plan, NoTraining(), open_store(where, create=True), None, 600.0)
-        return time.monotonic() - began
+        store, workers = open_store(where, create=True), NoTraining()
+        with contextlib.redirect_stdout(io.StringIO()), locked_work(store, plan.experiment.name) as outbox:
+            began = time.monotonic()
+            view = partial(view_for, plan, outbox=outbox, waits_for=workers.waits_for)
+            execute(plan, workers, store, outbox, view, lambda: False)  # until all has arrived
+            return time.monotonic() - began
 
     return 1000 * (seconds(NUM_RUNS) - seconds(2)) / (NUM_RUNS - 2)
 
