@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.measure import Goal, in_turn, text_file
 from sweeps.run import worker_slots
-from sweeps.workers import keep_freed_memory
+from sweeps.workers import tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
@@ -36,8 +36,7 @@ def flops_per_token(config: RunConfig, vocab_size: int) -> float:
 
 
 def train(config: RunConfig) -> float:
-    """FLOP/s of one process that takes steps for a while, its memory kept as a worker's is."""
-    keep_freed_memory()
+    """FLOP/s of one process that takes steps for a while."""
     corpus = load_corpus(config)
     with reproducible("cpu", 1):
         trainer = Trainer(config, corpus, "cpu", None, checkpoint_seconds=1e9)
@@ -72,7 +71,7 @@ def main(rounds: int = 3) -> list[Goal]:
     )
     corpus = load_corpus(config)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    with multiprocessing.get_context("forkserver").Pool(num_workers) as pool:
+    with tuned_memory(), multiprocessing.get_context("forkserver").Pool(num_workers) as pool:
         speeds = in_turn(
             {
                 "step": lambda: sum(pool.map(train, [config] * num_workers, chunksize=1)) / num_workers,

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from sweeps.workers import THREADS
+from sweeps.workers import MALLOC, MALLOC_VARIABLE, THREADS
 from tinylm_core.machine import Machine, conditions, this_machine
 
 CONNECT_SECONDS = 5.0
@@ -70,7 +70,9 @@ def connected(address: str | None) -> Iterator[None]:
     ours = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address is None else {}
     # The driver's own code goes along, some hundred kilobytes, so that no node trains with another version of it.
     modules = [str(Path(sys.modules[name].__file__ or "").parent) for name in ("sweeps", "tinylm_core")]
-    runtime_env = {"py_modules": modules, "excludes": ["**/__pycache__"]}
+    runtime_env = {
+        "py_modules": modules, "excludes": ["**/__pycache__"], "env_vars": {MALLOC_VARIABLE: MALLOC},
+    }  # fmt: skip
     try:
         if address is not None:
             _check_listens(address)

@@ -5,6 +5,7 @@ Importing MLflow takes more than a second, so nothing here does before `connect`
 
 import logging
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from sweeps.store.place import (
+    DATABASE,
     Place,
     check_place,
     finish_database,
@@ -21,6 +23,7 @@ from sweeps.store.place import (
     use_wal,
 )
 from sweeps.store.sql import TESTED_REVISION, TESTED_VERSION, revision
+from tinylm_core.cache import cached, default_cache_dir
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,13 +93,21 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _make_database(place: Place) -> None:
-    from mlflow import MlflowClient
+    import mlflow
 
     with FileLock(place.folder / "work" / ".new-store.lock"):
         if place.database.exists():  # somebody else was faster
             return
-        MlflowClient(f"sqlite:///{new_database(place)}").search_experiments(max_results=1)
+        # MLflow takes two seconds for an empty database, and all are alike.
+        template, _ = cached(default_cache_dir() / "stores", mlflow.__version__, _write_template)
+        shutil.copyfile(template / DATABASE, new_database(place))
         finish_database(place)
+
+
+def _write_template(folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{folder / DATABASE}").search_experiments(max_results=1)
 
 
 def _check_revision(place: Place) -> None:

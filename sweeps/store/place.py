@@ -101,8 +101,12 @@ def new_database(place: Place) -> Path:
 
 
 def finish_database(place: Place) -> None:
-    """Switch the database that was built to WAL, which the file remembers, and move it to its name."""
+    """Make the database that was built this store's, switch it to WAL, which the file remembers, and name it."""
     path = place.folder / _NEW_DATABASE
+    with closing(sqlite3.connect(path)) as connection, connection:
+        # MLflow's Default experiment, which it makes for the folder that it happens to run in.
+        location = (place.folder / "artifacts" / "0").as_uri()
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
     use_wal(path)
     path.rename(place.database)
 
