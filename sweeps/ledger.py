@@ -103,12 +103,14 @@ class Ledger:
         conditions = self._conditions_of(device)
         note = {"identity": run.identity, "conditions": conditions}
         creation_id = _creation_id(workdir, note)
+        is_new = creation_id is None
         if creation_id is None:
             shutil.rmtree(workdir, ignore_errors=True)
             creation_id = uuid.uuid4().hex
             write_durably(workdir / "run.json", json.dumps(note | {"creation_id": creation_id}).encode())
         self.live[run.identity] = Live(run, creation_id, workdir)
-        self._outbox.put("start", self._start_content(run, creation_id, conditions), sync=True)
+        start = self._start_content(run, creation_id, conditions) | {"is_new": is_new}
+        self._outbox.put("start", start, sync=True)
         return Job(run.identity, run.config.model_dump_json(), workdir, device, int(conditions[schema.THREADS]))
 
     def _start_content(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, Any]:

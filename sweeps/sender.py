@@ -45,6 +45,8 @@ class Sender:
         }  # fmt: skip
         self._holder: dict[str, Any] | None = None
         self._held_at = 0.0
+        self._is_repeat = False  # whether the operation under way may have been done before
+        self._failed = False
         self._deleted: set[str] = set()
         self._experiment: str | None = None
         self._run_ids: dict[str, str] = {}
@@ -58,9 +60,12 @@ class Sender:
             return  # of a driver that is gone
         if name not in self._operations:
             raise RefusedError(f"{self._journal}: operation {name!r} is none of this version; move the file away")
+        self._is_repeat = replayed or self._failed
+        self._failed = True
         try:
             self._operations[name](**content)
             self._hold_again()
+            self._failed = False
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -77,6 +82,7 @@ class Sender:
                 said = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise RefusedError(f"the tracker refuses operation {name!r}: {said}") from error
             self._let_go(content)
+            self._failed = False
 
     @property
     def _journal(self) -> Path:
@@ -152,14 +158,22 @@ class Sender:
         start_time_ms: int,
         summary: str | None,
         dataset: dict[str, str],
+        is_new: bool = False,
     ) -> None:
-        """A run's MLflow run: made, or taken up again after an interruption."""
+        """A run's MLflow run: made, or taken up again after an interruption.
+
+        `is_new`: nobody made it before this operation was put, so that a first sending need not look for it.
+        """
         if summary is not None:
             tags = tags | {schema.SUMMARY_RUN: self._run_id(summary)}
-        run_id = self._create(run, name, tags, params, start_time_ms)
+        adopt = self._is_repeat or not is_new
+        run_id = self._create(run, name, tags, params, start_time_ms, adopt=adopt)
         self._writer.log_dataset(run_id, context="training", **dataset)
-        self._writer.resume_run(run_id)
-        self._mark(run)
+        if adopt:
+            self._writer.resume_run(run_id)
+            self._mark(run)
+        else:
+            self._marks[run] = (-1, -1)
 
     def _steps(self, run: str, records: list[StepRecord]) -> None:
         step_mark, eval_mark = self._marks.get(run) or self._mark(run)
@@ -186,7 +200,7 @@ class Sender:
     ) -> None:
         """A run's end: numbers, files, state; then its work folder is gone."""
         run_id = self._run_id(run)
-        self._writer.log_summary(run_id, metrics, tags)
+        self._writer.log_summary(run_id, metrics, tags, is_repeat=self._is_repeat)
         if artifacts and self._inside(artifacts).is_dir():
             self._writer.log_artifacts(run_id, Path(artifacts))
         self._writer.end_run(run_id, state=state, end_time_ms=end_time_ms)
@@ -208,8 +222,16 @@ class Sender:
             if temporary:
                 self._remove(folder)
 
-    def _create(self, run: str, name: str, tags: dict[str, str], params: dict[str, str], start_time_ms: int) -> str:
-        # `adopt` costs one query a run, and makes a second sending harmless whoever repeats it.
+    def _create(
+        self,
+        run: str,
+        name: str,
+        tags: dict[str, str],
+        params: dict[str, str],
+        start_time_ms: int,
+        *,
+        adopt: bool = True,
+    ) -> str:
         self._run_ids[run] = self._writer.create_run(
             self._experiment_id(),
             creation_id=run,
@@ -217,7 +239,7 @@ class Sender:
             tags=tags,
             params=params,
             start_time_ms=start_time_ms,
-            adopt=True,
+            adopt=adopt,
         )
         return self._run_ids[run]
 

@@ -17,7 +17,7 @@ from tinylm_core.records import EvalRecord, StepRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Metric, Run, RunTag
 
 _Item = TypeVar("_Item")
 
@@ -111,13 +111,15 @@ class Writer:
         )
         return step, evaluation
 
-    def log_summary(self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Log what is known once, at the end. A value that is there already is not logged again."""
-        there = self._client.get_run(run_id).data.metrics
+    def log_summary(
+        self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str], *, is_repeat: bool = True
+    ) -> None:
+        """Log what is known once, at the end. Of a call that may repeat an earlier one, what is not there already."""
+        there = self._client.get_run(run_id).data.metrics if is_repeat else {}
         new = {name: value for name, value in metrics.items() if not _same(there.get(name), value)}
-        if new:
-            self._client.log_batch(run_id, metrics=_metrics(new, time.time_ns() // 1_000_000, 0), synchronous=True)
-        self.set_tags(run_id, tags)
+        batch = _metrics(new, time.time_ns() // 1_000_000, 0)
+        if batch or tags:
+            self._client.log_batch(run_id, metrics=batch, tags=_tags(tags), synchronous=True)
 
     def log_artifacts(self, run_id: str, folder: Path, artifact_path: str | None = None) -> None:
         """Copy a folder's content; what is there under the same name is replaced."""
@@ -158,9 +160,7 @@ class Writer:
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags; others stay."""
-        from mlflow.entities import RunTag
-
-        for some in _chunks([RunTag(key, value) for key, value in tags.items()], _PARAMS_A_BATCH):
+        for some in _chunks(_tags(tags), _PARAMS_A_BATCH):
             self._client.log_batch(run_id, tags=some, synchronous=True)
 
     def delete_run(self, run_id: str) -> None:
@@ -214,6 +214,12 @@ def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list
     from mlflow.entities import Metric
 
     return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
+
+
+def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
 
 
 def _batches(groups: "Iterable[list[Metric]]") -> "Iterator[list[Metric]]":
