@@ -27,7 +27,7 @@ torture: .venv/installed
 
 # Every goal of speed beside its figure; nothing else should use the machine meanwhile.
 bench: .venv/installed
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),3)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -257,7 +257,8 @@ class Signals:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A command that was told to stop ends now; another signal would only interrupt the interpreter's own end.
+            signal.signal(number, signal.SIG_IGN if self.received else handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
