@@ -1,93 +1,95 @@
-"""A sweep's report: what goes on the page, top to bottom, and the tables the terminal shows.
+"""A sweep's report: what goes on the page, top to bottom.
 
-Pure but for the files it writes; knows no MLflow. Numbers come from `stats`, sentences from `words`, figures from
-`plots`, and `markup` turns all of it into Markdown and HTML.
+Pure but for the files it writes; knows no MLflow. Numbers come from `analysis`, their text from `tables`, pictures from
+`figures`, and `markup` turns all of it into Markdown and HTML.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from sweeps import stats, words
+from sweeps import tables
+from sweeps.analysis import ranking, words
+from sweeps.analysis.advice import advise
+from sweeps.analysis.rates import batch_growth
+from sweeps.analysis.results import Results
 from sweeps.markup import Block, Code, Heading, Links, Picture, Table, Text, to_html, to_markdown
-from sweeps.stats import Plan
-
-TOP_SETTINGS = 15
-MOST_ROWS = 40
-NOTHING = "\N{EN DASH}"
+from sweeps.tables import MOST_ROWS, TOP_SETTINGS
 
 
-def write_report(
-    plan: Plan, trials: pd.DataFrame, history: pd.DataFrame, folder: Path, links: Mapping[str, str]
-) -> Path:
+def write_report(results: Results, folder: Path, links: Mapping[str, str]) -> Path:
     """Writes the report into `folder` and returns its index.html, which needs no other file.
 
-    Beside it: report.md with the same content, trials.csv, gaps.csv, leaderboard.csv, figures/NAME.png and .svg.
-    `links` are names with a web address or a command, shown last.
+    Beside it: report.md with the same content, every table as CSV, figures/NAME.png and .svg. `links` are names with a
+    web address or a command, shown last.
     """
-    from sweeps.plots import FIGURES, save_figures  # matplotlib is slow to import, and the terminal needs none
+    from sweeps.figures import FIGURES, save_figures  # matplotlib is slow to import, and the terminal needs none
 
     folder.mkdir(parents=True, exist_ok=True)
-    trials.to_csv(folder / "trials.csv", index=False)
-    stats.gaps(plan, trials).to_csv(folder / "gaps.csv", index=False)
-    stats.leaderboard(plan, trials).to_csv(folder / "leaderboard.csv", index=False)
-    names = save_figures(plan, trials, history, folder / "figures")
-    pictures = [Picture(name, FIGURES[name][1]) for name in names]
+    for name, frame in {
+        "trials": results.trials,
+        "gaps": results.gaps,
+        "leaderboard": results.board,
+        "rates": results.rates,
+        "effects": results.decomposition.assign(fields=results.decomposition["fields"].map(" x ".join)),
+        "overfitting": results.overfitting,
+        "diagnoses": results.diagnoses,
+    }.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    pictures = {name: Picture(name, FIGURES[name][1]) for name in save_figures(results, folder / "figures")}
 
-    title, blocks = str(plan["name"]), _blocks(plan, trials, history, pictures, links)
+    title, blocks = str(results.plan["name"]), _blocks(results, pictures, links)
     (folder / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     page = folder / "index.html"
     page.write_text(to_html(title, blocks, folder), encoding="utf-8")
     return page
 
 
-def terminal_tables(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The leaderboard's top and the gap table as text, ready to print; run IDs are in the report."""
-    board = _leaderboard_text(plan, trials, history).drop(columns=["run IDs", "tokens/s"])
-    return {"leaderboard": board.head(TOP_SETTINGS), "gaps": _gaps_text(plan, trials)}
-
-
-def _blocks(
-    plan: Plan, trials: pd.DataFrame, history: pd.DataFrame, pictures: list[Picture], links: Mapping[str, str]
-) -> list[Block]:
+def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[str, str]) -> list[Block]:
+    plan = results.plan
     num_settings, num_seeds = len(plan["trials"]), len(plan["seeds"])
     facts = (
         f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {_count(num_settings, 'setting')} with "
         f"{_count(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
     )
-    question = [Text(str(plan["question"]))] if plan["question"] else []
+
+    def shown(*names: str) -> list[Block]:
+        return [pictures[name] for name in names if name in pictures]
+
     return [
-        *question,
+        *([Text(str(plan["question"]))] if plan["question"] else []),
         Text(facts, "note"),
         Heading("Answer"),
-        *(Text(sentence, "answer") for sentence in words.answer(plan, trials, history)),
-        *_leaderboard_blocks(plan, trials, history),
-        *_gap_blocks(plan, trials),
-        Heading("Figures"),
-        *pictures,
-        *_diagnosis_blocks(plan, trials, history),
-        *_unfinished_blocks(plan, trials, history),
+        *(Text(sentence, "answer") for sentence in words.answer(results)),
+        *_leaderboard(results),
+        *_gaps(results),
+        *shown("gap"),
+        *_overfitting(results),
+        Heading("Curves"),
+        *shown("loss", "schedule", "perplexity"),
+        *_rates(results, shown("rates")),
+        *_effects(results, shown("final_loss", "heat_maps", "isolation")),
+        *_advice(results),
+        *_findings(results),
+        *_unfinished(results),
         Heading("Go on from here"),
         Links({"Run it again or go on": plan["command"], **links}),
     ]
 
 
-def _leaderboard_blocks(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame) -> list[Block]:
-    board = stats.leaderboard(plan, trials)
-    text = _leaderboard_text(plan, trials, history)
+def _leaderboard(results: Results) -> list[Block]:
+    board, text = results.board, tables.leaderboard_table(results)
     numbers = [str(c) for c in text if c not in ("setting", "against the best", "run IDs")]
-    more = f" Of {len(board)}, the top {TOP_SETTINGS}; all are in leaderboard.csv." * (len(board) > TOP_SETTINGS)
+    more = f" Of {len(board):,}, the top {TOP_SETTINGS}; all are in leaderboard.csv." * (len(board) > TOP_SETTINGS)
+    correction = "Holm" if len(board) <= ranking.MOST_FOR_HOLM else "Bonferroni"
     blocks: list[Block] = [
         Heading("Leaderboard"),
         Text(
             "Settings by final validation loss in nats per token, mean ± standard error over seeds; a diverged run "
             "counts as ln(vocabulary). Differences are tested in pairs over shared seeds with the noise pooled over "
-            f"settings, Holm-corrected over all pairs, at 5 %.{more}",
+            f"settings, {correction}-corrected over all pairs, at 5 %.{more}",
             "note",
         ),
-        Table(text.head(TOP_SETTINGS), numbers=numbers, code=["run IDs"]),
+        Table(text, numbers=numbers, code=["run IDs"]),
     ]
     run_ids = board.iloc[0]["run_ids"].split()
     if run_ids:
@@ -100,132 +102,125 @@ def _leaderboard_blocks(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame)
     return blocks
 
 
-def _leaderboard_text(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    board = stats.leaderboard(plan, trials)
-    runs = stats.planned_runs(plan, trials)
-    targets = stats.tokens_to_target(runs[runs["run_id"].notna()], history)
-    target = targets["target"].iloc[0] if len(targets) else np.nan
-    tokens = board["trial"].map(targets.groupby("trial")["setting_tokens"].first())
-    text = pd.DataFrame(
-        {
-            "#": [NOTHING if pd.isna(rank) else str(rank) for rank in board["rank"]],
-            "trial": [f"t{trial:03d}" for trial in board["trial"]],
-            "setting": board["label"].replace("", "base"),
-            "validation loss": [
-                _plus_minus(*pair) for pair in zip(board["objective"], board["standard_error"], strict=True)
-            ],
-            "against the best": [_verdict(row, place) for place, (_, row) in enumerate(board.iterrows())],
-            "seeds": [f"{row['num_seeds_done']}/{row['num_seeds_planned']}" for _, row in board.iterrows()],
-            "perplexity": board["val_perplexity"].map(lambda value: _number(value, ".2f")),
-            "train loss": board["train_loss"].map(lambda value: _number(value, ".4f")),
-            "gap": board["gap"].map(lambda value: _number(value, ".4f")),
-        }
-    )
-    if not np.isnan(target):
-        text[f"tokens to {target:.3f}"] = tokens.map(lambda value: _number(value, ",.0f"))
-    text["tokens/s"] = board["tokens_per_second"].map(lambda value: _number(value, ",.0f"))
-    text["run IDs"] = board["run_ids"]
-    return text
-
-
-def _verdict(row: pd.Series, place: int) -> str:
-    if pd.isna(row["rank"]):
-        return f"unfinished: {row['state']}"
-    if row["state"] != "complete":
-        return str(row["state"])
-    if place == 0:
-        return "best"
-    if pd.isna(row["tied_with_best"]):
-        return "unknown: too few seeds"
-    return "can't be told apart" if row["tied_with_best"] else "worse"
-
-
-def _gap_blocks(plan: Plan, trials: pd.DataFrame) -> list[Block]:
-    text = _gaps_text(plan, trials)
+def _gaps(results: Results) -> list[Block]:
+    text = tables.gap_table(results)
     if text.empty:
         return []
     return [
         Heading("Train against validation"),
         Text(
             "Means over the complete runs at each value, in nats per token, at the last evaluation, both losses "
-            "measured with dropout off; ± is the standard error over those runs, which differ in the rest too.",
+            "measured with dropout off; ± is the half width of a 95 % t-interval over those runs, which differ in the "
+            "rest too.",
             "note",
         ),
         Table(text, numbers=["runs", "train loss", "validation loss", "gap"]),
     ]
 
 
-def _gaps_text(plan: Plan, trials: pd.DataFrame) -> pd.DataFrame:
-    table = stats.gaps(plan, trials)
-    return pd.DataFrame(
-        {
-            "parameter": table["parameter"].where(~table["parameter"].duplicated(), ""),
-            "value": table["value"],
-            "runs": table["num_runs"].astype(str),
-            "train loss": table["train_loss"].map(lambda value: _number(value, ".4f")),
-            "validation loss": table["val_loss"].map(lambda value: _number(value, ".4f")),
-            "gap": [_plus_minus(*pair) for pair in zip(table["gap"], table["gap_standard_error"], strict=True)],
-        }
+def _overfitting(results: Results) -> list[Block]:
+    text = tables.overfitting_table(results)
+    if text.empty:
+        return []
+    return [
+        Text(
+            "Where it overfits: settings whose validation loss ends above its lowest while train loss fell on. Best "
+            "and last evaluation, nats per token, means over seeds (rise ± standard error).",
+            "note",
+        ),
+        Table(text, numbers=["best", "at tokens", "last", "rise", "train fell by"]),
+    ]
+
+
+def _rates(results: Results, pictures: list[Block]) -> list[Block]:
+    text = tables.rate_text_table(results)
+    if text.empty:
+        return []
+    blocks: list[Block] = [
+        Heading("Learning rate"),
+        *pictures,
+        Text(
+            "The optimum is that of a parabola in log rate through the best rate and its neighbours, averaged over the "
+            "other parameters, with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
+            "drawn from those swept costs on average: mean of min(loss, loss at initialization) minus the best loss, "
+            "nats per token, ± standard error over seeds.",
+            "note",
+        ),
+        Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),
+    ]
+    growth = batch_growth(results.rates)
+    if growth is not None:
+        blocks.append(Text(_growth_sentence(growth.exponent, growth.low, growth.high, growth.num_batches)))
+    return blocks
+
+
+def _growth_sentence(exponent: float, low: float, high: float, num_batches: int) -> str:
+    fits = [name for name, power in {"not at all": 0.0, "as √B": 0.5, "as B": 1.0}.items() if low <= power <= high]
+    fit = f"which fits {' and '.join(fits)}" if fits else "which fits neither B nor √B nor no growth"
+    return (
+        f"Over {num_batches} effective batches B the best rate grows as B to the {exponent:.2f} (95 % interval "
+        f"{low:.2f} to {high:.2f}), {fit}."
     )
 
 
-def _diagnosis_blocks(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame) -> list[Block]:
-    table = words.diagnoses(plan, trials, history)
+def _effects(results: Results, pictures: list[Block]) -> list[Block]:
+    text = tables.effect_table(results)
+    if text.empty:
+        return [Heading("Effects"), *pictures] if pictures else []
+    method = results.decomposition["method"].iloc[0]
+    how = (
+        "Exact, by analysis of variance of the whole grid; p by F tests against the residual noise, Holm-corrected."
+        if method == "exact"
+        else "By functional ANOVA of a random forest over the settings (Hutter et al. 2014); no test goes with it."
+    )
+    return [
+        Heading("Effects"),
+        Text(
+            f"How much of the variance of the final loss between settings each parameter explains, and two together "
+            f"beyond that. {how}",
+            "note",
+        ),
+        Table(text, numbers=["share of variance", "spread of means", "p", "Optuna's importance"]),
+        *pictures,
+    ]
+
+
+def _advice(results: Results) -> list[Block]:
+    advice = advise(results)
+    blocks: list[Block] = [Heading("What to run next")]
+    if not advice:
+        return [*blocks, Text("Nothing that this sweep's numbers ask for.")]
+    for one in advice:
+        blocks += [Text(one.text), *([Code([one.command])] if one.command else [])]
+    return blocks
+
+
+def _findings(results: Results) -> list[Block]:
+    table = tables.finding_table(results)
     if table.empty:
         return []
-    rows = []
-    for finding, runs in table.groupby("finding", sort=False):
-        first = runs.iloc[0]
-        example = f"{first['label']} seed {first['seed']}: {first['detail']}".strip() if first["detail"] else ""
-        rows.append(
-            {
-                "finding": finding,
-                "runs": str(len(runs)),
-                "settings": words.some(runs["label"], most=5) or "base",
-                "for example": example,
-                "means": words.FINDINGS[str(finding)],
-            }
-        )
-    long = ["settings", "for example", "means"]
-    return [Heading("How the runs went"), Table(pd.DataFrame(rows), numbers=["runs"], long=long)]
+    return [
+        Heading("How the runs went"),
+        Table(table, numbers=["runs"], long=["settings", "for example", "means"]),
+    ]
 
 
-def _unfinished_blocks(plan: Plan, trials: pd.DataFrame, history: pd.DataFrame) -> list[Block]:
-    runs = stats.planned_runs(plan, trials)
-    rest = runs[runs["state"] != "COMPLETE"]
-    if rest.empty:
+def _unfinished(results: Results) -> list[Block]:
+    table = tables.unfinished_table(results)
+    if table.empty:
         return []
-    last_step = history[history["train_loss"].notna()].groupby("run_id")["step"].max()
-    steps = rest["run_id"].map(last_step)
-    table = pd.DataFrame(
-        {
-            "state": rest["state"].str.lower(),
-            "setting": rest["label"].replace("", "base"),
-            "seed": rest["seed"].astype(str),
-            "last step": steps.map(lambda value: _number(value, ",.0f")),
-            "run ID": rest["run_id"].fillna(""),
-        }
-    )
-    more = len(table) - MOST_ROWS
     counts = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
     note = (
-        f"Of {_count(len(runs), 'run')}: {counts}. The same command fills what is missing and runs failed ones again."
+        f"Of {_count(len(results.runs), 'run')}: {counts}. The same command fills what is missing and runs failed "
+        "ones again."
     )
-    if more > 0:
+    if len(table) > MOST_ROWS:
         note += f" The first {MOST_ROWS}; the rest are in trials.csv."
     return [
         Heading("What diverged, failed or is missing"),
         Text(note, "note"),
         Table(table.head(MOST_ROWS), numbers=["seed", "last step"], code=["run ID"]),
     ]
-
-
-def _plus_minus(value: float, error: float) -> str:
-    return _number(value, ".4f") + ("" if pd.isna(error) or pd.isna(value) else f" ± {error:.4f}")
-
-
-def _number(value: float, form: str) -> str:
-    return NOTHING if pd.isna(value) else format(value, form)
 
 
 def _count(number: int, noun: str) -> str:

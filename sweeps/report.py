@@ -14,8 +14,7 @@ import click
 from sweeps.command import run_command, store_option
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from sweeps.analysis.results import Results
     from sweeps.store.read import Store
 
 
@@ -27,14 +26,12 @@ class Report:
     """A report that was written, and what it was written from."""
 
     page: Path
-    plan: dict[str, Any]
-    trials: "pd.DataFrame"
-    history: "pd.DataFrame"
+    results: "Results"
 
     @property
     def best_run(self) -> str | None:
         """The run ID with the lowest objective."""
-        ended = self.trials.dropna(subset=["objective"])
+        ended = self.results.trials.dropna(subset=["objective"])
         return None if ended.empty else str(ended.sort_values(["objective", "trial", "seed"])["run_id"].iloc[0])
 
 
@@ -42,18 +39,28 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
     """Read a sweep from the store and write its report into the store's folder."""
     from sweeps.page import write_report
 
+    report = Report(store.folder / "reports" / name / "index.html", read_results(store, name, definition))
+    write_report(report.results, report.page.parent, links(store, report))
+    return report
+
+
+def read_results(store: "Store", name: str, definition: str | None = None) -> "Results":
+    """A definition's plan and rows, the latest's by default. ValueError where it has none."""
+    from sweeps.analysis.results import Results
+
     plan = store.plan(name, definition)
     trials = store.trials(name, plan["definition"])
-    history = store.history(name, plan["definition"])
-    report = Report(store.folder / "reports" / name / "index.html", plan, trials, history)
-    write_report(plan, trials, history, report.page.parent, links(store, report))
-    return report
+    return Results(plan, trials, store.history(name, plan["definition"]))
 
 
 def links(store: "Store", report: Report) -> dict[str, str]:
     """Where to go from a report: commands and pages."""
-    name = str(report.plan["name"])
-    best = report.trials.dropna(subset=["objective"]).sort_values(["objective", "trial", "seed"]).head(COMPARED_RUNS)
+    name = str(report.results.plan["name"])
+    best = (
+        report.results.trials.dropna(subset=["objective"])
+        .sort_values(["objective", "trial", "seed"])
+        .head(COMPARED_RUNS)
+    )
     pages = store.ui_links(name, list(best["run_id"]))
     found = {}
     if store.is_local:
@@ -69,7 +76,7 @@ def publish(outbox: Any, report: Report) -> None:
     """Put a report's files on its definition's summary run."""
     from sweeps.ledger import publish_files, summary_key
 
-    key = summary_key(str(report.plan["name"]), str(report.plan["definition"]))
+    key = summary_key(str(report.results.plan["name"]), str(report.results.plan["definition"]))
     publish_files(outbox, key, report.page.parent, "report")
 
 
@@ -97,7 +104,7 @@ def report(name: str, definition: str | None, store: str | None) -> int:
     from sweeps.summary import print_summary
 
     print_summary(opened, made)
-    others = [d for d in known if d != made.plan["definition"]]
+    others = [d for d in known if d != made.results.plan["definition"]]
     if others:
         click.echo(f"other definitions of {name}: {', '.join(others)} (--definition ID)")
     return 0

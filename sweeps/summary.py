@@ -7,30 +7,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import words
-from sweeps.page import terminal_tables
+from sweeps import tables
+from sweeps.analysis.words import answer
 from sweeps.report import Report, links
 from sweeps.store.read import Store
 
 # Left out of a narrow terminal, in this order; the page has them all.
 SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss")
 MOST_LINES = 40  # of diagnoses; the page has them all
-TITLES = {"leaderboard": "Leaderboard", "gaps": "Train against validation"}
 
 
 def print_summary(store: Store, report: Report) -> None:
     """The report in the terminal."""
     console = Console(highlight=False)
-    plan, trials, history = report.plan, report.trials, report.history
+    results = report.results
     console.print()
-    for sentence in words.answer(plan, trials, history):
+    for sentence in answer(results):
         console.print(Text(sentence))
-    for name, frame in terminal_tables(plan, trials, history).items():
+    board = tables.leaderboard_table(results).drop(columns=["run IDs", "tokens/s"])  # in the page
+    for title, frame in {"Leaderboard": board, "Train against validation": tables.gap_table(results)}.items():
         if not frame.empty:
             console.print()
-            console.print(fitting_table(TITLES[name], frame, console.width))
+            console.print(fitting_table(title, frame, console.width))
     console.print()
-    for line in diagnosis_lines(words.diagnoses(plan, trials, history)):
+    for line in diagnosis_lines(results.diagnoses):
         console.print(Text(line), soft_wrap=True)
     console.print()
     for what, where in (links(store, report) | {"Report": str(report.page)}).items():

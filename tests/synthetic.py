@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sweeps.space import short
+from tinylm_core import RunConfig
 
 VOCAB_SIZE = 1000
 WORST = math.log(VOCAB_SIZE)
@@ -16,6 +17,7 @@ TOKENS_PER_STEP = 8 * 128
 NUM_STEPS = 128
 NUM_EVALS = 8
 EVAL_ERROR = 0.012
+BASE = RunConfig(learning_rate=1e-3, train_tokens=NUM_STEPS * TOKENS_PER_STEP, num_evals=NUM_EVALS)
 MEASURED = {"objective", "train_loss", "train_learning_rate", "train_grad_norm", "train_tokens"} | {
     "train_tokens_per_second",
     "val_loss",
@@ -74,6 +76,7 @@ def make_plan(
         "num_trials": len(settings),
         "matched": matched,
         "command": "python -m sweeps.run lr_warmup",
+        "base": BASE.model_dump(),
         "trials": [
             {
                 "trial": number,

@@ -127,9 +127,8 @@ def test_only_the_ray_workers_import_ray_and_they_know_the_workers_alone() -> No
         ("sweeps/outbox.py", "sweeps.plan"),
         ("sweeps/driver.py", "rich"),
         ("sweeps/frames.py", "sweeps.driver"),
-        ("sweeps/stats.py", "sweeps.store"),
-        ("sweeps/plots.py", "sweeps.store"),
         ("sweeps/page.py", "sweeps.store"),
+        ("sweeps/tables.py", "sweeps.figures"),
     ],
 )
 def test_a_room_does_not_know_another(file: str, name: str) -> None:
@@ -139,6 +138,13 @@ def test_a_room_does_not_know_another(file: str, name: str) -> None:
 def test_the_store_knows_no_search_no_workers_and_no_driver() -> None:
     for name in ("sweeps.search", "sweeps.workers", "sweeps.driver", "sweeps.outbox"):
         assert not {file for file in importers(name) if file.startswith("sweeps/store")}
+
+
+def test_the_analysis_knows_no_store_and_no_picture_and_a_picture_no_store() -> None:
+    for name in ("sweeps.store", "sweeps.frames", "sweeps.figures", "sweeps.markup", "sweeps.search", "sweeps.report"):
+        assert not {file for file in importers(name) if file.startswith("sweeps/analysis")}
+    for name in ("sweeps.store", "sweeps.frames", "sweeps.markup"):
+        assert not {file for file in importers(name) if file.startswith("sweeps/figures")}
 
 
 def test_experiments_are_data() -> None:
@@ -170,7 +176,7 @@ def test_a_worker_loads_neither_tracker_nor_search_nor_tables() -> None:
 
 
 def test_what_turns_rows_into_pages_loads_no_tracker() -> None:
-    loaded = loaded_by("import sweeps.frames, sweeps.stats, sweeps.plots, sweeps.page, sweeps.words, sweeps.markup")
+    loaded = loaded_by("import sweeps.frames, sweeps.analysis.words, sweeps.figures, sweeps.page, sweeps.markup")
     assert "pandas" in loaded
     assert not {"mlflow", "optuna", "torch"} & loaded
 

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from synthetic import choice, lr_warmup_space, make_plan, make_sweep
 
-from sweeps import page, plots, stats
+from sweeps import page, tables
+from sweeps.analysis.results import Results
+from sweeps.figures import figures_of
 
 LINKS = {"Curves": "https://example.org/#/experiments/1?a=1&b=2", "Start the UI": "make ui"}
+TABLES = ("trials", "leaderboard", "gaps", "overfitting", "rates", "effects", "diagnoses")
 STATES = {(12, 0): "DIVERGED", (2, 0): "FAILED", (3, 1): "MISSING"}
 
 
@@ -39,22 +42,22 @@ def written(tmp_path_factory):
     plan = make_plan(lr_warmup_space())
     trials, history = make_sweep(plan, states=STATES)
     folder = tmp_path_factory.mktemp("report") / "made" / "for it"
-    assert page.write_report(plan, trials, history, folder, LINKS) == folder / "index.html"
+    assert page.write_report(Results(plan, trials, history), folder, LINKS) == folder / "index.html"
     return plan, trials, history, folder
 
 
 def test_report_writes_every_file(written):
-    *_, folder = written
+    plan, *_, folder = written
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.{kind}" for name in plots.FIGURES for kind in ("png", "svg")}
-    assert names == {"index.html", "report.md", "trials.csv", "gaps.csv", "leaderboard.csv"} | figures
+    figures = {f"figures/{name}.{kind}" for name in figures_of(plan) for kind in ("png", "svg")}
+    assert names == {"index.html", "report.md"} | {f"{table}.csv" for table in TABLES} | figures
 
 
 def test_page_needs_no_other_file(written):
-    *_, folder = written
+    plan, *_, folder = written
     parsed = Page((folder / "index.html").read_text())
     assert all(address.startswith(("data:", "https://example.org/")) for address in parsed.addresses)
-    assert parsed.tags.count("img") == len(plots.FIGURES)
+    assert parsed.tags.count("img") == len(figures_of(plan))
     assert "script" not in parsed.tags
 
 
@@ -62,7 +65,7 @@ def test_html_and_markdown_hold_the_same(written):
     plan, trials, _, folder = written
     markdown = (folder / "report.md").read_text().replace("\\", "")
     text = Page((folder / "index.html").read_text()).text
-    board = stats.leaderboard(plan, trials)
+    board = Results(plan, trials, trials).board
     for content in (
         plan["question"],
         board["label"].iloc[0],
@@ -76,7 +79,7 @@ def test_html_and_markdown_hold_the_same(written):
         assert content in text
         assert content in markdown
     assert all(
-        (folder / f"figures/{name}.png").exists() and f"(figures/{name}.png)" in markdown for name in plots.FIGURES
+        (folder / f"figures/{name}.png").exists() and f"(figures/{name}.png)" in markdown for name in figures_of(plan)
     )
 
 
@@ -84,7 +87,7 @@ def test_csv_files_read_back(written):
     plan, trials, _, folder = written
     board = pd.read_csv(folder / "leaderboard.csv")
     assert board["objective"].tolist() == pytest.approx(
-        stats.leaderboard(plan, trials)["objective"].tolist(), nan_ok=True
+        Results(plan, trials, trials).board["objective"].tolist(), nan_ok=True
     )
     assert len(pd.read_csv(folder / "trials.csv")) == len(trials)
     assert pd.read_csv(folder / "gaps.csv")["parameter"].tolist() == ["learning_rate"] * 4 + ["warmup_ratio"] * 4
@@ -94,7 +97,9 @@ def test_whatever_a_value_holds_is_text(tmp_path):
     evil = "<script>alert('x')</script>|`a`&$b$"
     plan = make_plan({"data": choice(evil, "plain")}, seeds=[0]) | {"name": evil, "question": evil}
     trials, history = make_sweep(plan)
-    source = page.write_report(plan, trials, history, tmp_path, {evil: "javascript:alert(1)", "b": f"https://x/{evil}"})
+    source = page.write_report(
+        Results(plan, trials, history), tmp_path, {evil: "javascript:alert(1)", "b": f"https://x/{evil}"}
+    )
     parsed = Page(source.read_text())
     assert "script" not in parsed.tags
     assert evil in parsed.text
@@ -109,15 +114,15 @@ def test_whatever_a_value_holds_is_text(tmp_path):
 def test_a_sweep_without_a_result_still_gives_a_page_that_says_so(state, tmp_path):
     plan = make_plan({"learning_rate": choice(1e-3, 3e-3)}, seeds=[0])
     trials, history = make_sweep(plan, states={(0, 0): state, (1, 0): state})
-    text = Page(page.write_report(plan, trials, history, tmp_path, {}).read_text()).text
+    text = Page(page.write_report(Results(plan, trials, history), tmp_path, {}).read_text()).text
     assert {"DIVERGED": "Every finished run diverged", "MISSING": "No run has finished yet"}[state] in text
 
 
-def test_terminal_tables_are_text_without_run_ids(written):
-    plan, trials, history, _ = written
-    tables = page.terminal_tables(plan, trials, history)
-    assert list(tables) == ["leaderboard", "gaps"]
-    assert len(tables["leaderboard"]) == page.TOP_SETTINGS
-    assert "run IDs" not in tables["leaderboard"]
-    assert all(isinstance(cell, str) for table in tables.values() for cell in table.to_numpy().ravel())
-    assert tables["leaderboard"].iloc[0]["against the best"] == "best"
+def test_tables_are_text(written):
+    results = Results(*written[:3])
+    board = tables.leaderboard_table(results)
+    assert len(board) == tables.TOP_SETTINGS
+    assert board.iloc[0]["against the best"] == "best"
+    for table in (board, tables.gap_table(results), tables.rate_text_table(results), tables.effect_table(results)):
+        assert len(table) > 0
+        assert all(isinstance(cell, str) for cell in table.to_numpy().ravel())

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats as scipy_stats
 from synthetic import NUM_STEPS, TOKENS_PER_STEP, WORST, choice, lr_warmup_space, make_plan, make_sweep, value_range
 
-from sweeps import stats, words
+from sweeps.analysis import curves, diagnosis, ranking, settings, words
+from sweeps.analysis.results import Results
 
 TRUTH = "lr=1e-3 warmup=0.1"
 
@@ -16,7 +17,7 @@ TRUTH = "lr=1e-3 warmup=0.1"
 def test_planted_best_leads_and_rows_are_ordered():
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)})
     trials, _ = make_sweep(plan, with_history=False)
-    board = stats.leaderboard(plan, trials)
+    board = Results(plan, trials, trials).board
     assert board["label"].iloc[0] == TRUTH
     assert board["rank"].tolist() == [1, 2, 3, 4, 5, 6]
     assert board["objective"].is_monotonic_increasing
@@ -30,23 +31,24 @@ def test_planted_best_leads_and_rows_are_ordered():
 def test_two_settings_are_compared_by_the_ordinary_paired_t_test():
     rng = np.random.default_rng(3)
     objective = rng.normal(size=(2, 5))
-    p = stats.told_apart(objective, np.array([True, True]))
-    assert p[0, 1] == pytest.approx(scipy_stats.ttest_rel(*objective).pvalue)
+    p = ranking.told_from_first(objective, np.array([True, True]))
+    assert p[1] == pytest.approx(scipy_stats.ttest_rel(*objective).pvalue)
 
 
 def test_noise_is_pooled_as_in_a_two_way_layout():
     """The residual mean square of the additive model setting + seed, fitted by least squares."""
     rng = np.random.default_rng(4)
-    settings, seeds = 5, 3
-    objective = rng.normal(size=(settings, seeds))
-    design = np.hstack([np.repeat(np.eye(settings), seeds, 0), np.tile(np.eye(seeds), (settings, 1))])
+    num_settings, seeds = 5, 3
+    objective = rng.normal(size=(num_settings, seeds))
+    design = np.hstack([np.repeat(np.eye(num_settings), seeds, 0), np.tile(np.eye(seeds), (num_settings, 1))])
     residual = objective.ravel() - design @ np.linalg.lstsq(design, objective.ravel(), rcond=None)[0]
-    degrees = (settings - 1) * (seeds - 1)
+    degrees = (num_settings - 1) * (seeds - 1)
     error = math.sqrt(2 * (residual**2).sum() / degrees / seeds)
     means = objective.mean(1)
     raw = [2 * scipy_stats.t.sf(abs(means[i] - means[j]) / error, degrees) for i in range(5) for j in range(i)]
-    p = stats.told_apart(objective, np.full(settings, True))
-    assert np.nanmin(p) == pytest.approx(min(1.0, 10 * min(raw)))
+    order = means.argsort()[[0, 4, 1, 2, 3]]  # the two that differ most come first
+    p = ranking.told_from_first(objective[order], np.full(num_settings, True))
+    assert p[1] == pytest.approx(min(1.0, 10 * min(raw)))
 
 
 @pytest.mark.parametrize(("num_settings", "seeds"), [(3, 4), (8, 2), (16, 3)])
@@ -57,15 +59,15 @@ def test_without_an_effect_a_difference_is_claimed_in_at_most_five_percent(num_s
     for _ in range(400):
         objective = rng.normal(size=(num_settings, seeds)) + rng.normal(size=(1, seeds))
         order = objective.mean(1).argsort()
-        p = stats.told_apart(objective[order], np.full(num_settings, True))[0]
-        false_claims += bool((p[1:] < stats.SIGNIFICANCE).any())
+        p = ranking.told_from_first(objective[order], np.full(num_settings, True))
+        false_claims += bool((p[1:] < ranking.SIGNIFICANCE).any())
     assert false_claims <= 33
 
 
 def test_a_large_planted_effect_is_told_apart_with_two_seeds():
     plan = make_plan(lr_warmup_space())
     trials, _ = make_sweep(plan, with_history=False, noise=0.004)
-    board = stats.leaderboard(plan, trials).set_index("label")
+    board = Results(plan, trials, trials).board.set_index("label")
     assert not board.loc["lr=1e-4 warmup=0.1", "tied_with_best"]  # 0.45 nats behind
     assert board.loc["lr=1e-3 warmup=0.2", "tied_with_best"]  # planted equal
 
@@ -73,12 +75,12 @@ def test_a_large_planted_effect_is_told_apart_with_two_seeds():
 def test_with_one_seed_nothing_is_claimed():
     plan = make_plan(lr_warmup_space(), seeds=[0])
     trials, history = make_sweep(plan)
-    board = stats.leaderboard(plan, trials)
+    board = Results(plan, trials, trials).board
     assert board["tied_with_best"].iloc[1:].isna().all()
     assert board["standard_error"].isna().all()
     assert any(
         "with one seed, differences can't be told from seed noise" in line
-        for line in words.answer(plan, trials, history)
+        for line in words.answer(Results(plan, trials, history))
     )
 
 
@@ -87,7 +89,7 @@ def test_diverged_counts_as_ln_vocabulary_and_partly_diverged_is_not_tested():
     trials, _ = make_sweep(
         plan, with_history=False, states={(2, 0): "DIVERGED", (0, 0): "DIVERGED", (0, 1): "DIVERGED"}
     )
-    board = stats.leaderboard(plan, trials).set_index("trial")
+    board = Results(plan, trials, trials).board.set_index("trial")
     assert board.loc[0, "objective"] == pytest.approx(WORST)
     assert board.loc[2, "objective"] > 5
     assert board.loc[2, "state"] == "1 complete, 1 diverged"
@@ -97,7 +99,7 @@ def test_diverged_counts_as_ln_vocabulary_and_partly_diverged_is_not_tested():
 def test_settings_with_a_seed_to_come_stand_after_complete_ones_without_a_rank():
     plan = make_plan(lr_warmup_space())
     trials, _ = make_sweep(plan, with_history=False, states={(10, 1): "MISSING", (9, 0): "RUNNING", (9, 1): "FAILED"})
-    board = stats.leaderboard(plan, trials)
+    board = Results(plan, trials, trials).board
     assert board["trial"].iloc[-2:].tolist() == [10, 9]
     assert board["rank"].iloc[-2:].isna().all()
     assert board["num_seeds_done"].iloc[-2:].tolist() == [1, 0]
@@ -108,14 +110,14 @@ def test_of_several_attempts_the_one_that_got_furthest_counts():
     complete, _ = make_sweep(plan, with_history=False)
     failed, _ = make_sweep(plan, with_history=False, states={(0, 0): "FAILED"})
     both = pd.concat([complete, failed.assign(run_id="retry")], ignore_index=True)
-    runs = stats.planned_runs(plan, both)
+    runs = settings.planned_runs(plan, both)
     assert runs["run_id"].tolist() == complete["run_id"].tolist()
 
 
 def test_a_swept_none_is_a_value_of_its_own():
     plan = make_plan({"max_grad_norm": choice(None, 1.0)})
     trials, _ = make_sweep(plan, with_history=False)
-    assert stats.gaps(plan, trials)["value"].tolist() == ["1", "none"]
+    assert Results(plan, trials, trials).gaps["value"].tolist() == ["1", "none"]
 
 
 def test_gaps_are_the_groupwise_means_and_ranges_are_cut_into_quarters():
@@ -123,7 +125,7 @@ def test_gaps_are_the_groupwise_means_and_ranges_are_cut_into_quarters():
         {"learning_rate": value_range(1e-4, 1e-2, log=True), "schedule": choice("linear", "cosine")}, num_trials=40
     )
     trials, _ = make_sweep(plan, with_history=False, noise=0.02)
-    table = stats.gaps(plan, trials)
+    table = Results(plan, trials, trials).gaps
     assert len(table) == 4 + 2
     linear = trials[trials["schedule"] == "linear"]
     row = table[table["value"] == "linear"].iloc[0]
@@ -135,7 +137,7 @@ def test_gaps_are_the_groupwise_means_and_ranges_are_cut_into_quarters():
 def test_effects_are_the_spread_of_the_marginal_means():
     plan = make_plan(lr_warmup_space())
     trials, _ = make_sweep(plan, with_history=False, noise=0.0)
-    table = stats.effects(plan, trials).set_index("parameter")
+    table = Results(plan, trials, trials).main_effects.set_index("parameter")
     assert table.loc["learning_rate", "spread"] == pytest.approx(0.45)
     assert table.loc["learning_rate", "best"] == "1e-3"
     assert table.loc["warmup_ratio", "spread"] == pytest.approx(0.05)
@@ -146,12 +148,12 @@ def test_tokens_to_target_interpolates_between_evaluations():
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0, 1])
     trials, history = make_sweep(plan)
     run_id = trials["run_id"].iloc[0]
-    curve = stats.evaluations(trials, history).query("run_id == @run_id")
+    curve = curves.evaluations(trials, history).query("run_id == @run_id")
     target = float(curve["val_loss"].iloc[2:4].mean())
-    tokens = stats.tokens_to_target(trials, history, target).set_index("run_id")
+    tokens = curves.tokens_to_target(trials, curves.evaluations(trials, history), target).set_index("run_id")
     assert tokens.loc[run_id, "tokens"] == pytest.approx(curve["tokens"].iloc[2:4].mean())
-    assert stats.tokens_to_target(trials, history, 0.1)["tokens"].isna().all()
-    default = stats.tokens_to_target(trials, history)
+    assert curves.tokens_to_target(trials, curves.evaluations(trials, history), 0.1)["tokens"].isna().all()
+    default = curves.tokens_to_target(trials, curves.evaluations(trials, history))
     assert default["tokens"].notna().all()
     assert default["target"].iloc[0] == pytest.approx(trials["final_val_loss"].max())
     assert (default.groupby("trial")["tokens"].mean() == default.groupby("trial")["setting_tokens"].first()).all()
@@ -160,7 +162,7 @@ def test_tokens_to_target_interpolates_between_evaluations():
 def test_each_planted_pathology_is_found_and_nothing_else():
     plan = make_plan({"learning_rate": choice(3e-3), "warmup_ratio": choice(0.0, 0.05, 0.1, 0.2, 0.3)}, seeds=[0])
     trials, history = make_sweep(plan, states={(0, 0): "DIVERGED"}, overfitting=[1], spiking=[2], clipped=[3])
-    found = words.diagnoses(plan, trials, history).groupby("trial")["finding"].agg(set)
+    found = Results(plan, trials, history).diagnoses.groupby("trial")["finding"].agg(set)
     still = {"still falling"}
     assert found[0] == {"diverged"}
     assert found[1] == {"overfitting"}
@@ -172,7 +174,7 @@ def test_each_planted_pathology_is_found_and_nothing_else():
 def test_diagnosis_names_the_step_and_the_tokens():
     plan = make_plan({"learning_rate": choice(1e-3, 3e-3)}, seeds=[0])
     trials, history = make_sweep(plan, states={(1, 0): "DIVERGED"}, overfitting=[0])
-    lines = [words.diagnose(run, history[history["run_id"] == run["run_id"]]) for _, run in trials.iterrows()]
+    lines = [diagnosis.diagnose(run, history[history["run_id"] == run["run_id"]]) for _, run in trials.iterrows()]
     assert lines[0].startswith(f"overfitting: from {NUM_STEPS // 2 * TOKENS_PER_STEP:,} tokens on")
     assert lines[1] == "diverged: at step 39"
 
@@ -182,21 +184,21 @@ def test_a_flat_end_is_healthy_and_a_falling_one_is_said_to_fall():
     trials, history = make_sweep(plan)
     run = trials.iloc[0]
     flat = history.assign(val_loss=history["val_loss"].where(history["val_loss"].isna(), 3.6))
-    assert words.diagnose(run, flat) == "healthy"
+    assert diagnosis.diagnose(run, flat) == "healthy"
     steep = history.assign(val_loss=(6.0 - 0.01 * history["step"]).where(history["val_loss"].notna()))
-    assert "still falling" in words.diagnose(run, steep)
+    assert "still falling" in diagnosis.diagnose(run, steep)
 
 
 def test_gaussian_loss_noise_is_no_spike():
     plan = make_plan({"learning_rate": choice(1e-3)}, seeds=list(range(40)))
     trials, history = make_sweep(plan)
-    assert "spikes" not in set(words.diagnoses(plan, trials, history)["finding"])
+    assert "spikes" not in set(Results(plan, trials, history).diagnoses["finding"])
 
 
 def test_answer_names_the_best_the_trouble_and_what_is_missing():
     plan = make_plan(lr_warmup_space(), matched=False)
     states = {(12, 0): "DIVERGED", (2, 0): "FAILED", (3, 1): "MISSING"}
-    sentences = words.answer(plan, *make_sweep(plan, states=states))
+    sentences = words.answer(Results(plan, *make_sweep(plan, states=states)))
     text = " ".join(sentences)
     assert 3 <= len(sentences) <= 5
     assert "lr=1e-3" in sentences[0]
@@ -209,8 +211,8 @@ def test_answer_names_the_best_the_trouble_and_what_is_missing():
 def test_answer_is_honest_when_all_diverged_or_nothing_ran():
     plan = make_plan(lr_warmup_space())
     every = [(trial["trial"], seed) for trial in plan["trials"] for seed in (0, 1)]
-    diverged = words.answer(plan, *make_sweep(plan, states=dict.fromkeys(every, "DIVERGED")))
-    nothing = words.answer(plan, *make_sweep(plan, states=dict.fromkeys(every, "MISSING")))
+    diverged = words.answer(Results(plan, *make_sweep(plan, states=dict.fromkeys(every, "DIVERGED"))))
+    nothing = words.answer(Results(plan, *make_sweep(plan, states=dict.fromkeys(every, "MISSING"))))
     assert diverged[0].startswith("Every finished run diverged (32 of 32 runs)")
     assert not any("runner-up" in sentence for sentence in diverged)
     assert nothing == ["No run has finished yet (0 of 32)."]

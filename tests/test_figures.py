@@ -7,7 +7,9 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic import choice, lr_warmup_space, make_plan, make_sweep, value_range
 
-from sweeps import canvas, plots
+from sweeps import figures
+from sweeps.analysis.results import Results
+from sweeps.figures import canvas, losses, parameters, scales
 
 SMALL = {"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}
 EVERY_RUN = [(trial, seed) for trial in range(6) for seed in (0, 1)]
@@ -36,8 +38,8 @@ def test_every_figure_is_drawn_without_a_warning(name, tmp_path):
     trials, history = make_sweep(plan, states=states)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        names = plots.save_figures(plan, trials, history, tmp_path)
-    assert names == list(plots.FIGURES)
+        names = figures.save_figures(Results(plan, trials, history), tmp_path)
+    assert names == figures.figures_of(plan)
     for figure in names:
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / f"{figure}.svg").read_text()
@@ -46,8 +48,8 @@ def test_every_figure_is_drawn_without_a_warning(name, tmp_path):
 def test_same_sweep_is_the_same_file(tmp_path):
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0])
     for folder in ("a", "b"):
-        plots.save_figures(plan, *make_sweep(plan), tmp_path / folder)
-    for name in plots.FIGURES:
+        figures.save_figures(Results(plan, *make_sweep(plan)), tmp_path / folder)
+    for name in figures.figures_of(plan):
         assert (tmp_path / "a" / f"{name}.svg").read_bytes() == (tmp_path / "b" / f"{name}.svg").read_bytes()
 
 
@@ -55,17 +57,17 @@ def test_one_value_has_one_colour_in_every_figure():
     plan = make_plan(lr_warmup_space())
     trials, history = make_sweep(plan)
     expected = {
-        canvas.ColourScale(plan, "learning_rate").colour({"learning_rate": rate}) for rate in (1e-4, 3e-4, 1e-3, 3e-3)
+        scales.ColourScale(plan, "learning_rate").colour({"learning_rate": rate}) for rate in (1e-4, 3e-4, 1e-3, 3e-3)
     }
-    for draw in (plots.loss_curves, plots.perplexity_curves, plots.schedules):
-        drawn = {to_hex(line.get_color()) for axes in draw(plan, trials, history).axes for line in lines(axes)}
+    for draw in (losses.loss_curves, losses.perplexity_curves, losses.schedules):
+        drawn = {to_hex(line.get_color()) for axes in draw(Results(plan, trials, history)).axes for line in lines(axes)}
         assert expected <= drawn
     assert len(expected) == 4
 
 
 def test_loss_has_a_panel_a_warmup_with_validation_and_train_of_each_rate():
     plan = make_plan(lr_warmup_space())
-    figure = plots.loss_curves(plan, *make_sweep(plan))
+    figure = losses.loss_curves(Results(plan, *make_sweep(plan)))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         f"warmup ratio {v}" for v in ("0", "0.05", "0.1", "0.2")
     ]
@@ -75,7 +77,7 @@ def test_loss_has_a_panel_a_warmup_with_validation_and_train_of_each_rate():
 def test_plotted_loss_is_the_mean_over_seeds_at_its_tokens():
     plan = make_plan({"learning_rate": choice(1e-3)})
     trials, history = make_sweep(plan)
-    line = lines(plots.loss_curves(plan, trials, history).axes[0])[0]
+    line = lines(losses.loss_curves(Results(plan, trials, history)).axes[0])[0]
     mean = history[history["val_loss"].notna()].groupby("step")["val_loss"].mean()
     np.testing.assert_allclose(line.get_ydata(), mean)
     np.testing.assert_allclose(line.get_xdata(), mean.index * 8 * 128)
@@ -84,8 +86,8 @@ def test_plotted_loss_is_the_mean_over_seeds_at_its_tokens():
 def test_diverged_runs_are_marked_and_named():
     plan = make_plan(lr_warmup_space())
     trials, history = make_sweep(plan, states={(12, 0): "DIVERGED", (12, 1): "DIVERGED"})
-    for draw in (plots.loss_curves, plots.perplexity_curves, plots.final_loss):
-        figure = draw(plan, trials, history)
+    for draw in (losses.loss_curves, losses.perplexity_curves, parameters.final_loss):
+        figure = draw(Results(plan, trials, history))
         marks = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "X"]
         assert len(marks) == 2
         assert "diverged" in texts(figure)
@@ -94,32 +96,32 @@ def test_diverged_runs_are_marked_and_named():
 def test_empty_and_diverged_sweeps_say_so():
     plan, states = SWEEPS["all diverged"]
     sweep = make_sweep(plan, states=states)
-    assert "every run diverged" in texts(plots.loss_curves(plan, *sweep))
-    assert "no run has completed" in texts(plots.final_loss(plan, *sweep))
+    assert "every run diverged" in texts(losses.loss_curves(Results(plan, *sweep)))
+    assert "no run has completed" in texts(parameters.final_loss(Results(plan, *sweep)))
     plan, states = SWEEPS["nothing ran"]
-    assert "no run has been evaluated yet" in texts(plots.loss_curves(plan, *make_sweep(plan, states=states)))
+    assert "no run has been evaluated yet" in texts(losses.loss_curves(Results(plan, *make_sweep(plan, states=states))))
 
 
 def test_an_unknown_vocabulary_only_drops_the_reference_line():
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0])
     trials, history = make_sweep(plan)
-    assert "V = 1,000" in texts(plots.perplexity_curves(plan, trials, history))
+    assert "V = 1,000" in texts(losses.perplexity_curves(Results(plan, trials, history)))
     unknown = trials.drop(columns=["model_vocab_size", "vocab_size"])
-    assert "V =" not in texts(plots.perplexity_curves(plan, unknown, history))
+    assert "V =" not in texts(losses.perplexity_curves(Results(plan, unknown, history)))
 
 
 def test_learning_rate_axis_is_logarithmic_and_weight_decay_with_zero_has_a_place_a_value():
     plan = make_plan(lr_warmup_space())
-    assert plots.final_loss(plan, *make_sweep(plan)).axes[0].get_xscale() == "log"
+    assert parameters.final_loss(Results(plan, *make_sweep(plan))).axes[0].get_xscale() == "log"
     plan = make_plan({"weight_decay": choice(0.0, 0.01, 0.1, 1.0)})
-    axes = plots.final_loss(plan, *make_sweep(plan)).axes[0]
+    axes = parameters.final_loss(Results(plan, *make_sweep(plan))).axes[0]
     assert axes.get_xscale() == "linear"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.01", "0.1", "1"]
 
 
 def test_schedules_mark_the_end_of_the_warmup_at_its_peak():
     plan = make_plan({"warmup_ratio": choice(0.05, 0.1)}, seeds=[0])
-    axes = plots.schedules(plan, *make_sweep(plan)).axes[0]
+    axes = losses.schedules(Results(plan, *make_sweep(plan))).axes[0]
     dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
     assert [float(dot.get_xdata()[0]) for dot in dots] == [
         7 * 1024,

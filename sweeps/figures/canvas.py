@@ -1,33 +1,23 @@
-"""What all figures of a report share: style, one colour a value, parameter axes, direct labels, headings.
+"""What all figures of a report share: style, panels, headings, direct labels.
 
-Knows matplotlib and the plan; knows no metric. No pyplot and no global state: style holds inside `styled` only.
+Knows matplotlib; knows no plan and no metric. No pyplot and no global state: style holds inside `styled` only.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from sweeps import stats
-from sweeps.space import short
-from sweeps.stats import Plan
-
 INK, GREY = "#222222", "#6b6b6b"
-LIGHTEST = 0.88  # viridis beyond it vanishes on white
-LOG_RATIO = 8  # choices that span less are drawn on a linear axis
 UNITS = {
     "warmup_ratio": "share of steps",
     "decay_ratio": "share of steps",
@@ -83,89 +73,6 @@ class End:
     colour: str
 
 
-class ColourScale:
-    """viridis over the planned values of one swept field: by rank, or along a range with more than eight values."""
-
-    def __init__(self, plan: Plan, field: str | None) -> None:
-        self.field = field
-        self.domain = stats.ordered_values(plan, field) if field else []
-        self.continuous = len(self.domain) > stats.MAX_VALUES and is_number(self.domain)
-        self._colours = mpl.colormaps["viridis"].resampled(256)
-        self._ranks = {short(value): rank for rank, value in enumerate(self.domain)}
-        self._norm = Normalize()
-        if field and self.continuous:
-            bounds = float(self.domain[0]), float(self.domain[-1])
-            self._norm = LogNorm(*bounds) if is_log(plan, field) else Normalize(*bounds)
-
-    def colour(self, setting: Mapping[str, Any] | pd.Series) -> str:
-        """The colour of a setting, by its value of the field."""
-        if not self.field or len(self.domain) < 2:
-            share = 0.35
-        elif self.continuous:
-            share = float(self._norm(float(setting[self.field])))
-        else:
-            share = self._ranks[short(setting[self.field])] / (len(self.domain) - 1)
-        return to_hex(self._colours(share * LIGHTEST))
-
-    def label(self, setting: Mapping[str, Any] | pd.Series) -> str:
-        """What a direct label says of a setting: its value of the field."""
-        return short(setting[self.field]) if self.field else ""
-
-    def colourbar(self, figure: Figure, panels: Sequence[Axes]) -> None:
-        """The scale beside the panels, for a range too fine for labels."""
-        shades = mpl.colors.ListedColormap(self._colours(np.linspace(0, LIGHTEST, 256)))
-        bar = figure.colorbar(ScalarMappable(self._norm, shades), ax=list(panels), pad=0.01, aspect=30)
-        if isinstance(self._norm, LogNorm):
-            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
-        bar.set_label(axis_label(str(self.field)))
-        bar.outline.set_visible(False)
-
-
-class ParameterAxis:
-    """A swept field as x: logarithmic or linear where its numbers are so spaced, else one position a value."""
-
-    def __init__(self, plan: Plan, field: str) -> None:
-        self.field = field
-        self.domain = stats.ordered_values(plan, field)
-        self.discrete = plan["search"] == "grid" or plan["space"][field]["kind"] == "choice"
-        self.log = is_log(plan, field)
-        numbers = np.array(self.domain, dtype=np.float64) if is_number(self.domain) else np.zeros(0)
-        crammed = self.discrete and len(numbers) > 1 and np.diff(numbers).min() < 0.06 * np.ptp(numbers)
-        self.ordinal = not len(numbers) or (crammed and not self.log)
-        self._ranks = {short(value): rank for rank, value in enumerate(self.domain)}
-
-    def position(self, settings: pd.DataFrame) -> NDArray[np.float64]:
-        """Each setting's x."""
-        column = settings[self.field]
-        return np.array([self._ranks[short(v)] if self.ordinal else float(v) for v in column], dtype=np.float64)
-
-    def shifted(self, x: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """x moved by shares (-1…1) of a twentieth of the axis, so that equal values don't hide one another."""
-        if not self.discrete or len(self.domain) < 2:
-            return x
-        if self.log:
-            return np.asarray(x * (self.domain[-1] / self.domain[0]) ** (shares / 20))
-        span = len(self.domain) - 1 if self.ordinal else self.domain[-1] - self.domain[0]
-        return np.asarray(x + shares * span / 20)
-
-    def apply(self, axes: Axes) -> None:
-        """Scale, ticks and label of `axes`' x."""
-        if self.log and not self.ordinal:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
-        if self.ordinal or (self.discrete and len(self.domain) <= stats.MAX_VALUES):
-            places = range(len(self.domain)) if self.ordinal else self.domain
-            labels = [clipped(short(value)) for value in self.domain]
-            axes.set_xticks(list(places), labels)
-        else:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
-        axes.margins(x=0.08)
-        axes.set_xlabel(axis_label(self.field))
-
-
 def panel_grid(
     number: int, most_columns: int, *, width: float, height: float, share: bool
 ) -> tuple[Figure, list[Axes], list[Axes]]:
@@ -207,29 +114,6 @@ def message(text: str) -> Figure:
     figure = Figure(figsize=(7.5, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=10, wrap=True)
     return figure
-
-
-def key(figure: Figure, panels: Sequence[Axes], ends: Sequence[Sequence[End]], scale: ColourScale) -> None:
-    """What each colour means: at the lines' ends, below the panels where the names are long, or as a colour bar.
-
-    `ends[i]` are the ends of the lines in panel i, whose limits are set.
-    """
-    if not scale.field or len(scale.domain) < 2:
-        return
-    if scale.continuous:
-        scale.colourbar(figure, panels)
-        return
-    longest = max(len(short(value)) for value in scale.domain)
-    if len(scale.domain) > stats.MAX_VALUES or longest > (8 if len(panels) > 1 else 24):
-        handles = [
-            Line2D([], [], color=scale.colour({scale.field: value}), label=clipped(short(value), 40))
-            for value in scale.domain
-        ]
-        title = words(scale.field)
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, title=title, alignment="left")
-        return
-    for axes, its_ends in zip(panels, ends, strict=True):
-        label_ends(axes, its_ends)
 
 
 def label_ends(axes: Axes, ends: Sequence[End], *, least_distance: float = 0.055) -> None:
@@ -280,20 +164,6 @@ def log_y_axis(axes: Axes, ticks: Sequence[float] | None = None) -> None:
     axes.yaxis.set_major_locator(FixedLocator(list(ticks)) if ticks else LogLocator(subs=subs, numticks=15))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-
-
-def is_number(values: Sequence[Any]) -> bool:
-    """Whether all are numbers (a bool is none)."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def is_log(plan: Plan, field: str) -> bool:
-    """Whether a field's values are spaced logarithmically: as its range says, or choices over a factor of 8."""
-    values = stats.ordered_values(plan, field)
-    if not is_number(values) or min(values) <= 0:
-        return False
-    space = plan["space"][field]
-    return bool(space["log"]) if space["kind"] == "range" else max(values) / min(values) >= LOG_RATIO
 
 
 def words(field: str) -> str:

@@ -1,0 +1,205 @@
+"""The learning rate: where its optimum lies, how much a wrong one costs, how it grows with the batch. Pure functions.
+
+Losses are means over the other swept parameters, on a full grid, or within what the fit says; NaN counts nowhere.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sweeps.analysis.ranking import residual_variance
+from sweeps.analysis.settings import Floats, Plan, is_number, objectives, ordered_values
+from sweeps.space import short
+
+RATE = "learning_rate"
+LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least
+NEARBY = 4.0  # of a range's points, those within this factor of the best
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The residual variance of one run and its degrees of freedom; 0 degrees: unknown."""
+
+    variance: float
+    degrees: int
+
+
+def sweep_noise(objective_TS: Floats) -> Noise:
+    """Pooled over the settings with all seeds, as `ranking.residual_variance` has it."""
+    whole = objective_TS[np.isfinite(objective_TS).all(1)]
+    return Noise(*residual_variance(whole))
+
+
+def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFrame:
+    """The learning rate's optimum and sensitivity, one row for the whole sweep and one a value of each other field.
+
+    `initial_loss` is that before the first update, in nats per token. Columns:
+
+    - parameter, value: the field that is held and its label; "" for the whole sweep.
+    - num_rates, best_rate (the swept rate with the lowest mean loss), edge ("low" or "high" where that is the end of
+      the range, else "").
+    - optimum, optimum_low, optimum_high: of a parabola in log rate through the best rate and its neighbours, a mean a
+      seed of its own; the interval is Fieller's (1954), 95 %, with the sweep's residual noise. NaN where the best rate
+      is an end or the parabola has no minimum; the interval is NaN with one seed or where the curvature can't be told
+      from none.
+    - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
+      arXiv 2309.14322), and its standard error over seeds.
+    - best_loss: the lowest mean loss over the rates.
+
+    Empty where no learning rate was swept or too little finished.
+    """
+    columns = ["parameter", "value", "num_rates", "best_rate", "edge", "optimum", "optimum_low", "optimum_high"]
+    columns += ["sensitivity", "sensitivity_error", "best_loss"]
+    if RATE not in plan["swept"] or not is_number(ordered_values(plan, RATE)):
+        return pd.DataFrame(columns=columns)
+    order = [trial["trial"] for trial in plan["trials"]]
+    objective_TS = objectives(runs.assign(state=runs["state"].replace("DIVERGED", "COMPLETE")), order)
+    noise = sweep_noise(objective_TS)
+    rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
+    groups = [("", "", np.full(len(order), True))]
+    for field in plan["swept"]:
+        if field == RATE or len(ordered_values(plan, field)) > 8:
+            continue
+        for value in ordered_values(plan, field):
+            inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
+            groups.append((field, short(value), inside))
+    rows = []
+    for field, label, inside in groups:
+        found = _rate_row(rate_T[inside], objective_TS[inside], noise, initial_loss)
+        if found:
+            rows.append({"parameter": field, "value": label, **found})
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _rate_row(rate_T: Floats, objective_TS: Floats, noise: Noise, initial_loss: float) -> dict[str, object] | None:
+    rates = np.unique(rate_T)
+    listed = len(rates) <= max(3, len(rate_T) // 2) or len(rates) <= 12
+    done = np.isfinite(objective_TS).all(1)
+    if listed:  # a table rates x seeds, balanced where the rest is
+        same = [(rate_T == rate) & done for rate in rates]
+        num_rest = min(int(inside.sum()) for inside in same)
+        if num_rest == 0 or len(rates) < 2:
+            return None
+        loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
+    else:  # every point has a rate of its own
+        if done.sum() < 5:
+            return None
+        rates, loss_RS, num_rest = rate_T[done], objective_TS[done], 1
+        ascending = np.argsort(rates)
+        rates, loss_RS = rates[ascending], loss_RS[ascending]
+    mean_R = loss_RS.mean(1)
+    best = int(mean_R.argmin())
+    edge = "low" if best == 0 else "high" if best == len(rates) - 1 else ""
+    its_noise = Noise(noise.variance / num_rest, noise.degrees)
+    optimum = (math.nan,) * 3
+    if listed and not edge:
+        window = _window(rates, best)
+        optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window], its_noise)
+    elif not listed:
+        window = np.abs(np.log(rates / rates[best])) <= math.log(NEARBY)
+        if window.sum() >= 6:  # what scatters about the parabola is the other parameters too
+            optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window].mean(1, keepdims=True), None)
+            if not rates[0] <= optimum[0] <= rates[-1]:
+                optimum = (math.nan,) * 3
+    capped_RS = np.fmin(loss_RS, initial_loss)
+    by_seed = capped_RS.mean(0) - capped_RS[best]
+    return {
+        "num_rates": len(rates),
+        "best_rate": float(rates[best]),
+        "edge": edge,
+        "optimum": optimum[0],
+        "optimum_low": optimum[1],
+        "optimum_high": optimum[2],
+        "sensitivity": float(by_seed.mean()),
+        "sensitivity_error": float(stats.sem(by_seed)) if len(by_seed) > 1 else math.nan,
+        "best_loss": float(mean_R[best]),
+    }
+
+
+def _window(rates: Floats, best: int) -> slice:
+    """The best rate, a neighbour on each side, and all others within the least span."""
+    near = np.flatnonzero(np.abs(np.log(rates / rates[best])) <= math.log(LEAST_SPAN) + 1e-9)
+    return slice(min(best - 1, int(near[0])), max(best + 1, int(near[-1])) + 1)
+
+
+def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -> tuple[float, float, float]:
+    """The rate at the minimum of loss = a x² + b x + c_seed over x = log10(rate), with its 95 % interval (Fieller).
+
+    Least squares; `noise` is the residual variance of a loss, None or 0 degrees: that of the fit. The interval holds
+    every rate at which the slope can't be told from zero. NaN where there is no minimum, or no interval that ends.
+    """
+    R, S = loss_RS.shape
+    centre = log_rate_R.mean()
+    x = np.repeat(log_rate_R - centre, S)
+    design = np.column_stack([x**2, x, np.tile(np.eye(S), (R, 1))])
+    y = loss_RS.ravel()
+    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    a, b = float(solution[0]), float(solution[1])
+    if rank < design.shape[1] or a <= 0:
+        return (math.nan,) * 3
+    optimum = 10 ** (centre - b / (2 * a))
+    degrees = len(y) - design.shape[1]
+    residual = float(((y - design @ solution) ** 2).sum())
+    if noise is not None and noise.degrees:
+        variance, degrees = noise.variance, noise.degrees
+    elif degrees > 0:
+        variance = residual / degrees
+    else:
+        return optimum, math.nan, math.nan
+    covariance = variance * np.linalg.inv(design.T @ design)[:2, :2]
+    t = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees))
+    # Zero slope at x: (b + 2 a x)² <= t² (var b + 4 x cov + 4 x² var a).
+    quadratic = 4 * (a**2 - t**2 * covariance[0, 0])
+    linear = 4 * (a * b - t**2 * covariance[0, 1])
+    constant = b**2 - t**2 * covariance[1, 1]
+    discriminant = linear**2 - 4 * quadratic * constant
+    if quadratic <= 0 or discriminant < 0:
+        return optimum, math.nan, math.nan
+    low, high = ((-linear + sign * math.sqrt(discriminant)) / (2 * quadratic) for sign in (-1, 1))
+    return optimum, float(10 ** (centre + low)), float(10 ** (centre + high))
+
+
+@dataclass(frozen=True)
+class BatchGrowth:
+    """How the best rate grows with the effective batch: as batch**exponent."""
+
+    field: str
+    exponent: float
+    low: float  # 95 %
+    high: float
+    num_batches: int
+
+
+def batch_growth(table: pd.DataFrame) -> BatchGrowth | None:
+    """The exponent of the best rate in the batch, by weighted least squares in logarithms over a `rate_table`.
+
+    Linear scaling (Goyal et al. 2017) is 1, square-root scaling 0.5. Takes gradient accumulation or the batch size,
+    whichever was swept, and the batches whose optimum has an interval; None with fewer than two.
+    """
+    for field in ("gradient_accumulation_steps", "batch_size"):
+        rows = table[(table["parameter"] == field) & table["optimum_low"].notna()]
+        if len(rows) < 2:
+            continue
+        x = np.log(rows["value"].astype(float).to_numpy())
+        y = np.log(rows["optimum"].to_numpy(dtype=np.float64))
+        width = np.log((rows["optimum_high"] / rows["optimum_low"]).to_numpy(dtype=np.float64))
+        error = width / (2 * stats.norm.isf((1 - CONFIDENCE) / 2))
+        exponent, half = _weighted_slope(x, y, error)
+        return BatchGrowth(field, exponent, exponent - half, exponent + half, len(rows))
+    return None
+
+
+def _weighted_slope(x: Floats, y: Floats, error: Floats) -> tuple[float, float]:
+    """Slope and the half width of its 95 % interval; wider where the points scatter more than their errors."""
+    weight = 1 / error**2
+    centred = x - np.average(x, weights=weight)
+    precision = float((weight * centred**2).sum())
+    slope = float((weight * centred * y).sum() / precision)
+    residual = y - np.average(y, weights=weight) - slope * centred
+    degrees = len(x) - 2
+    excess = max(1.0, float((weight * residual**2).sum()) / degrees) if degrees else 1.0
+    return slope, float(stats.norm.isf((1 - CONFIDENCE) / 2)) * math.sqrt(excess / precision)

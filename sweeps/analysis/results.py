@@ -1,0 +1,105 @@
+"""A sweep's results: its plan and rows, and what several parts of a report ask of them, worked out once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from sweeps.analysis import curves, diagnosis, effects, ranking, rates, settings
+from sweeps.analysis.settings import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a store holds of a definition. `plan` is plan.json, `trials` has a row a run, `history` a row a step."""
+
+    plan: Plan
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    importances: Mapping[str, float] = field(default_factory=dict)  # Optuna's, by swept field
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The planned runs, with their rows where they have one: `settings.planned_runs`."""
+        return settings.planned_runs(self.plan, self.trials)
+
+    @cached_property
+    def started(self) -> pd.DataFrame:
+        """Those that have a row."""
+        return self.runs[self.runs["run_id"].notna()]
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """Those that ended as they should."""
+        return self.runs[self.runs["state"] == "COMPLETE"].reset_index(drop=True)
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """`ranking.leaderboard`."""
+        return ranking.leaderboard(self.runs, self.plan["swept"])
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation over seeds of one run's final loss: `ranking.seed_noise`."""
+        return ranking.seed_noise(self.runs)
+
+    @cached_property
+    def residual(self) -> float:
+        """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""
+        order = self.board["trial"]
+        objective_TS = settings.objectives(self.runs, order)[ranking.all_complete(self.runs, order)]
+        return float(np.sqrt(ranking.residual_variance(objective_TS)[0]))
+
+    @cached_property
+    def worst_loss(self) -> float:
+        """ln(vocabulary): `settings.worst_loss`."""
+        return settings.worst_loss(self.trials)
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        """`curves.evaluations` of the planned runs."""
+        evals = curves.evaluations(self.trials, self.history)
+        return evals[evals["run_id"].isin(self.started["run_id"])].reset_index(drop=True)
+
+    @cached_property
+    def initial_loss(self) -> float:
+        """Before the first update; ln(vocabulary) where no evaluation 0 is there."""
+        loss = curves.first_loss(self.evals)
+        return self.worst_loss if np.isnan(loss) else loss
+
+    @cached_property
+    def tokens_to_target(self) -> pd.DataFrame:
+        """`curves.tokens_to_target` for its own target."""
+        return curves.tokens_to_target(self.started, self.evals)
+
+    @cached_property
+    def overfitting(self) -> pd.DataFrame:
+        """`curves.overfitting`."""
+        return curves.overfitting(self.runs, self.evals)
+
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """`effects.gaps`."""
+        return effects.gaps(self.plan, self.runs)
+
+    @cached_property
+    def main_effects(self) -> pd.DataFrame:
+        """`effects.main_effects`."""
+        return effects.main_effects(self.plan, self.runs)
+
+    @cached_property
+    def decomposition(self) -> pd.DataFrame:
+        """`effects.decompose`."""
+        return effects.decompose(self.plan, self.runs)
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """`rates.rate_table`."""
+        return rates.rate_table(self.plan, self.runs, self.initial_loss)
+
+    @cached_property
+    def diagnoses(self) -> pd.DataFrame:
+        """`diagnosis.diagnoses`."""
+        return diagnosis.diagnoses(self.runs, self.history)

@@ -1,0 +1,120 @@
+"""The plan's runs and the values of what is swept: how rows become settings. Pure functions.
+
+A plan is the content of `plan.json`; `trials` has one row a run.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sweeps.space import short
+
+Plan = Mapping[str, Any]
+Floats = NDArray[np.float64]
+
+FINISHED = ("COMPLETE", "DIVERGED")
+MAX_VALUES = 8  # a range with more distinct values than this is read in quarters
+LOG_RATIO = 8  # choices that span less are on a linear axis
+BEST_ATTEMPT_FIRST = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED")
+
+
+def planned_runs(plan: Plan, trials: pd.DataFrame) -> pd.DataFrame:
+    """One row a planned run, in the plan's order: that run's row of `trials`, or state MISSING where it has none.
+
+    Of several attempts at one run the one that got furthest counts, of equals the last. Swept fields hold the plan's
+    values. Rows of other plans are left out.
+    """
+    swept = list(plan["swept"])
+    planned = pd.DataFrame(
+        [
+            {"trial": trial["trial"], "seed": int(seed), "label": trial["label"]}
+            | {field: trial["setting"][field] for field in swept}
+            for trial in plan["trials"]
+            for seed in trial["runs"]
+        ],
+        columns=["trial", "seed", "label", *swept],
+        dtype=object,  # a None among numbers stays None
+    ).astype({"trial": "int64", "seed": "int64"})
+    attempts = trials.drop(columns=["label", *swept], errors="ignore").assign(
+        _order=trials["state"].map(BEST_ATTEMPT_FIRST.index)
+    )
+    attempts = attempts[::-1].sort_values("_order", kind="stable").drop_duplicates(["trial", "seed"])
+    attempts = attempts.drop(columns="_order").astype({"trial": "int64", "seed": "int64"})
+    runs = planned.merge(attempts, on=["trial", "seed"], how="left")
+    runs["state"] = runs["state"].astype(object).where(runs["state"].notna(), "MISSING")
+    return runs
+
+
+def worst_loss(trials: pd.DataFrame) -> float:
+    """ln(vocabulary) in nats per token, the loss of knowing nothing; NaN where no row tells the vocabulary."""
+    for column in ("model_vocab_size", "vocab_size"):
+        if column in trials and trials[column].notna().any():
+            return float(np.log(float(trials[column].dropna().max())))
+    return float(trials.loc[trials["state"] == "DIVERGED", "objective"].astype(float).max())
+
+
+def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
+    """Objective by setting (in this order) and seed; NaN where not finished, and where only some seeds diverged."""
+    diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"])
+    comparable = runs["state"].isin(FINISHED) & (diverged.transform("all") | ~diverged.transform("any"))
+    value = runs["objective"].astype(float).where(comparable)
+    table = runs.assign(objective=value).pivot_table(
+        index="trial", columns="seed", values="objective", dropna=False, aggfunc="first"
+    )
+    return table.reindex(order).to_numpy(dtype=np.float64)
+
+
+def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
+    """An ordered categorical beside `runs`: each run's value of a swept field as a label.
+
+    Numbers ascend, other values keep the order of the space. A range with more than eight values in the plan is cut
+    into quarters with equal numbers of settings, labelled low…high.
+    """
+    settings = [trial["setting"][field] for trial in plan["trials"]]
+    space = plan["space"][field]
+    distinct = list(dict.fromkeys(settings))
+    if space["kind"] == "range" and len(distinct) > MAX_VALUES:
+        edges = np.unique(np.quantile([float(value) for value in settings], [0, 0.25, 0.5, 0.75, 1]))
+        labels = [f"{short(low)}…{short(high)}" for low, high in itertools.pairwise(edges)]
+        return pd.cut(runs[field].astype(float), edges.tolist(), labels=labels, include_lowest=True)
+    labels = [short(value) for value in ordered_values(plan, field)]
+    return pd.Series(pd.Categorical(runs[field].map(short), categories=labels, ordered=True), index=runs.index)
+
+
+def ordered_values(plan: Plan, field: str) -> list[Any]:
+    """The distinct planned values of a swept field: numbers ascending and None last; others as the space has them."""
+    values = list(dict.fromkeys(trial["setting"][field] for trial in plan["trials"]))
+    if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
+        return sorted(values, key=lambda value: (value is None, value or 0))
+    declared = plan["space"][field].get("values", [])
+    return [value for value in declared if value in values] + [value for value in values if value not in declared]
+
+
+def is_number(values: Sequence[Any]) -> bool:
+    """Whether all are numbers (a bool is none)."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def is_log(plan: Plan, field: str) -> bool:
+    """Whether a field's values are spaced logarithmically: as its range says, or choices over a factor of 8."""
+    values = ordered_values(plan, field)
+    if not is_number(values) or min(values) <= 0:
+        return False
+    space = plan["space"][field]
+    return bool(space["log"]) if space["kind"] == "range" else max(values) / min(values) >= LOG_RATIO
+
+
+def is_full_grid(plan: Plan) -> bool:
+    """Whether the plan's settings are every combination of their values, each once."""
+    sizes = [len(ordered_values(plan, field)) for field in plan["swept"]]
+    distinct = {tuple(map(repr, trial["setting"].values())) for trial in plan["trials"]}
+    return len(distinct) == len(plan["trials"]) == int(np.prod(sizes))
+
+
+def tokens_per_step(run: Mapping[str, Any] | pd.Series) -> int:
+    """Training tokens in one optimizer step of a run."""
+    return int(run["batch_size"]) * int(run["max_seq_len"]) * int(run["gradient_accumulation_steps"])

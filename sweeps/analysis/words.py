@@ -1,0 +1,134 @@
+"""The sweep in words: the three to five sentences that answer the experiment.
+
+Pure functions over `Results`; knows not how a page looks. What the numbers can't say, the sentences say they can't.
+"""
+
+import numpy as np
+import pandas as pd
+
+from sweeps.analysis.advice import advise
+from sweeps.analysis.ranking import SIGNIFICANCE
+from sweeps.analysis.results import Results
+from sweeps.analysis.settings import FINISHED
+
+
+def answer(results: Results) -> list[str]:
+    """Three to five sentences: the best setting, whether it can be told from the next, what each parameter does, what
+    went wrong or is missing, what to run next. Fewer where there is nothing yet to say."""
+    sentences = [_best(results), _runner_up(results), _effects(results), _trouble(results), _next(results)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def some(labels: pd.Series, *, most: int = 3) -> str:
+    """The distinct labels, at most so many, and how many more."""
+    distinct = list(dict.fromkeys(label for label in labels if label))
+    more = len(distinct) - most
+    return ", ".join(distinct[:most]) + (f" and {more} more setting{'s' * (more > 1)}" if more > 0 else "")
+
+
+def _best(results: Results) -> str:
+    board, runs = results.board, results.runs
+    best = board.iloc[0]
+    finished = runs["state"].isin(FINISHED)
+    if not finished.any():
+        return f"No run has finished yet (0 of {len(runs)})."
+    if (runs["state"][finished] == "DIVERGED").all():
+        return (
+            f"Every finished run diverged ({_of(int(finished.sum()), len(runs), 'run')}): no setting can be named best."
+        )
+    seeds = _count(int(best["num_seeds_done"]), "seed")
+    so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
+    start = f"{so_far}{'best' if so_far else 'Best'} of {_count(len(board), 'setting')} is"
+    error = best["standard_error"]
+    loss = f"{best['objective']:.4f}" + ("" if np.isnan(error) else f" ± {error:.4f}")
+    how = f"over {seeds}" if np.isnan(error) else f"mean ± standard error over {seeds}"
+    return (
+        f"{start} {best['label'] or 'the only one'}: validation loss {loss} nats per token, "
+        f"perplexity {best['val_perplexity']:.4g} ({how})."
+    )
+
+
+def _runner_up(results: Results) -> str:
+    ranked = results.board[results.board["rank"].notna()]
+    if len(ranked) < 2 or not (ranked["state"] != "diverged").any():
+        return ""
+    second = ranked.iloc[1]
+    lead = f"The runner-up, {second['label']}, is {second['objective'] - ranked.iloc[0]['objective']:.4f} nats behind"
+    if pd.isna(second["tied_with_best"]):
+        which = "one seed" if len(results.plan["seeds"]) == 1 else "fewer than two shared seeds"
+        return f"{lead}; with {which}, differences can't be told from seed noise."
+    how = f"paired t-test, noise pooled over settings, Holm-corrected p {_p(second['p_value'])}"
+    if not second["tied_with_best"]:
+        return f"{lead}, more than seed noise explains ({how})."
+    num_tied = int(ranked["tied_with_best"].iloc[1:].fillna(False).sum())
+    others = "" if num_tied == 1 else f"; nor can {num_tied - 1} other{'s' * (num_tied > 2)}"
+    return f"{lead} and can't be told from it ({how}){others}."
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}"
+
+
+def _effects(results: Results) -> str:
+    table = results.main_effects
+    if table.empty:
+        return ""
+    p_values = {fields[0]: p for fields, p in _components(results) if len(fields) == 1}
+    told = [row for _, row in table.iterrows() if not p_values.get(row["parameter"], 0.0) >= SIGNIFICANCE]
+    untold = [row for _, row in table.iterrows() if p_values.get(row["parameter"], 0.0) >= SIGNIFICANCE]
+    parts = [
+        f"{row['parameter']} {'moves the loss ' * (number == 0)}by {row['spread']:.3f} nats "
+        f"(best at {row['best']}, worst at {row['worst']})"
+        for number, row in enumerate(told)
+    ]
+    parts += [f"{row['parameter']} makes no difference that can be told ({row['spread']:.3f} nats)" for row in untold]
+    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
+    interacting = [fields for fields, p in _components(results) if len(fields) == 2 and p < SIGNIFICANCE]
+    together = f"; {' and '.join(interacting[0])} interact" if interacting else ""
+    states = results.runs["state"]
+    remarks = ["which is not balanced here"] * (results.plan["search"] != "grid" or not states.isin(FINISHED).all())
+    remarks += [f"diverged runs count as {results.worst_loss:.3f}"] * bool((states == "DIVERGED").any())
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
+    return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{floor}."
+
+
+def _components(results: Results) -> list[tuple[tuple[str, ...], float]]:
+    table = results.decomposition
+    return list(zip(table["fields"], table["p_value"], strict=True))
+
+
+def _trouble(results: Results) -> str:
+    runs, found = results.runs, results.diagnoses
+    parts = []
+    for state in ("DIVERGED", "FAILED"):
+        labels = runs.loc[runs["state"] == state, "label"]
+        if len(labels):
+            parts.append(f"{_of(len(labels), len(runs), 'run')} {state.lower()} ({some(labels)})")
+    overfitting = found.loc[found["finding"] == "overfitting", "label"]
+    if len(overfitting):
+        verb = "overfits" if len(overfitting) == 1 else "overfit"
+        parts.append(f"{_count(len(overfitting), 'run')} {verb} ({some(overfitting)})")
+    done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
+    if 0 < done < len(runs) - failed:
+        parts.append(f"this is half-finished, {_of(done, len(runs), 'run')} done, and the rest may change the answer")
+    if not results.plan.get("matched", True):
+        parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}." if parts else ""
+
+
+def _next(results: Results) -> str:
+    """The first advice that there is a command for."""
+    with_command = [advice for advice in advise(results) if advice.command]
+    if not with_command or not results.runs["state"].isin(FINISHED).any():
+        return ""
+    advice = with_command[0]
+    return f"Next: {advice.command} ({advice.text[0].lower()}{advice.text[1:].rstrip('.')})."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _of(number: int, total: int, noun: str) -> str:
+    return f"{number} of {total} {noun}{'s' * (total != 1)}"

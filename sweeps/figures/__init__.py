@@ -1,0 +1,55 @@
+"""The figures of a sweep: `Results` in, matplotlib figures out.
+
+One value of a swept parameter has one colour in all of them; each says in its heading what colour, line and marker
+mean. What diverged, failed or hasn't run is marked or counted, never left out.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from sweeps.analysis.rates import RATE
+from sweeps.analysis.results import Results
+from sweeps.analysis.settings import Plan
+from sweeps.figures import canvas
+from sweeps.figures.losses import loss_curves, perplexity_curves, schedules
+from sweeps.figures.parameters import final_loss, gap_panels, heat_maps, isolation
+from sweeps.figures.rates import rate_panels
+from sweeps.figures.scales import num_values
+
+FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
+    "gap": (gap_panels, "How far validation loss ends above train loss, by each swept parameter."),
+    "loss": (loss_curves, "Validation and train loss over training tokens, both measured with dropout off."),
+    "schedule": (schedules, "The learning rate of every step, a line a distinct schedule."),
+    "perplexity": (perplexity_curves, "Validation perplexity over training tokens, on a log axis."),
+    "final_loss": (final_loss, "Final validation loss of every run against the parameter that spans most."),
+    "rates": (rate_panels, "Final validation loss against the learning rate, averaged over the other parameters."),
+    "isolation": (isolation, "The best setting at each value of a parameter, whatever the others are."),
+    "heat_maps": (heat_maps, "Mean final validation loss at each pair of values."),
+}
+"""By name, how it is drawn and what it shows."""
+
+
+def figures_of(plan: Plan) -> list[str]:
+    """The names of the figures that say something of a sweep over these fields."""
+    swept = [field for field in plan["swept"] if num_values(plan, field) > 1]
+    left_out = {"final_loss" if RATE in swept else "rates"}
+    if not swept:
+        left_out |= {"gap", "isolation", "final_loss"}
+    if len(swept) < 2:
+        left_out |= {"heat_maps", "isolation"}
+    return [name for name in FIGURES if name not in left_out]
+
+
+def save_figures(results: Results, folder: Path) -> list[str]:
+    """Writes the sweep's figures as NAME.png (150 dpi) and NAME.svg into the folder; returns the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = figures_of(results.plan)
+    for name in names:
+        figure = FIGURES[name][0](results)
+        with mpl.rc_context(canvas.STYLE):
+            figure.savefig(folder / f"{name}.png", dpi=150)
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return names

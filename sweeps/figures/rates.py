@@ -1,0 +1,111 @@
+"""The learning rate against the final loss, with the optimum's interval, for each value of the other parameters."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sweeps.analysis.rates import RATE
+from sweeps.analysis.results import Results
+from sweeps.analysis.settings import FINISHED, ordered_values
+from sweeps.figures import canvas
+from sweeps.figures.canvas import INK, End, styled
+from sweeps.figures.marks import absent, outcomes
+from sweeps.figures.scales import MAX_PANELS, ColourScale, ParameterAxis, num_values
+from sweeps.space import short
+
+
+@styled
+def rate_panels(results: Results) -> Figure:
+    """Final loss against the learning rate, a panel a further parameter with a line a value of it."""
+    title, plan, table = "Learning rate", results.plan, results.rates
+    if RATE not in plan["swept"]:
+        return canvas.message(f"{title}: it was not swept.")
+    if table.empty:
+        return canvas.message(f"{title}: too few runs have finished. {outcomes(results.runs)}")
+    fields = [field for field in dict.fromkeys(table["parameter"]) if field][:MAX_PANELS] or [""]
+    width = 9.5 if len(fields) > 1 else 7.5
+    figure, panels, left = canvas.panel_grid(len(fields), 2, width=width, height=3.4, share=False)
+    done = results.runs[results.runs["state"].isin(FINISHED)].reset_index(drop=True)
+    x_axis = ParameterAxis(plan, RATE)
+    loss = done["objective"].astype(float)
+    low, high = float(loss.min()), min(float(loss.max()), float(results.initial_loss))
+    room = 0.05 * (high - low) + 0.005
+    bars = max(len(table[table["parameter"] == field]) for field in fields)
+    for axes, field in zip(panels, fields, strict=True):
+        x_axis.apply(axes)
+        axes.set_ylim(low - room * (1 + 0.8 * bars), high + room)
+        rows = table[table["parameter"] == field]
+        ends = _lines(axes, results, done, field, x_axis)
+        _optima(axes, rows, results, low - room, 0.8 * room)
+        if field:
+            axes.set_title(f"by {canvas.words(field)}", loc="left")
+            if num_values(plan, field) > 1:
+                canvas.label_ends(axes, ends)
+    for axes in left:
+        axes.set_ylabel("final validation loss (nats per token)")
+    notes = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
+    notes.append("bar below: 95 % interval of the optimum of a parabola, the dot in it the optimum")
+    if (results.runs["state"] == "DIVERGED").any():
+        notes.append(f"diverged runs count as ln V = {results.worst_loss:.2f}")
+    canvas.heading(figure, f"{title}: final validation loss against it", notes + absent(results.runs))
+    return figure
+
+
+def _lines(axes: Axes, results: Results, done: pd.DataFrame, field: str, x_axis: ParameterAxis) -> list[End]:
+    plan = results.plan
+    scale = ColourScale(plan, field or None)
+    ends = []
+    for value in ordered_values(plan, field) if field else [None]:
+        mine = done[done[field].map(repr) == repr(value)] if field else done
+        if mine.empty:
+            continue
+        colour = scale.colour({field: value}) if field else scale.colour({})
+        loss = mine["objective"].astype(float)
+        if x_axis.discrete:
+            by_seed = loss.groupby([mine[RATE].map(float), mine["seed"]]).mean()
+            means = by_seed.groupby(level=0).mean()
+            axes.plot(by_seed.index.get_level_values(0), by_seed, "o", color=colour, markersize=3.5, alpha=0.6, mew=0)
+            axes.plot(means.index, means.to_numpy(), color=colour, linewidth=1.4)
+            ends.append(End(float(means.iloc[-1]), short(value) if field else "", colour))
+        else:
+            axes.scatter(mine[RATE].astype(float), loss, s=14, color=colour, alpha=0.7, linewidths=0)
+            ends.append(
+                End(float(loss.iloc[int(mine[RATE].astype(float).argmax())]), short(value) if field else "", colour)
+            )
+    return ends
+
+
+def _optima(axes: Axes, rows: pd.DataFrame, results: Results, top: float, step: float) -> None:
+    """A bar a row: the optimum's interval, or an arrow where the best rate is at an end."""
+    for number, (_, row) in enumerate(rows.iterrows()):
+        height = top - number * step
+        scale = ColourScale(results.plan, row["parameter"] or None)
+        values = (
+            {short(value): value for value in ordered_values(results.plan, row["parameter"])}
+            if row["parameter"]
+            else {}
+        )
+        colour = scale.colour({row["parameter"]: values[row["value"]]}) if values else INK
+        if np.isfinite(row["optimum_low"]):
+            axes.plot(
+                [row["optimum_low"], row["optimum_high"]],
+                [height] * 2,
+                color=colour,
+                linewidth=2.2,
+                solid_capstyle="butt",
+            )
+        if np.isfinite(row["optimum"]):
+            axes.plot(row["optimum"], height, "o", color=colour, markersize=4.5)
+        elif row["edge"]:
+            marker = "<" if row["edge"] == "low" else ">"
+            axes.plot(row["best_rate"], height, marker, color=colour, markersize=5)
+    left, right = x_limits(results)
+    axes.set_xlim(left, right)
+
+
+def x_limits(results: Results) -> tuple[float, float]:
+    """A little beyond the rates that were swept."""
+    values = [float(value) for value in ordered_values(results.plan, RATE)]
+    margin = (values[-1] / values[0]) ** 0.08
+    return values[0] / margin, values[-1] * margin
