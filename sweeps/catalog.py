@@ -2,9 +2,10 @@
 
 import ast
 import hashlib
+import shlex
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -25,11 +26,18 @@ class Experiment:
     file: str  # where it stands: relative to the folder that holds `experiments`, else the absolute path
     docstring: str
     sweep: Sweep
+    flags: tuple[str, ...] = ()  # what a command line has changed of the file
 
     @property
     def question(self) -> str:
         """The first line of the docstring."""
         return self.docstring.strip().partition("\n")[0]
+
+    @property
+    def arguments(self) -> str:
+        """What `python -m sweeps.run` takes to run it again: the name, or the file, and what was changed."""
+        comes_along = self.file == f"experiments/{self.name}.py"
+        return shlex.join([self.name if comes_along else self.file, *self.flags])
 
 
 def experiments_folder() -> Path:
@@ -78,8 +86,8 @@ def sweep_name(name_or_path: str) -> str:
 
 def overridden(
     experiment: Experiment,
-    settings: Iterable[str],
-    dimensions: Iterable[str],
+    settings: Sequence[str],
+    dimensions: Sequence[str],
     search: str | None,
     num_trials: int | None,
     seeds: int | None,
@@ -97,7 +105,11 @@ def overridden(
     sweep = experiment.sweep.override(
         settings=values, dimensions=space, search=search, num_trials=num_trials, seeds=seeds
     )
-    return replace(experiment, sweep=sweep)
+    given = {"--search": search, "--num-trials": num_trials, "--seeds": seeds}
+    flags = [word for text in settings for word in ("--set", text)]
+    flags += [word for text in dimensions for word in ("--sweep", text)]
+    flags += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return replace(experiment, sweep=sweep, flags=tuple(flags))
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeps.catalog import Experiment
 from sweeps.space import Choice, Range, Space, Value, short
-from sweeps.sweep import BUDGET_FIELDS, Sweep
+from sweeps.sweep import BUDGET_FIELDS, COUNTED, Sweep
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import train_windows, val_windows
@@ -88,10 +88,10 @@ class Plan:
         return Trial(number, setting, label, tuple(runs))
 
     def known_trials(self) -> list[Trial]:
-        """All trials of a grid; of other searches, which are asked later, none."""
-        if self.sweep.search != "grid":
+        """All trials of a grid, or of listed points; of other searches, which are asked later, none."""
+        if self.sweep.search not in COUNTED:
             return []
-        return [self.trial(number, setting) for number, setting in enumerate(grid_settings(self.sweep.space))]
+        return [self.trial(number, setting) for number, setting in enumerate(counted_settings(self.sweep))]
 
     def to_json(self, trials: Iterable[Trial]) -> dict[str, Any]:
         """plan.json: what belongs to the definition, and all that a report needs to know of it."""
@@ -100,7 +100,7 @@ class Plan:
             "name": self.experiment.name,
             "definition": sweep.definition,
             "question": self.experiment.question,
-            "command": f"python -m sweeps.run {self.experiment.name}",
+            "command": f"python -m sweeps.run {self.experiment.arguments}",
             "file": self.experiment.file,
             "search": sweep.search,
             "search_seed": sweep.search_seed,
@@ -131,7 +131,7 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
         experiment=experiment,
         sweep=sweep,
         machine=machine,
-        num_trials=len(grid_settings(sweep.space)) if sweep.search == "grid" else sweep.num_trials or 0,
+        num_trials=len(counted_settings(sweep)) if sweep.search in COUNTED else sweep.num_trials or 0,
         matched=not MATCHING_FIELDS & set(sweep.space),
         notes=notes,
         corpus_of=corpus_cache(),
@@ -145,6 +145,11 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
         plan.notes.append(f"not matched: settings with different {fields} do not see the same tokens in the same order")
     plan.notes.extend(same_schedule_notes(plan.known_trials()))
     return plan
+
+
+def counted_settings(sweep: Sweep) -> list[dict[str, Value]]:
+    """The settings of a grid or of listed points; trial k is number k."""
+    return grid_settings(sweep.space) if sweep.search == "grid" else [dict(point) for point in sweep.points]
 
 
 def grid_settings(space: Space) -> list[dict[str, Value]]:

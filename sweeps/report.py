@@ -49,6 +49,7 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     from sweeps.analysis.results import Results
 
     plan = store.plan(name, definition)
+    plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
     return Results(plan, trials, store.history(name, plan["definition"]))
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--search", type=click.Choice(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
 @click.option("--num-trials", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
 @click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
+@click.option("--confirm", type=click.IntRange(1), metavar="K", help="Run the best K settings so far, with --seeds N.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core.")
 @click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
 @click.option(
@@ -75,6 +76,7 @@ def run(
     search: str | None,
     num_trials: int | None,
     seeds: int | None,
+    confirm: int | None,
     workers: int | None,
     runs_per_gpu: int,
     engine: str,
@@ -110,6 +112,10 @@ def run(
     else:
         where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds)
     with where as place:
+        if confirm is not None:
+            from sweeps.confirm import confirmed
+
+            experiment = confirmed(experiment, open_store(store), confirm, place.machine)
         if dry_run:
             from sweeps.dry_run import print_plan
 

@@ -31,6 +31,10 @@ class Choice:
         """The value at u in [0, 1)."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
+    def holds(self, value: Value) -> bool:
+        """Whether the value is one of them."""
+        return (type(value), value) in [(type(known), known) for known in self.values]
+
     def position(self, value: Value) -> int:
         """Where the value stands in the list; 1, 1.0 and True are three values."""
         return [(type(known), known) for known in self.values].index((type(value), value))
@@ -72,6 +76,12 @@ class Range:
     def is_integer(self) -> bool:
         """Whether it holds whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def holds(self, value: Value) -> bool:
+        """Whether the value lies in it; a whole number where it holds these only."""
+        if isinstance(value, bool) or not isinstance(value, int if self.is_integer else int | float):
+            return False
+        return self.low <= value <= self.high
 
     def grid(self) -> tuple[Value, ...]:
         """Its points. ValueError where it has none."""

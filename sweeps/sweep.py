@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -10,8 +11,9 @@ from pydantic import ValidationError
 from sweeps.space import Choice, Range, Space, Value
 from tinylm_core.config import RunConfig, explain, unknown_name
 
-Search = Literal["grid", "random", "sobol", "tpe"]
-SEARCHES = ("grid", "random", "sobol", "tpe")
+Search = Literal["grid", "random", "sobol", "tpe", "points"]
+SEARCHES = get_args(Search)
+COUNTED = ("grid", "points")  # their space or list says how many trials there are
 
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
@@ -23,8 +25,10 @@ class Sweep:
 
     base: the config whose fields are varied.
     space: field → Choice or Range; any RunConfig field but `seed`.
-    search: grid (every combination), random, sobol (a space-filling sequence) or tpe (learns from the trials so far).
-    num_trials: how many trials; None for grid, which counts its cells.
+    search: grid (every combination), random, sobol (a space-filling sequence), tpe (learns from the trials so far) or
+        points (those listed, and no others).
+    num_trials: how many trials; None for grid and points, which count their own.
+    points: settings that are tried first, in this order; of every search but grid, which tries all anyway.
     seeds: each trial trains with base.seed … base.seed + seeds - 1; its objective is their mean.
     objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
     concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
@@ -38,6 +42,7 @@ class Sweep:
     space: Space
     search: Search = "grid"
     num_trials: int | None = None
+    points: tuple[Mapping[str, Value], ...] = ()
     seeds: int = 1
     objective: Literal["val_loss"] = "val_loss"
     concurrency: int = 4
@@ -70,9 +75,11 @@ class Sweep:
                 for name, dim in self.space.items()
             },
         )
-        if self.search == "grid" and self.num_trials is not None:
-            raise ValueError(f"num_trials={self.num_trials}: a grid has as many trials as cells; leave it out")
-        if self.search != "grid" and (self.num_trials is None or self.num_trials < 1):
+        object.__setattr__(self, "points", tuple(self.points))
+        self._check_points()
+        if self.search in COUNTED and self.num_trials is not None:
+            raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
+        if self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
             raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
 
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
@@ -103,6 +110,18 @@ class Sweep:
             if error.errors()[0]["loc"]:  # else the value does not suit another field of the base
                 raise ValueError(f"space: {explain(error)}") from None
 
+    def _check_points(self) -> None:
+        if self.search == "grid" and self.points:
+            raise ValueError("points: a grid tries every cell anyway; leave them out")
+        if self.search == "points" and not self.points:
+            raise ValueError("points: search='points' needs at least one setting")
+        for point in self.points:
+            if set(point) != set(self.space):
+                raise ValueError(f"points: {dict(point)!r} must give each of {', '.join(self.space)} a value")
+            for name, dimension in self.space.items():
+                if not dimension.holds(point[name]):
+                    raise ValueError(f"points: {name}={point[name]!r} is not in {dimension!r}")
+
     @property
     def seed_values(self) -> tuple[int, ...]:
         """The seeds each trial trains with."""
@@ -121,6 +140,8 @@ class Sweep:
             "seeds": self.seed_values,
             "objective": self.objective,
         }
+        if self.points:  # a definition without any is what it was before there were points
+            content["points"] = [dict(point) for point in self.points]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def override(
@@ -134,8 +155,8 @@ class Sweep:
     ) -> "Sweep":
         """The sweep with other values, as the command line gives them. A set field is pinned: it leaves the space."""
         settings = settings or {}
-        if num_trials is not None and (search or self.search) == "grid":
-            raise ValueError(f"num_trials={num_trials}: a grid has as many trials as cells; choose another search")
+        if num_trials is not None and (search or self.search) in COUNTED:
+            raise ValueError(f"num_trials={num_trials}: {_counts_itself(search or self.search)}; choose another search")
         space = {name: dim for name, dim in self.space.items() if name not in settings} | (dimensions or {})
         search = search or self.search
         return replace(
@@ -143,9 +164,14 @@ class Sweep:
             base=self.base.replace(settings),
             space=space,
             search=search,  # type: ignore[arg-type]  # checked in __post_init__
-            num_trials=None if search == "grid" else num_trials or self.num_trials,
+            num_trials=None if search in COUNTED else num_trials or self.num_trials,
+            points=() if search == "grid" or space.keys() != self.space.keys() else self.points,
             seeds=self.seeds if seeds is None else seeds,
         )
+
+
+def _counts_itself(search: str) -> str:
+    return "a grid has as many trials as cells" if search == "grid" else "there are as many trials as points"
 
 
 def _is_count(value: object) -> bool:

@@ -22,7 +22,7 @@ from sweeps.figures import canvas
 from sweeps.figures.canvas import End
 from sweeps.space import short
 
-LIGHTEST = 0.88  # viridis beyond it vanishes on white
+LIGHTEST = 0.8  # viridis beyond it vanishes on white
 MAX_PANELS = 6
 
 
@@ -54,7 +54,10 @@ class ColourScale:
         """The colour of each row."""
         if not self.field:
             return [self.colour({})] * len(settings)
-        return [self.colour({self.field: value}) for value in settings[self.field]]
+        if not self.continuous:
+            return [self.colour({self.field: value}) for value in settings[self.field]]
+        shades = self._colours(np.asarray(self._norm(settings[self.field].to_numpy(dtype=np.float64))) * LIGHTEST)
+        return [to_hex(shade) for shade in shades]
 
     def label(self, setting: Mapping[str, Any] | pd.Series) -> str:
         """What a direct label says of a setting: its value of the field."""

@@ -1,0 +1,50 @@
+"""The best settings of a sweep, to be run with more seeds: what `--confirm K` makes of an experiment."""
+
+from dataclasses import replace
+
+from sweeps.analysis.ranking import leaderboard
+from sweeps.analysis.settings import Plan, planned_runs
+from sweeps.catalog import Experiment
+from sweeps.plan import without_impossible_choices
+from sweeps.store.read import Store
+from sweeps.sweep import Sweep
+from tinylm_core.config import RunConfig
+from tinylm_core.machine import Machine
+
+
+def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: Machine) -> Experiment:
+    """The experiment narrowed to the best settings of its newest definition with this base, space and search.
+
+    Whatever seeds that had. ValueError where there is none, or it has fewer settings with all their seeds.
+    """
+    sweep, _ = without_impossible_choices(experiment.sweep, machine)
+    name = experiment.name
+    definitions = store.definitions(name) if name in store.sweeps() else []
+    plans = [known.plan for known in definitions if known.plan is not None and _is_same_search(known.plan, sweep)]
+    if not plans:
+        raise ValueError(f"--confirm: {name} with these settings has not been run in {store.where} yet")
+    plan = plans[0]
+    board = leaderboard(planned_runs(plan, store.trials(name, plan["definition"])), plan["swept"])
+    ranked = board.loc[board["rank"].notna() & (board["state"] == "complete"), "trial"]
+    if len(ranked) < num_settings:
+        raise ValueError(
+            f"--confirm {num_settings}: only {len(ranked)} of {len(board)} settings of {name} are complete with all "
+            "their seeds"
+        )
+    by_number = {trial["trial"]: trial["setting"] for trial in plan["trials"]}
+    points = tuple(by_number[trial] for trial in ranked.head(num_settings))
+    return replace(
+        experiment,
+        sweep=replace(sweep, search="points", points=points, num_trials=None),
+        flags=(*experiment.flags, "--confirm", str(num_settings)),
+    )
+
+
+def _is_same_search(plan: Plan, sweep: Sweep) -> bool:
+    try:
+        base = RunConfig.model_validate(plan["base"])
+    except ValueError:  # of a version with other fields
+        return False
+    space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
+    same = base == sweep.base and plan["space"] == space and list(plan["space"]) == list(space)
+    return same and plan["search"] == sweep.search and plan["search_seed"] == sweep.search_seed
