@@ -1,7 +1,7 @@
 """Which point comes next. The only place that imports optuna; knows no tracker.
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
-for the next. So resuming needs nothing of its own (law 10).
+for the next. So resuming needs nothing of its own (law 10). A search that doesn't learn only counts them.
 """
 
 import warnings
@@ -26,47 +26,50 @@ class TrialSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._sweep = sweep
         self._distributions = {name: _distribution(dimension) for name, dimension in sweep.space.items()}
-        self._cells = grid_settings(sweep.space) if sweep.search == "grid" else []
+        self._points = known_points(sweep)
         self._study = optuna.create_study(sampler=_sampler(sweep, 0), pruner=optuna.pruners.NopPruner())
         self.num_asked = 0
 
     def ask(self) -> Setting:
         """The setting of the next trial."""
         number = self.num_asked
-        self._study.sampler = _sampler(self._sweep, number)
-        if (fixed := self._fixed_point(number)) is not None:
-            self._study.enqueue_trial(_encode(self._sweep.space, fixed))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self._study.ask(self._distributions)
-        assert trial.number == number
         self.num_asked += 1
-        return _decode(self._sweep.space, trial.params)
+        match self._sweep.search:
+            case "grid" | "sobol":
+                return self._points[number]
+            case "random":  # an empty study: what was asked before plays no part
+                return self._proposed(optuna.create_study(sampler=_sampler(self._sweep, number)))
+            case "tpe":
+                self._study.sampler = _sampler(self._sweep, number)
+                return self._proposed(self._study)
 
     def adopt(self, setting: Setting) -> None:
         """A trial that was asked in an earlier start: it stands as RUNNING, without a value, until it is told."""
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.RUNNING,
-                params=_encode(self._sweep.space, setting),
-                distributions=self._distributions,
+        if learns(self._sweep):
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=_encode(self._sweep.space, setting),
+                    distributions=self._distributions,
+                )
             )
-        )
         self.num_asked += 1
 
     def tell(self, number: int, value: float | None) -> None:
         """The objective of a trial; None where it failed."""
+        assert number < self.num_asked
+        if not learns(self._sweep):
+            return
         if value is None:
             self._study.tell(number, state=optuna.trial.TrialState.FAIL)
         else:
             self._study.tell(number, value)
 
-    def _fixed_point(self, number: int) -> Setting | None:
-        if self._sweep.search == "grid":
-            return self._cells[number]
-        if self._sweep.search == "sobol":
-            return sobol_point(self._sweep.space, self._sweep.search_seed, number)
-        return None
+    def _proposed(self, study: optuna.Study) -> Setting:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = study.ask(self._distributions)
+        return _decode(self._sweep.space, trial.params)
 
 
 def learns(sweep: Sweep) -> bool:
@@ -84,18 +87,30 @@ def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
 
-def sobol_point(space: Space, seed: int, number: int) -> Setting:
-    """Point `number` of one scrambled Sobol' sequence (Owen 1998), mapped onto the space."""
+def known_points(sweep: Sweep) -> list[Setting]:
+    """All settings of a grid or a Sobol' sequence; none of other searches."""
+    match sweep.search:
+        case "grid":
+            return grid_settings(sweep.space)
+        case "sobol":
+            return sobol_points(sweep.space, sweep.search_seed, sweep.num_trials or 0)
+        case _:
+            return []
+
+
+def sobol_points(space: Space, seed: int, num_points: int) -> list[Setting]:
+    """The first points of one scrambled Sobol' sequence (Owen 1998), mapped onto the space."""
     if not space:
-        return {}
+        return [{}] * num_points
     sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(seed))
-    if number:
-        sequence.fast_forward(number)
     with warnings.catch_warnings():
-        # SciPy warns that one point is not balanced; the sequence as a whole is.
+        # SciPy warns of a number that is no power of two; the sequence as a whole is balanced.
         warnings.simplefilter("ignore", UserWarning)
-        point = sequence.random(1)[0]
-    return {name: dimension.at(float(u)) for (name, dimension), u in zip(space.items(), point, strict=True)}
+        points = sequence.random(num_points)
+    return [
+        {name: dimension.at(float(u)) for (name, dimension), u in zip(space.items(), point, strict=True)}
+        for point in points
+    ]
 
 
 def _distribution(dimension: Choice | Range) -> BaseDistribution:

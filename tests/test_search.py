@@ -11,7 +11,7 @@ from scipy.stats import qmc
 
 from sweeps import Choice, Range, Sweep
 from sweeps.plan import grid_settings
-from sweeps.search import Setting, TrialSearch, learns, sobol_point
+from sweeps.search import Setting, TrialSearch, learns, sobol_points
 from tinylm_core import RunConfig
 
 SPACE = {
@@ -129,7 +129,8 @@ def test_a_space_without_fields_has_one_trial() -> None:
 
 def test_sobols_points_are_one_sequence_and_fill_the_space() -> None:
     space: Any = {"learning_rate": Range(0.0, 1.0), "warmup_ratio": Range(0.0, 1.0), "bias": Choice(True, False)}
-    points = [sobol_point(space, 3, number) for number in range(64)]
+    points = sobol_points(space, 3, 64)
+    assert sobol_points(space, 3, 20) == points[:20]
     numeric = [[p["learning_rate"], p["warmup_ratio"]] for p in points]
     assert qmc.discrepancy(numeric) < 0.005  # of random points about 0.02
     assert sum(p["bias"] is True for p in points) == 32
