@@ -143,7 +143,8 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
             "The optimum is that of a parabola in log rate through the best rate and its neighbours, averaged over the "
             "other parameters, with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
             "drawn from those swept costs on average: mean of min(loss, loss at initialization) minus the best loss, "
-            "nats per token, ± standard error over seeds. The intervals hold seed noise, not that the loss is no parabola.",
+            "nats per token, ± standard error over seeds. The intervals hold seed noise, "
+            "not that the loss is no parabola.",
             "note",
         ),
         Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),

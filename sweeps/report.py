@@ -1,8 +1,11 @@
 """Write a sweep's report from the store alone, half-finished sweeps included.
 
     python -m sweeps.report lr_warmup
+    python -m sweeps.report --compare lr_warmup post_norm_warmup
+    python -m sweeps.report lr_warmup --compare DEFINITION|COMMIT DEFINITION|COMMIT
 
 Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, and the same on the summary run.
+--compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.
 """
 
 from dataclasses import dataclass
@@ -82,16 +85,24 @@ def publish(outbox: Any, report: Report) -> None:
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--compare", nargs=2, metavar="A B", help="Hold two sweeps, or two definitions or commits, side by side.")
 @click.option("--definition", metavar="ID", help="An earlier definition of the sweep; the latest is the default.")
 @store_option
-def report(name: str, definition: str | None, store: str | None) -> int:
+def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
     from sweeps.store import open_store
     from sweeps.work import WAIT_SECONDS, drain, locked_work
 
     opened = open_store(store)
+    if compare:
+        from sweeps.side_by_side import print_comparison
+
+        print_comparison(opened, None if name is None else sweep_name(name), *compare)
+        return 0
+    if name is None:
+        raise ValueError(f"name a sweep; {opened.where} has {', '.join(opened.sweeps()) or 'none yet'}")
     name = sweep_name(name)
     known = [d.definition for d in opened.definitions(name)]
     try:

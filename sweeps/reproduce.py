@@ -216,8 +216,8 @@ def start_content(row: "RunRow", job: "Job") -> dict[str, Any]:
 
 def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -> int:
     """Print the verdict; returns the exit code."""
-    from sweeps.compare import compare
     from sweeps.store import schema
+    from sweeps.verdict import compare
 
     ended = row.state in schema.RESULTS
     verdict = compare(recorded, as_far_as_recorded(repeated_frame(repeat), recorded), rtol)
@@ -254,7 +254,7 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
 
 def as_far_as_recorded(repeated: "pd.DataFrame", recorded: "pd.DataFrame") -> "pd.DataFrame":
     """Without the steps and evaluations that a record lacks: one that is thinned, or of a run that was interrupted."""
-    from sweeps.compare import EVAL_COLUMNS, STEP_COLUMNS
+    from sweeps.verdict import EVAL_COLUMNS, STEP_COLUMNS
 
     kept = repeated[repeated["step"].isin(recorded["step"])].copy()
     for columns in (STEP_COLUMNS, EVAL_COLUMNS):

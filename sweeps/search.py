@@ -33,18 +33,17 @@ class TrialSearch:
     def ask(self) -> Setting:
         """The setting of the next trial."""
         number = self.num_asked
+        if number < len(self._points):
+            self.adopt(self._points[number])
+            return self._points[number]
         self.num_asked += 1
-        match self._sweep.search:
-            case "grid" | "sobol":
-                return self._points[number]
-            case "random":  # an empty study: what was asked before plays no part
-                return self._proposed(optuna.create_study(sampler=_sampler(self._sweep, number)))
-            case "tpe":
-                self._study.sampler = _sampler(self._sweep, number)
-                return self._proposed(self._study)
+        if not learns(self._sweep):  # an empty study: what was asked before plays no part
+            return self._proposed(optuna.create_study(sampler=_sampler(self._sweep, number)))
+        self._study.sampler = _sampler(self._sweep, number)
+        return self._proposed(self._study)
 
     def adopt(self, setting: Setting) -> None:
-        """A trial that was asked in an earlier start: it stands as RUNNING, without a value, until it is told."""
+        """A trial that needs no proposal, asked in an earlier start or listed: RUNNING, without a value, until told."""
         if learns(self._sweep):
             self._study.add_trial(
                 optuna.trial.create_trial(
@@ -88,14 +87,13 @@ def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
 
 
 def known_points(sweep: Sweep) -> list[Setting]:
-    """All settings of a grid or a Sobol' sequence; none of other searches."""
-    match sweep.search:
-        case "grid":
-            return grid_settings(sweep.space)
-        case "sobol":
-            return sobol_points(sweep.space, sweep.search_seed, sweep.num_trials or 0)
-        case _:
-            return []
+    """All settings of a grid; of others the points that are tried first, and of Sobol' the sequence after them."""
+    if sweep.search == "grid":
+        return grid_settings(sweep.space)
+    points = [dict(point) for point in sweep.points]
+    if sweep.search == "sobol":
+        points += sobol_points(sweep.space, sweep.search_seed, max(0, (sweep.num_trials or 0) - len(points)))
+    return points
 
 
 def sobol_points(space: Space, seed: int, num_points: int) -> list[Setting]:

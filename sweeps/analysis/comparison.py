@@ -1,0 +1,115 @@
+"""Two sides of one question, held against each other: settings paired, seeds paired. Pure functions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sweeps.analysis.ranking import holm
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference B - A in nats per token over pairs, with its 95 % t-interval; NaN where it is unknown."""
+
+    mean: float
+    low: float
+    high: float
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from A to B.
+
+    cells: one row a setting that both have, in A's order: setting, a, b (mean objectives over the shared seeds),
+    difference, low, high (95 %), p_value (Holm over the settings), num_seeds.
+    tuned: B at its best setting against A at its own, chosen among those that both have; overall: all cells.
+    """
+
+    cells: pd.DataFrame
+    best_a: str
+    best_b: str
+    tuned: Difference
+    overall: Difference
+
+
+def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
+    """Pair two sides' runs, columns setting, seed and objective (nats per token), by setting and seed.
+
+    A difference's noise is pooled over the settings; with one seed only the overall difference has an interval, from
+    cell to cell. ValueError where no setting and seed is on both sides.
+    """
+    both = a.merge(b, on=["setting", "seed"], suffixes=("_a", "_b"), sort=False)
+    if both.empty:
+        raise ValueError("the two have no setting with the same seed in common, so nothing can be paired")
+    both = both.assign(difference=(both["objective_b"] - both["objective_a"]).astype(float))
+    grouped = both.groupby("setting", sort=False)
+    count, mean = grouped.size(), grouped["difference"].mean()
+    degrees = int((count - 1).sum())
+    within = both["difference"] - grouped["difference"].transform("mean")
+    variance = float((within**2).sum() / degrees) if degrees else float("nan")
+    error = np.sqrt(variance / count)
+    t = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees)) if degrees else float("nan")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_values = 2 * stats.t.sf(np.abs(mean / error), degrees) if degrees else np.full(len(mean), np.nan)
+    p_values = np.where(mean == 0, 1.0, p_values) if degrees else p_values
+    cells = pd.DataFrame(
+        {
+            "a": grouped["objective_a"].mean(),
+            "b": grouped["objective_b"].mean(),
+            "difference": mean,
+            "low": mean - t * error,
+            "high": mean + t * error,
+            "p_value": holm(p_values) if degrees else p_values,
+            "num_seeds": count,
+        }
+    ).reset_index()
+    best_a, best_b = (str(cells["setting"].iloc[int(cells[side].argmin())]) for side in ("a", "b"))
+    return Comparison(cells, best_a, best_b, _tuned(both, best_a, best_b, variance, degrees), _overall(both))
+
+
+def _tuned(both: pd.DataFrame, best_a: str, best_b: str, variance: float, degrees: int) -> Difference:
+    a = both[both["setting"] == best_a].set_index("seed")["objective_a"]
+    b = both[both["setting"] == best_b].set_index("seed")["objective_b"]
+    pairs = (b - a).dropna().to_numpy(dtype=np.float64)
+    if not len(pairs):
+        return Difference(float(b.mean() - a.mean()), float("nan"), float("nan"), 0)
+    t = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees)) if degrees else float("nan")
+    half = t * float(np.sqrt(variance / len(pairs)))
+    return Difference(float(pairs.mean()), float(pairs.mean()) - half, float(pairs.mean()) + half, len(pairs))
+
+
+def _overall(both: pd.DataFrame) -> Difference:
+    by_setting = both.groupby("setting")["difference"].mean().to_numpy(dtype=np.float64)
+    mean = float(by_setting.mean())
+    if len(by_setting) < 2:
+        return Difference(mean, float("nan"), float("nan"), len(both))
+    half = float(stats.sem(by_setting) * stats.t.isf((1 - CONFIDENCE) / 2, len(by_setting) - 1))
+    return Difference(mean, mean - half, mean + half, len(both))
+
+
+def verdict(comparison: Comparison, a: str, b: str) -> list[str]:
+    """Whether the change helped, at the tuned setting and over all, in two sentences."""
+    same = comparison.best_a == comparison.best_b
+    where = f"both at {comparison.best_a}" if same else f"{b} at {comparison.best_b}, {a} at {comparison.best_a}"
+    return [
+        f"Each at its best setting ({where}), {b} {_says(comparison.tuned, a)}.",
+        f"Over all {len(comparison.cells)} settings that both have, {b} {_says(comparison.overall, a)} on average.",
+    ]
+
+
+def _says(difference: Difference, a: str) -> str:
+    size = f"{abs(difference.mean):.4f} nats per token"
+    if difference.mean == 0:
+        return f"ends at the same loss as {a}"
+    side = "below" if difference.mean < 0 else "above"
+    if np.isnan(difference.low):
+        return f"ends {size} {side} {a}; with one seed that can't be told from noise"
+    interval = f"95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}, paired by seed"
+    if difference.low <= 0 <= difference.high:
+        return f"can't be told from {a}: it ends {size} {side} ({interval})"
+    return f"ends {size} {side} {a} ({interval})"

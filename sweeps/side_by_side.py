@@ -1,0 +1,95 @@
+"""Two sweeps, definitions or commits side by side: what `sweeps.report --compare` reads, prints and writes."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text as Line
+
+from sweeps.analysis.comparison import Comparison, hold_together, verdict
+from sweeps.catalog import sweep_name
+from sweeps.markup import Block, Heading, Table, Text, to_html, to_markdown
+from sweeps.store import schema
+from sweeps.store.read import Store
+from sweeps.summary import fitting_table
+from sweeps.tables import number
+
+
+def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
+    """Print which of A and B is better, and write the same as a page. ValueError where nothing can be paired."""
+    comparison = hold_together(read_side(store, name, a), read_side(store, name, b))
+    sentences, table = verdict(comparison, a, b), cell_table(comparison, a, b)
+    console = Console(highlight=False)
+    for sentence in sentences:
+        console.print(Line(sentence))
+    console.print()
+    console.print(fitting_table("Setting by setting", table, console.width))
+    page = write_page(store.folder / "reports", a, b, sentences, table)
+    console.print(Line(f"\nReport: {page}"), soft_wrap=True)
+
+
+def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
+    """The runs with a result of a sweep, or of a definition or commit of the sweep `name`: setting, seed, objective."""
+    if name is None:
+        sweep, definition, commit = sweep_name(side), None, None
+    else:
+        definitions = [known.definition for known in store.definitions(name)]
+        is_definition = any(known.startswith(side) for known in definitions)
+        sweep, definition, commit = name, side if is_definition else None, None if is_definition else side
+    if commit is None:
+        trials = store.trials(sweep, definition)
+        done = trials[trials["state"].isin(schema.RESULTS)]
+        found = done[["setting", "seed", "objective"]]
+    else:
+        rows = [
+            (row.tags.get(schema.SETTING, ""), row.seed, row.metrics.get(schema.OBJECTIVE))
+            for row in store.runs(sweep)
+            if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(commit)
+        ]
+        found = pd.DataFrame(rows, columns=["setting", "seed", "objective"])
+    if found.empty:
+        what = f"{sweep}: neither a definition nor a commit {side!r}" if commit else f"{side}: no run"
+        raise ValueError(f"{what} with a result in {store.where}")
+    found = found.astype({"setting": "str", "seed": "int64", "objective": "float64"})
+    return found.drop_duplicates(["setting", "seed"], keep="last", ignore_index=True)
+
+
+def cell_table(comparison: Comparison, a: str, b: str) -> pd.DataFrame:
+    """The cells as text."""
+    cells = comparison.cells
+    half = (cells["high"] - cells["low"]) / 2
+    return pd.DataFrame(
+        {
+            "setting": cells["setting"].replace("", "base"),
+            "seeds": cells["num_seeds"].astype(str),
+            a: cells["a"].map(lambda value: number(value, ".4f")),
+            b: cells["b"].map(lambda value: number(value, ".4f")),
+            "difference": [
+                number(mean, "+.4f") + ("" if pd.isna(error) else f" ± {error:.4f}")
+                for mean, error in zip(cells["difference"], half, strict=True)
+            ],
+            "p": cells["p_value"].map(lambda value: number(value, ".2g")),
+        }
+    )
+
+
+def write_page(folder: Path, a: str, b: str, sentences: list[str], table: pd.DataFrame) -> Path:
+    """The comparison as index.html and report.md in a folder of its own; returns the page."""
+    title = f"{a} against {b}"
+    note = (
+        "Final validation loss in nats per token, means over the seeds that both have; difference B - A, paired by "
+        "seed, ± half of its 95 % t-interval with the noise pooled over settings; p Holm-corrected over the settings."
+    )
+    blocks: list[Block] = [
+        *(Text(sentence, "answer") for sentence in sentences),
+        Heading("Setting by setting"),
+        Text(note, "note"),
+        Table(table, numbers=["seeds", a, b, "difference", "p"]),
+    ]
+    mine = folder / re.sub(r"[^\w.-]+", "-", f"compare-{a}-{b}")
+    mine.mkdir(parents=True, exist_ok=True)
+    (mine / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
+    page = mine / "index.html"
+    page.write_text(to_html(title, blocks, mine), encoding="utf-8")
+    return page

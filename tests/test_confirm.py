@@ -1,0 +1,76 @@
+"""The best settings with more seeds, and two definitions side by side; in processes of their own, on a real store."""
+
+from pathlib import Path
+
+import pytest
+from launcher import Launcher
+from test_run import GRID, Kept, write_experiment
+
+from sweeps.store import open_store
+
+STORE = "store"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, text_file: Path) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("confirm")
+    file = write_experiment(folder, GRID, text_file)
+    assert launcher.run("sweeps.run", file, "--store", folder / STORE).code == 0
+    return file, folder / STORE
+
+
+def test_confirming_runs_the_best_settings_with_the_seeds_that_are_missing(
+    swept: tuple[Path, Path], launcher: Launcher
+) -> None:
+    file, store = swept
+    kept = Kept(store)
+    before = {run.info.run_id for run in kept.of("run")}
+    best = open_store(store).trials("question").groupby("setting")["objective"].mean().idxmin()
+    done = launcher.run("sweeps.run", file, "--store", store, "--confirm", 1, "--seeds", 3)
+    assert done.code == 0, done
+    new = [run for run in kept.of("run") if run.info.run_id not in before]
+    assert [(run.data.tags["sweep.setting"], run.data.params["seed"]) for run in new] == [(best, "2")]
+    plan = open_store(store).plan("question")
+    assert plan["search"] == "points"
+    assert [trial["label"] for trial in plan["trials"]] == [best]
+    assert plan["seeds"] == [0, 1, 2]
+    assert plan["command"].endswith("question.py --seeds 3 --confirm 1")
+    again = launcher.run("sweeps.run", file, "--store", store, "--confirm", 1, "--seeds", 3)
+    assert again.code == 0
+    assert len(kept.of("run")) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--confirm", 9], "--confirm 9: only 2 of 2 settings of question are complete"),
+        (["--set", "dropout=0.3", "--confirm", 1], "--confirm: question with these settings has not been run"),
+    ],
+)
+def test_what_can_not_be_confirmed_is_said_in_a_line(
+    swept: tuple[Path, Path], launcher: Launcher, arguments: list[object], message: str
+) -> None:
+    file, store = swept
+    done = launcher.run("sweeps.run", file, "--store", store, *arguments)
+    assert done.code == 2
+    assert message in done.one_line
+
+
+def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launcher: Launcher) -> None:
+    file, store = swept
+    first = open_store(store).definitions("question")[-1].definition
+    changed = launcher.run("sweeps.run", file, "--store", store, "--set", "max_grad_norm=0.1")
+    assert changed.code == 0
+    second = open_store(store).definitions("question")[0].definition
+    done = launcher.run("sweeps.report", "question", "--compare", first, second, "--store", store)
+    assert done.code == 0, done
+    assert "Each at its best setting" in done.out
+    a, b = (
+        open_store(store).trials("question", one).set_index(["setting", "seed"])["objective"] for one in (first, second)
+    )
+    assert f"{(b - a).groupby('setting').mean().iloc[0]:+.4f}" in done.out
+    itself = launcher.run("sweeps.report", "question", "--compare", first, first, "--store", store)
+    assert "ends at the same loss" in itself.out
+    unknown = launcher.run("sweeps.report", "question", "--compare", first, "fffffff", "--store", store)
+    assert unknown.code == 2
+    assert "neither a definition nor a commit 'fffffff'" in unknown.one_line
