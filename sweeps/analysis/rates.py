@@ -16,6 +16,7 @@ from sweeps.space import short
 
 RATE = "learning_rate"
 LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least
+MOST_DECADES = 1.0  # an interval that goes further beyond the rates says nothing
 NEARBY = 4.0  # of a range's points, those within this factor of the best
 CONFIDENCE = 0.95
 
@@ -67,23 +68,25 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
         for value in ordered_values(plan, field):
             inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
             groups.append((field, short(value), inside))
+    listed = plan["search"] == "grid" or plan["space"][RATE]["kind"] == "choice"
     rows = []
     for field, label, inside in groups:
-        found = _rate_row(rate_T[inside], objective_TS[inside], noise, initial_loss)
+        found = _rate_row(rate_T[inside], objective_TS[inside], noise, initial_loss, listed=listed)
         if found:
             rows.append({"parameter": field, "value": label, **found})
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rate_row(rate_T: Floats, objective_TS: Floats, noise: Noise, initial_loss: float) -> dict[str, object] | None:
-    rates = np.unique(rate_T)
-    listed = len(rates) <= max(3, len(rate_T) // 2) or len(rates) <= 12
+def _rate_row(
+    rate_T: Floats, objective_TS: Floats, noise: Noise, initial_loss: float, *, listed: bool
+) -> dict[str, object] | None:
     done = np.isfinite(objective_TS).all(1)
+    rates = np.unique(rate_T[done])
     if listed:  # a table rates x seeds, balanced where the rest is
+        if len(rates) < 2:
+            return None
         same = [(rate_T == rate) & done for rate in rates]
         num_rest = min(int(inside.sum()) for inside in same)
-        if num_rest == 0 or len(rates) < 2:
-            return None
         loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
     else:  # every point has a rate of its own
         if done.sum() < 5:
@@ -103,8 +106,6 @@ def _rate_row(rate_T: Floats, objective_TS: Floats, noise: Noise, initial_loss: 
         window = np.abs(np.log(rates / rates[best])) <= math.log(NEARBY)
         if window.sum() >= 6:  # what scatters about the parabola is the other parameters too
             optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window].mean(1, keepdims=True), None)
-            if not rates[0] <= optimum[0] <= rates[-1]:
-                optimum = (math.nan,) * 3
     capped_RS = np.fmin(loss_RS, initial_loss)
     by_seed = capped_RS.mean(0) - capped_RS[best]
     return {
@@ -130,7 +131,8 @@ def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -
     """The rate at the minimum of loss = a x² + b x + c_seed over x = log10(rate), with its 95 % interval (Fieller).
 
     Least squares; `noise` is the residual variance of a loss, None or 0 degrees: that of the fit. The interval holds
-    every rate at which the slope can't be told from zero. NaN where there is no minimum, or no interval that ends.
+    every rate at which the slope can't be told from zero. NaN where no minimum lies between the rates, or where the
+    interval goes on for more than a decade beyond them.
     """
     R, S = loss_RS.shape
     centre = log_rate_R.mean()
@@ -139,9 +141,9 @@ def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -
     y = loss_RS.ravel()
     solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     a, b = float(solution[0]), float(solution[1])
-    if rank < design.shape[1] or a <= 0:
+    if rank < design.shape[1] or a <= 0 or not x.min() <= -b / (2 * a) <= x.max():
         return (math.nan,) * 3
-    optimum = 10 ** (centre - b / (2 * a))
+    optimum = float(10 ** (centre - b / (2 * a)))
     degrees = len(y) - design.shape[1]
     residual = float(((y - design @ solution) ** 2).sum())
     if noise is not None and noise.degrees:
@@ -160,6 +162,8 @@ def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -
     if quadratic <= 0 or discriminant < 0:
         return optimum, math.nan, math.nan
     low, high = ((-linear + sign * math.sqrt(discriminant)) / (2 * quadratic) for sign in (-1, 1))
+    if low < x.min() - MOST_DECADES or high > x.max() + MOST_DECADES:
+        return optimum, math.nan, math.nan
     return optimum, float(10 ** (centre + low)), float(10 ** (centre + high))
 
 

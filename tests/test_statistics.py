@@ -1,0 +1,267 @@
+"""What the report claims, held against simulated sweeps with known truth and against statsmodels."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+from synthetic import choice, lr_warmup_space, make_plan, make_sweep, value_range
+
+from sweeps.analysis import advice, comparison, ranking, rates
+from sweeps.analysis.results import Results
+
+NOISE = 0.02
+
+
+def results_of(plan, *, seed, effect, noise=NOISE, states=None):
+    trials, history = make_sweep(plan, effect=effect, noise=noise, with_history=False, rng_seed=seed, states=states)
+    return Results(plan, trials, history)
+
+
+# --- Claims
+
+
+@pytest.mark.parametrize("sweeps", [pytest.param(60, id="60"), pytest.param(2000, id="2000", marks=pytest.mark.slow)])
+def test_sweeps_without_an_effect_claim_a_difference_in_at_most_five_percent(sweeps):
+    """The whole path from rows to leaderboard, 16 settings and 3 seeds; three binomial deviations above 5 % allowed."""
+    plan = make_plan(lr_warmup_space(), seeds=[0, 1, 2])
+    claims = sum(
+        bool((results_of(plan, seed=seed, effect=lambda _: 0.0).board["tied_with_best"] == False).any())  # noqa: E712
+        for seed in range(sweeps)
+    )
+    assert claims <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0, 4.0])
+def test_a_planted_effect_is_found_with_the_power_of_the_t_test(size):
+    """Two settings that differ by so many noise deviations, 5 seeds: the noncentral t distribution says how often."""
+    rng, sweeps, seeds = np.random.default_rng(11), 1500, 5
+    found = 0
+    for _ in range(sweeps):
+        objective = rng.normal(size=(2, seeds)) + rng.normal(size=(1, seeds))
+        objective[1] += size
+        found += bool(ranking.told_from_first(objective, np.array([True, True]))[1] < ranking.SIGNIFICANCE)
+    critical = scipy_stats.t.isf(ranking.SIGNIFICANCE / 2, seeds - 1)
+    effect = size / math.sqrt(2 / seeds)
+    power = scipy_stats.nct.sf(critical, seeds - 1, effect) + scipy_stats.nct.cdf(-critical, seeds - 1, effect)
+    assert found / sweeps == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / sweeps) + 1e-9)
+
+
+def test_so_many_seeds_as_it_says_tell_two_settings_apart_in_four_of_five_sweeps():
+    rng = np.random.default_rng(12)
+    seeds = ranking.seeds_to_tell(1.5, 1.0)
+    assert seeds is not None
+    found = 0
+    for _ in range(1000):
+        objective = rng.normal(size=(2, seeds))
+        objective[1] += 1.5
+        found += bool(ranking.told_from_first(objective, np.array([True, True]))[1] < ranking.SIGNIFICANCE)
+    assert 0.77 < found / 1000 < 0.9
+    assert ranking.seeds_to_tell(0.01, 1.0) is None
+
+
+def test_a_thousand_settings_and_more_are_corrected_for_all_their_pairs():
+    rng = np.random.default_rng(13)
+    objective = rng.normal(size=(1200, 3))
+    objective[0] = -20
+    p = ranking.told_from_first(objective, np.full(1200, True))
+    assert (p[1:] < 1e-6).mean() > 0.9  # a pair noisier than the pool stands on its own three seeds
+    objective = rng.normal(size=(1200, 3))
+    ordered = objective[objective.mean(1).argsort()]
+    assert (ranking.told_from_first(ordered, np.full(1200, True))[1:] >= ranking.SIGNIFICANCE).all()
+
+
+# --- Against statsmodels
+
+
+def test_holm_is_statsmodels_holm():
+    p_values = np.random.default_rng(1).random(40) ** 4
+    np.testing.assert_allclose(ranking.holm(p_values), multipletests(p_values, method="holm")[1])
+
+
+def test_a_grids_decomposition_is_statsmodels_analysis_of_variance():
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}, seeds=[0, 1, 2])
+    results = results_of(plan, seed=3, effect=lambda s: 0.02 * math.log10(s["learning_rate"]) * s["warmup_ratio"])
+    runs = results.runs.assign(objective=results.runs["objective"].astype(float))
+    runs = runs.assign(rate=runs["learning_rate"].map(str), warmup=runs["warmup_ratio"].map(str))
+    fit = smf.ols("objective ~ C(rate) * C(warmup) + C(seed)", runs).fit()
+    table = sm.stats.anova_lm(fit, typ=1)
+    names = {"C(rate)": ("learning_rate",), "C(warmup)": ("warmup_ratio",)}
+    names["C(rate):C(warmup)"] = ("learning_rate", "warmup_ratio")
+    found = results.decomposition.set_index("fields")
+    assert set(found["method"]) == {"exact"}
+    between = table.loc[list(names), "sum_sq"].sum()
+    for name, fields in names.items():
+        assert found.loc[[fields], "share"].iloc[0] == pytest.approx(table.loc[name, "sum_sq"] / between)
+    adjusted = multipletests(table.loc[list(names), "PR(>F)"], method="holm")[1]
+    for p, fields in zip(adjusted, names.values(), strict=True):
+        assert found.loc[[fields], "p_value"].iloc[0] == pytest.approx(p)
+
+
+def test_the_optimum_and_its_interval_are_those_of_statsmodels_parabola():
+    """The vertex by least squares with a mean a seed; Fieller's bounds are where the slope's t is critical."""
+    rng = np.random.default_rng(5)
+    log_rate = np.log10([3e-4, 1e-3, 3e-3])
+    loss = 0.5 * (log_rate[:, None] + 2.9) ** 2 + rng.normal(0, NOISE, (3, 4))
+    optimum, low, high = rates.parabola_optimum(log_rate, loss, None)
+    table = pd.DataFrame({"x": np.repeat(log_rate, 4), "seed": np.tile(range(4), 3), "loss": loss.ravel()})
+    fit = smf.ols("loss ~ I(x ** 2) + x + C(seed)", table).fit()
+    a, b = fit.params["I(x ** 2)"], fit.params["x"]
+    assert optimum == pytest.approx(10 ** (-b / (2 * a)), rel=1e-6)
+    for bound in (low, high):
+        slope = fit.t_test(f"x + {2 * math.log10(bound)!r} * I(x ** 2) = 0")
+        assert float(slope.pvalue) == pytest.approx(0.05, abs=1e-6)
+
+
+# --- Learning rate
+
+
+def test_the_interval_of_the_optimum_holds_the_planted_one_as_often_as_it_says():
+    log_rate, planted = np.log10([3e-4, 1e-3, 3e-3]), 1.4e-3
+    rng, held, sweeps = np.random.default_rng(6), 0, 1000
+    for _ in range(sweeps):
+        truth = 1.0 * (log_rate - math.log10(planted)) ** 2
+        loss = truth[:, None] + rng.normal(0, 0.05, (3, 3)) + rng.normal(0, 0.1, (1, 3))
+        _, low, high = rates.parabola_optimum(log_rate, loss, rates.Noise(0.05**2, 10_000))
+        assert not math.isnan(low)
+        held += low <= planted <= high
+    assert held / sweeps == pytest.approx(0.95, abs=0.025)
+
+
+def test_sensitivity_is_the_mean_loss_over_the_rates_above_the_best():
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2), "warmup_ratio": choice(0.0, 0.1)}, seeds=[0, 1])
+    results = results_of(
+        plan, seed=0, effect=lambda s: 5.0 * (s["learning_rate"] == 1e-2) * (s["warmup_ratio"] == 0), noise=0.0
+    )
+    table = rates.rate_table(plan, results.runs, initial_loss=6.6).set_index(["parameter", "value"])
+    # Without warmup: 3.6, 3.6 and min(8.6 capped to ln V, 6.6); with it 3.6 everywhere.
+    assert table.loc[("warmup_ratio", "0"), "sensitivity"] == pytest.approx((6.6 - 3.6) / 3)
+    assert table.loc[("warmup_ratio", "0.1"), "sensitivity"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("power", "said"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_the_growth_of_the_best_rate_with_the_batch_is_found(power, said):
+    space = {
+        "gradient_accumulation_steps": choice(1, 2, 4, 8),
+        "learning_rate": choice(*(float(rate) for rate in np.geomspace(1e-4, 1e-1, 13))),
+    }
+    plan = make_plan(space, seeds=[0, 1, 2])
+
+    def effect(setting):
+        best = 1e-3 * setting["gradient_accumulation_steps"] ** power
+        return 0.3 * math.log10(setting["learning_rate"] / best) ** 2
+
+    growth = rates.batch_growth(results_of(plan, seed=1, effect=effect, noise=0.005).rates)
+    assert growth is not None
+    assert growth.num_batches == 4
+    assert growth.low <= said <= growth.high
+    assert growth.high - growth.low < 0.4
+
+
+# --- Effects
+
+
+def test_a_forest_finds_what_a_random_search_sampled():
+    space = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0.0, 0.3)}
+    space["warmup_ratio"] = value_range(0.0, 0.2)
+    plan = make_plan(space, seeds=[0], num_trials=120)
+    results = results_of(
+        plan,
+        seed=2,
+        noise=0.001,
+        effect=lambda s: 0.4 * (math.log10(s["learning_rate"]) + 3) ** 2 + 0.3 * s["weight_decay"],
+    )
+    found = results.decomposition
+    share = dict(zip(found["fields"], found["share"], strict=True))
+    assert set(found["method"]) == {"forest"}
+    assert found["p_value"].isna().all()
+    assert found["fields"].iloc[0] == ("learning_rate",)
+    assert share[("learning_rate",)] > 0.8
+    assert share[("weight_decay",)] > 5 * share[("warmup_ratio",)]
+
+
+def test_an_interaction_is_told_from_two_main_effects():
+    plan = make_plan(lr_warmup_space(), seeds=[0, 1, 2])
+    additive = results_of(plan, seed=4, effect=lambda s: 100 * s["learning_rate"] + s["warmup_ratio"]).decomposition
+    crossed = results_of(plan, seed=4, effect=lambda s: 1000 * s["learning_rate"] * s["warmup_ratio"]).decomposition
+    pair = [("learning_rate", "warmup_ratio")]
+    assert additive.set_index("fields").loc[pair, "p_value"].iloc[0] > 0.05
+    assert crossed.set_index("fields").loc[pair, "p_value"].iloc[0] < 0.001
+
+
+# --- The doctor
+
+
+def test_an_optimum_at_the_edge_is_told_from_one_inside():
+    """Planted at 1e-3, inside of 1e-4 … 1e-2, and at 1e-2, its end; in each of 12 sweeps."""
+    plan = make_plan({"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}, seeds=[0, 1, 2])
+
+    def at_the_end(planted, seed):
+        results = results_of(plan, seed=seed, effect=lambda s: 0.2 * math.log10(s["learning_rate"] / planted) ** 2)
+        return [one for one in advice.advise(results) if "that was tried" in one.text]
+
+    assert not any(at_the_end(1e-3, seed) for seed in range(12))
+    found = [at_the_end(3e-2, seed) for seed in range(12)]
+    assert all(found)
+    assert all("may lie beyond" in one[0].text for one in found)
+    assert found[0][0].command.endswith("--sweep learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.033,0.11")
+
+
+def test_nothing_is_advised_beyond_what_a_field_allows():
+    plan = make_plan({"weight_decay": choice(0.0, 0.1, 0.2)}, seeds=[0, 1])
+    results = results_of(plan, seed=0, effect=lambda s: s["weight_decay"])
+    assert not any("weight_decay" in one.text and "tried" in one.text for one in advice.advise(results))
+
+
+def test_one_seed_is_advised_more_and_equal_settings_are_not_worth_more():
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0])
+    one = advice.advise(results_of(plan, seed=0, effect=lambda s: abs(math.log10(s["learning_rate"]) + 3)))
+    assert any(found.command == "python -m sweeps.run lr_warmup --seeds 3" for found in one)
+    plan = make_plan({"warmup_ratio": choice(0.05, 0.1, 0.2)}, seeds=[0, 1, 2])
+    equal = advice.advise(results_of(plan, seed=7, effect=lambda _: 0.0, noise=0.0001))
+    assert any("can't be told from the best" in found.text for found in equal)
+
+
+def test_leaders_that_more_seeds_would_tell_apart_are_confirmed():
+    plan = make_plan({"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}, seeds=[0, 1])
+    shape = {3e-4: 0.5, 1e-3: 0.0, 3e-3: 0.05, 1e-2: 0.6, 1e-4: 1.0}
+    commands = [
+        found.command
+        for seed in range(8)
+        for found in advice.advise(results_of(plan, seed=seed, effect=lambda s: shape[s["learning_rate"]], noise=0.03))
+    ]
+    assert any("--confirm 2 --seeds" in command for command in commands)
+
+
+def test_a_flag_that_is_there_is_replaced():
+    command = "python -m sweeps.run a --set d_model=64 --sweep learning_rate=1e-3,2e-3 --seeds 2"
+    assert advice.command_with(command, sweep={"learning_rate": "1,2"}, seeds=4) == (
+        "python -m sweeps.run a --set d_model=64 --sweep learning_rate=1,2 --seeds 4"
+    )
+    assert advice.command_with(command, set={"d_model": 8}) == (
+        "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set d_model=8"
+    )
+
+
+# --- Side by side
+
+
+def test_a_change_is_claimed_in_five_percent_where_nothing_changed_and_found_where_it_did():
+    rng = np.random.default_rng(8)
+
+    def sides(change):
+        index = pd.MultiIndex.from_product([["a", "b", "c", "d"], [0, 1, 2]], names=["setting", "seed"])
+        shift = np.tile(rng.normal(0, 1, 3), 4)
+        one = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12)}, index=index).reset_index()
+        other = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12) - change}, index=index).reset_index()
+        return comparison.hold_together(one, other)
+
+    claims = sum(bool((sides(0.0).cells["p_value"] < 0.05).any()) for _ in range(200))
+    assert claims <= 0.05 * 200 + 3 * math.sqrt(0.05 * 0.95 * 200)
+    found = sides(0.2)
+    assert found.overall.high < 0
+    assert "below" in comparison.verdict(found, "before", "after")[1]
