@@ -8,7 +8,7 @@ Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, a
 --compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
+LEAST_FOR_IMPORTANCE = 4  # settings
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,21 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     plan = store.plan(name, definition)
     plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
-    return Results(plan, trials, store.history(name, plan["definition"]))
+    results = Results(plan, trials, store.history(name, plan["definition"]))
+    return replace(results, importances=_importances(results))
+
+
+def _importances(results: "Results") -> dict[str, float]:
+    """Optuna's, over the settings that have a mean."""
+    done = results.board[results.board["objective"].notna()]
+    if len(results.plan["swept"]) < 2 or len(done) < LEAST_FOR_IMPORTANCE:
+        return {}
+    from sweeps.search import importances
+
+    settings = {trial["trial"]: trial["setting"] for trial in results.plan["trials"]}
+    return importances(
+        results.plan["space"], [settings[trial] for trial in done["trial"]], [float(v) for v in done["objective"]]
+    )
 
 
 def links(store: "Store", report: Report) -> dict[str, str]:

@@ -95,9 +95,11 @@ def rate_text_table(results: Results) -> pd.DataFrame:
         elif np.isfinite(row["optimum"]):
             optimum = f"{short(row['optimum'])} (interval unknown)"
         else:
-            optimum = {"low": "at the lowest or below", "high": "at the highest or above", "": "no minimum"}[
-                row["edge"]
-            ]
+            optimum = {
+                "low": "at the lowest or below",
+                "high": "at the highest or above",
+                "": "not known: runs diverged beside the best",
+            }[row["edge"]]
         rows.append(
             {
                 "for": f"{row['parameter']} = {row['value']}" if row["parameter"] else "the whole sweep",

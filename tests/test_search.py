@@ -11,7 +11,7 @@ from scipy.stats import qmc
 
 from sweeps import Choice, Range, Sweep
 from sweeps.plan import grid_settings
-from sweeps.search import Setting, TrialSearch, learns, sobol_points
+from sweeps.search import Setting, TrialSearch, importances, learns, sobol_points
 from sweeps.sweep import COUNTED
 from tinylm_core import RunConfig
 
@@ -206,3 +206,14 @@ def test_hundreds_of_trials_are_asked() -> None:
     for setting in settings:
         search.adopt(setting)
     assert len(proceed(search, sweep, settings, 303)) == 303
+
+
+def test_optunas_importance_finds_the_field_that_matters() -> None:
+    sweep = SWEEPS["random"]
+    settings = sequence(sweep, 20)
+    space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
+    found = importances(space, settings, [math.log10(float(setting["learning_rate"])) for setting in settings])  # type: ignore[arg-type]
+    assert found.keys() == space.keys()
+    assert max(found, key=lambda name: found[name]) == "learning_rate"
+    assert sum(found.values()) == pytest.approx(1)
+    assert importances(space, settings, [1.0] * 20) == {}

@@ -75,7 +75,7 @@ def gap_panels(results: Results) -> Figure:
         return canvas.message(f"{title} by parameter: nothing was swept.")
     if complete.empty:
         return canvas.message(f"{title} by parameter: no run has completed. {outcomes(runs)}")
-    figure, panels, left = canvas.panel_grid(len(fields), 3, width=9.5 if len(fields) > 1 else 6, height=3, share=False)
+    figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
         x_axis, scale = ParameterAxis(plan, field), ColourScale(plan, field)
         x_axis.apply(axes)
@@ -115,7 +115,7 @@ def isolation(results: Results) -> Figure:
         return canvas.message(f"{title}: nothing was swept.")
     if done.empty:
         return canvas.message(f"{title}: no run has finished. {outcomes(results.runs)}")
-    figure, panels, left = canvas.panel_grid(len(fields), 3, width=9.5 if len(fields) > 1 else 6, height=3, share=False)
+    figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
         x_axis, scale = ParameterAxis(plan, field), ColourScale(plan, field)
         x_axis.apply(axes)
@@ -159,12 +159,12 @@ def heat_maps(results: Results) -> Figure:
     low = min(float(np.nanmin(table.to_numpy(dtype=float))) for table in tables)
     high = max(float(np.nanquantile(table.to_numpy(dtype=float), 0.9)) for table in tables)
     high = high if high > low else low + 1e-3
-    figure = Figure(figsize=(max(5.0, 3.6 * len(pairs)), 3.1), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 3.8 * len(pairs)), 3.3), layout="constrained")
     panels = list(figure.subplots(1, len(pairs), squeeze=False).flat)
     for axes, table, (first, second) in zip(panels, tables, pairs, strict=True):
         _heat_map(axes, table, low, high)
-        axes.set_xlabel(canvas.axis_label(second))
-        axes.set_ylabel(canvas.axis_label(first))
+        axes.set_xlabel(canvas.words(second))
+        axes.set_ylabel(canvas.words(first))
     notes = [
         "nats per token, darker is better",
         "averaged over seeds and the other parameters",
@@ -178,9 +178,9 @@ def _heat_map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
     values = table.to_numpy(dtype=float)
     axes.imshow(values, cmap="viridis", vmin=low, vmax=low + (high - low) / LIGHTEST, aspect="auto", origin="lower")
     axes.grid(visible=False)
-    axes.set_xticks(range(table.shape[1]), [canvas.clipped(str(label), 11) for label in table.columns])
-    axes.set_yticks(range(table.shape[0]), [canvas.clipped(str(label), 11) for label in table.index])
-    if table.shape[1] > 4:
+    axes.set_xticks(range(table.shape[1]), [canvas.clipped(str(label)) for label in table.columns])
+    axes.set_yticks(range(table.shape[0]), [canvas.clipped(str(label)) for label in table.index])
+    if table.shape[1] > 4 or max(len(str(label)) for label in table.columns) > 6:
         axes.tick_params(axis="x", labelrotation=30)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -199,6 +199,11 @@ def _ring(column: int, row: int) -> Any:
     from matplotlib.patches import Rectangle
 
     return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, fill=False, edgecolor="white", linewidth=1.8)
+
+
+def _parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]]:
+    columns, width = (4, 11.5) if len(fields) == 4 else (3, 9.5 if len(fields) > 1 else 6)
+    return canvas.panel_grid(len(fields), columns, width=width, height=3, share=False)
 
 
 def _panel_fields(results: Results) -> list[str]:

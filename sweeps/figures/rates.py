@@ -10,7 +10,7 @@ from sweeps.analysis.results import Results
 from sweeps.analysis.settings import FINISHED, ordered_values
 from sweeps.figures import canvas
 from sweeps.figures.canvas import INK, End, styled
-from sweeps.figures.marks import absent, outcomes
+from sweeps.figures.marks import absent, mark, outcomes, spread
 from sweeps.figures.scales import MAX_PANELS, ColourScale, ParameterAxis, num_values
 from sweeps.space import short
 
@@ -28,8 +28,9 @@ def rate_panels(results: Results) -> Figure:
     figure, panels, left = canvas.panel_grid(len(fields), 2, width=width, height=3.4, share=False)
     done = results.runs[results.runs["state"].isin(FINISHED)].reset_index(drop=True)
     x_axis = ParameterAxis(plan, RATE)
-    loss = done["objective"].astype(float)
-    low, high = float(loss.min()), min(float(loss.max()), float(results.initial_loss))
+    complete = done.loc[done["state"] == "COMPLETE", "objective"].astype(float)
+    shown = complete if len(complete) else done["objective"].astype(float)
+    low, high = float(shown.min()), float(shown.max())
     room = 0.05 * (high - low) + 0.005
     bars = max(len(table[table["parameter"] == field]) for field in fields)
     for axes, field in zip(panels, fields, strict=True):
@@ -37,6 +38,7 @@ def rate_panels(results: Results) -> Figure:
         axes.set_ylim(low - room * (1 + 0.8 * bars), high + room)
         rows = table[table["parameter"] == field]
         ends = _lines(axes, results, done, field, x_axis)
+        _mark_diverged(axes, results, done, field, x_axis)
         _optima(axes, rows, results, low - room, 0.8 * room)
         if field:
             axes.set_title(f"by {canvas.words(field)}", loc="left")
@@ -47,7 +49,7 @@ def rate_panels(results: Results) -> Figure:
     notes = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
     notes.append("bar below: 95 % interval of the optimum of a parabola, the dot in it the optimum")
     if (results.runs["state"] == "DIVERGED").any():
-        notes.append(f"diverged runs count as ln V = {results.worst_loss:.2f}")
+        notes.append(f"✖ at the top: diverged, counts as ln V = {results.worst_loss:.2f}")
     canvas.heading(figure, f"{title}: final validation loss against it", notes + absent(results.runs))
     return figure
 
@@ -74,6 +76,14 @@ def _lines(axes: Axes, results: Results, done: pd.DataFrame, field: str, x_axis:
                 End(float(loss.iloc[int(mine[RATE].astype(float).argmax())]), short(value) if field else "", colour)
             )
     return ends
+
+
+def _mark_diverged(axes: Axes, results: Results, done: pd.DataFrame, field: str, x_axis: ParameterAxis) -> None:
+    diverged = done[done["state"] == "DIVERGED"]
+    scale = ColourScale(results.plan, field or None)
+    places = x_axis.shifted(x_axis.position(diverged), spread(diverged[RATE].map(short)))
+    for place, colour in zip(places, scale.colours(diverged), strict=True):
+        mark(axes, place, axes.get_ylim()[1], "DIVERGED", colour)
 
 
 def _optima(axes: Axes, rows: pd.DataFrame, results: Results, top: float, step: float) -> None:
