@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
+NEEDED = ("name", "definition", "question", "command", "search", "space", "swept", "base", "seeds", "matched", "trials")
 LEAST_FOR_IMPORTANCE = 4  # settings
 
 
@@ -53,6 +54,8 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     from sweeps.analysis.results import Results
 
     plan = store.plan(name, definition)
+    if lacking := [key for key in NEEDED if key not in plan]:
+        raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
     plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
     results = Results(plan, trials, store.history(name, plan["definition"]))

@@ -1,5 +1,6 @@
 """The best settings with more seeds, and two definitions side by side; in processes of their own, on a real store."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     unknown = launcher.run("sweeps.report", "question", "--compare", first, "fffffff", "--store", store)
     assert unknown.code == 2
     assert "neither a definition nor a commit 'fffffff'" in unknown.one_line
+
+
+def test_a_plan_that_another_version_wrote_is_said_in_a_line(swept: tuple[Path, Path], launcher: Launcher) -> None:
+    _, store = swept
+    for file in store.rglob("plan.json"):
+        plan = json.loads(file.read_text())
+        del plan["base"]
+        file.write_text(json.dumps(plan))
+    done = launcher.run("sweeps.report", "question", "--store", store)
+    assert done.code == 2
+    assert "lacks base: another version wrote it" in done.one_line

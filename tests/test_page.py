@@ -110,6 +110,13 @@ def test_whatever_a_value_holds_is_text(tmp_path):
     assert rows[0].count(" | ") == rows[0].replace("\\|", "").count(" | ")
 
 
+def test_one_run_alone_gives_a_page_that_claims_nothing(tmp_path):
+    plan = make_plan({"learning_rate": choice(1e-3)}, seeds=[0])
+    text = Page(page.write_report(Results(plan, *make_sweep(plan)), tmp_path, {}).read_text()).text
+    assert "Best of 1 setting is lr=1e-3" in text
+    assert "told" not in text.split("Leaderboard")[0]
+
+
 @pytest.mark.parametrize("state", ["DIVERGED", "MISSING"])
 def test_a_sweep_without_a_result_still_gives_a_page_that_says_so(state, tmp_path):
     plan = make_plan({"learning_rate": choice(1e-3, 3e-3)}, seeds=[0])

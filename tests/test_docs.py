@@ -1,0 +1,34 @@
+"""Code in the docs runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+from launcher import Launcher
+from test_run import BASE, HEAD
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder_with_a_sweep(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher, text_file: Path) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    base = BASE.format(data=str(text_file), tokens=32 * 12)
+    space = "{'learning_rate': Choice(1e-3, 3e-3), 'warmup_ratio': Choice(0.0, 0.5)}"
+    (folder / "lr_warmup.py").write_text(f"{HEAD}SWEEP = Sweep(base={base}, space={space}, seeds=2)\n")
+    done = launcher.run("sweeps.run", folder / "lr_warmup.py", "--store", folder / "mlruns", cwd=folder)
+    assert done.code == 0, done
+    return folder
+
+
+def test_the_notebook_part_of_the_report_page_runs(folder_with_a_sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder_with_a_sweep)
+    (block,) = python_blocks(DOCS / "report.md")
+    names: dict[str, object] = {}
+    exec(compile(block, "report.md", "exec"), names)
+    assert len(names["best"]) == 4  # type: ignore[arg-type]
+    assert names["results"].board["objective"].notna().all()  # type: ignore[attr-defined]
