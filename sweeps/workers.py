@@ -209,7 +209,9 @@ class LocalWorkers:
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
             # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
-            multiprocessing.set_forkserver_preload(["sweeps.workers", "tinylm_core.train", "torch._inductor.config"])
+            multiprocessing.set_forkserver_preload(
+                ["sweeps.worker_server", "tinylm_core.train", "torch._inductor.config"]
+            )
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def get_ready(self) -> None:
@@ -287,7 +289,7 @@ def _reason(exitcode: int | None) -> str:
 def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
-    _die_with_parent()
+    die_with_parent()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
     job.workdir.mkdir(parents=True, exist_ok=True)
@@ -312,7 +314,8 @@ def _listen(pipe: Connection, paused: threading.Event) -> None:
         os._exit(1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """From here on, Linux ends this process when the thread that started it ends."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

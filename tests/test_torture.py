@@ -6,6 +6,7 @@ until it is done. `make torture N=300` kills so often; the numbers of kills belo
 
 import os
 import random
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -109,8 +110,23 @@ def kill_driver(command: Command, *, with_workers: bool) -> None:
     if with_workers:
         command.signal_all(signal.SIGKILL)
     command.signal(signal.SIGKILL)
-    # No orphan: workers die with their driver.
-    wait_until(lambda: not any(is_alive(process) for process in below), 10)
+    # No orphan: all that a driver started dies with it. A process that has only begun, or waits for its disk, takes a
+    # while on a busy machine.
+    try:
+        wait_until(lambda: not any(map(is_alive, below)), 60)
+    except TimeoutError as error:
+        raise AssertionError(
+            f"outlived the driver: {[words(process) for process in below if is_alive(process)]}"
+        ) from error
+
+
+def words(process: psutil.Process) -> str:
+    """What a process is, for somebody who did not see it."""
+    try:
+        with process.oneshot():
+            return f"{process.pid} {process.status()} below {process.ppid()}: {shlex.join(process.cmdline())}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid} has ended meanwhile"
 
 
 def file_lists(kept: Kept) -> dict[str, set[str]]:

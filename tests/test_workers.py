@@ -252,6 +252,29 @@ def test_workers_die_with_their_driver(driver: "subprocess.Popen[str]", tmp_path
     wait_until(lambda: not any(map(is_alive, found)), 2)
 
 
+def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "def slow(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'torch':\n"
+        "        os.write(1, b'loading\\n')\n"
+        "        time.sleep(60)\n"
+        "sys.addaudithook(slow)\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    program = "import time; from sweeps.workers import LocalWorkers; LocalWorkers(['cpu']).get_ready(); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}, stdout=subprocess.PIPE, text=True,
+    ) as driver:  # fmt: skip
+        assert driver.stdout
+        assert driver.stdout.readline() == "loading\n"
+        below = psutil.Process(driver.pid).children(recursive=True)
+        assert any("forkserver" in " ".join(process.cmdline()) for process in below)
+        driver.kill()
+        wait_until(lambda: not any(map(is_alive, below)), 5)
+
+
 def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(
     driver: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
