@@ -154,6 +154,14 @@ def test_packages_load_nothing_slow() -> None:
     )
 
 
+def test_the_list_of_verbs_loads_nothing_slow_and_no_config() -> None:
+    loaded = loaded_by(
+        "import contextlib, io\nfrom sweeps.__main__ import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): assert main([]) == 0"
+    )
+    assert not (SLOW | {"pydantic", "rich"}) & loaded
+
+
 def test_a_config_is_made_and_resolved_without_torch() -> None:
     program = (
         "from tinylm_core.config import *; from tinylm_core.schedule import *; import tinylm_core.machine as m\n"
