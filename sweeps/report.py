@@ -84,7 +84,7 @@ def report(name: str, definition: str | None, store: str | None) -> int:
     from sweeps.work import WAIT_SECONDS, drain, locked_work
 
     opened = open_store(store)
-    name = sweep_name(name)
+    name = sweep_name(name, opened.sweeps())
     known = [d.definition for d in opened.definitions(name)]
     try:
         with locked_work(opened, name) as outbox:

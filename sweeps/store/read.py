@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from sweeps.store import links, schema, sql
 from sweeps.store.client import connect
-from sweeps.store.place import DEFAULT_FOLDER, Place
+from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
 from sweeps.store.write import Writer
@@ -135,9 +134,30 @@ class Store:
             raw = [_raw_run(self._client.get_run(run_id)) for run_id in run_ids]
         return {found.run_id: run_row(found).identity for found in raw}
 
+    def run_ids(self, name: str) -> list[str]:
+        """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
+        experiment = self._experiment_id(name)
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.all_run_ids(connection, experiment)
+        from mlflow.entities import ViewType
+
+        return [raw.run_id for raw in self._search([experiment], "", ViewType.ALL)]
+
+    def artifact_bytes(self, run_id: str) -> int:
+        """The size of a run's artifacts, as the tracker lists them: a call a folder."""
+        sizes, folders = 0, [""]
+        while folders:
+            for info in self._client.list_artifacts(run_id, folders.pop() or None):
+                if info.is_dir:
+                    folders.append(info.path)
+                else:
+                    sizes += info.file_size or 0
+        return sizes
+
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
-        return _folder_of(self._experiment(name).location) if self.is_local else None
+        return folder_of(self._experiment(name).location) if self.is_local else None
 
     def find_run(self, run_id_or_prefix: str) -> RunRow:
         """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
@@ -247,8 +267,10 @@ class Store:
         for experiment in experiments:
             if experiment.name == name:
                 return experiment
-        known = ", ".join(experiment.name for experiment in experiments) or "none yet"
-        raise ValueError(f"no sweep {name!r} in {self.where}; there are: {known}")
+        names = [experiment.name for experiment in experiments]
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet'}"
+        raise ValueError(f"no sweep {name!r} in {self.where}; {hint}")
 
     def _only_sweep(self) -> str:
         names = self.sweeps()
@@ -273,7 +295,7 @@ class Store:
         """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
         with self._snapshot() as connection:
             uri = sql.artifact_uri(connection, run_id) if connection is not None else None
-        if uri is not None and (folder := _folder_of(uri)) is not None:
+        if uri is not None and (folder := folder_of(uri)) is not None:
             try:
                 return (folder / artifact_path).read_text()
             except FileNotFoundError:
@@ -313,10 +335,10 @@ class Store:
             return list(self._search(experiment_ids, f"attributes.run_id = '{prefix}'"))
         return [raw for raw in self._search(experiment_ids, "") if raw.run_id.startswith(prefix)]
 
-    def _search(self, experiment_ids: Sequence[str], query: str) -> Iterator[RawRun]:
+    def _search(self, experiment_ids: Sequence[str], query: str, view: int = 1) -> Iterator[RawRun]:
         token = None
         while experiment_ids:
-            page = self._client.search_runs(list(experiment_ids), query, max_results=_PAGE, page_token=token)
+            page = self._client.search_runs(list(experiment_ids), query, view, max_results=_PAGE, page_token=token)
             yield from map(_raw_run, page)
             token = page.token
             if not token:
@@ -382,12 +404,6 @@ def _raw_run(run: "Run") -> RawRun:
         dict(data.tags),
         dict(data.metrics),
     )
-
-
-def _folder_of(uri: str) -> Path | None:
-    """The folder of a file: address; None for others."""
-    parts = urlsplit(uri)
-    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _integer(text: str | None) -> int | None:

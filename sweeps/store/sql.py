@@ -100,6 +100,11 @@ def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, ro
     return found
 
 
+def all_run_ids(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
+    """The runs of an experiment, the deleted ones too."""
+    return _column(connection, "SELECT run_uuid FROM runs WHERE experiment_id = ?", (int(experiment_id),))
+
+
 def run_ids_starting(connection: sqlite3.Connection, experiment_ids: Sequence[str], prefix: str) -> list[str]:
     """The runs whose ID starts so and that are not deleted. `prefix` is hexadecimal: no wildcards."""
     found: list[str] = []
