@@ -1,4 +1,4 @@
-"""Which point comes next. The only place that imports optuna; knows no tracker.
+"""Which point comes next. Imports optuna, as only `sweeps.study` does besides; knows no tracker.
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
 for the next. So resuming needs nothing of its own (law 10).
@@ -102,6 +102,11 @@ def _distribution(dimension: Choice | Range) -> BaseDistribution:
     if isinstance(dimension, Choice):
         # By position, so that any value that JSON can hold may be a choice.
         return CategoricalDistribution(range(len(dimension.values)))
+    return range_distribution(dimension)
+
+
+def range_distribution(dimension: Range) -> BaseDistribution:
+    """What Optuna calls a Range."""
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)

@@ -214,6 +214,10 @@ class Store:
             [frames.history_frame(self._points(list(part["run_id"])), part) for part in some], ignore_index=True
         )
 
+    def points(self, run_ids: Sequence[str], metric: str) -> list[Point]:
+        """Every value of one metric of these runs, in no order."""
+        return self._points(run_ids, (metric,))
+
     def gaps(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
         from sweeps import frames
@@ -344,14 +348,14 @@ class Store:
             if not token:
                 return
 
-    def _points(self, run_ids: Sequence[str]) -> list[Point]:
+    def _points(self, run_ids: Sequence[str], metrics: Sequence[str] = schema.HISTORY_METRICS) -> list[Point]:
         with self._snapshot() as connection:
             if connection is not None:
-                return list(sql.points(connection, run_ids, schema.HISTORY_METRICS))
+                return list(sql.points(connection, run_ids, metrics))
         return [
             (run_id, metric, point.step, point.timestamp, point.value)
             for run_id in run_ids
-            for metric in schema.HISTORY_METRICS
+            for metric in metrics
             for point in self._client.get_metric_history(run_id, metric)
         ]
 
