@@ -5,7 +5,7 @@ import hashlib
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -69,9 +69,10 @@ def load_experiment(name_or_path: str) -> Experiment:
             raise ValueError(f"no experiment file at {name_or_path}")
     else:
         known = list_experiments()
-        if name_or_path not in known:
-            raise ValueError(unknown_name("experiment", name_or_path, known) + " (python -m sweeps.run --list)")
-        file = experiments_folder() / f"{name_or_path}.py"
+        name = completed("experiment", name_or_path, known)
+        if name not in known:
+            raise ValueError(unknown_name("experiment", name, known) + " (python -m sweeps.run --list)")
+        file = experiments_folder() / f"{name}.py"
     check_name(file.stem)
     root = experiments_folder().parent
     relative = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
@@ -79,9 +80,19 @@ def load_experiment(name_or_path: str) -> Experiment:
     return Experiment(file.stem, relative, docstring, sweep)
 
 
-def sweep_name(name_or_path: str) -> str:
-    """The name under which a store keeps the sweep of that name or file."""
-    return Path(name_or_path).stem if name_or_path.endswith(".py") else name_or_path
+def sweep_name(name_or_path: str, known: Iterable[str]) -> str:
+    """The name under which a store that knows these keeps the sweep of that name, of that start of one, or file."""
+    return Path(name_or_path).stem if name_or_path.endswith(".py") else completed("sweep", name_or_path, known)
+
+
+def completed(what: str, name: str, known: Iterable[str]) -> str:
+    """The only known name that starts so, or the name as it is where none does. ValueError where several do."""
+    starting = [other for other in known if other.startswith(name)] if name else []
+    if name in starting or not starting:
+        return name
+    if len(starting) > 1:
+        raise ValueError(f"{what} {name!r}: {len(starting)} names start so: {', '.join(starting)}")
+    return starting[0]
 
 
 def overridden(

@@ -241,6 +241,18 @@ def mark_dead_runs(outbox: Outbox, rows: Iterable[schema.RunRow]) -> None:
             outbox.put("mark_dead", {"run_id": row.run_id, "end_time_ms": now_ms()})
 
 
+def unfinished_work(work: Path, creation_id: str) -> Path | None:
+    """The folder of a run that was to go on, by its creation ID; None where it has ended."""
+    for note in work.glob("runs/*/run.json"):
+        try:
+            found = json.loads(note.read_text())
+        except (OSError, ValueError):
+            continue  # cut off by a crash: it is nobody's
+        if isinstance(found, dict) and found.get("creation_id") == creation_id:
+            return note.parent
+    return None
+
+
 def _creation_id(workdir: Path, note: dict[str, Any]) -> str | None:
     """The creation ID of the run that a work folder belongs to, if it may be continued."""
     try:

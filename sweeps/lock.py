@@ -47,6 +47,12 @@ def sole_driver(store: Store, name: str, folder: Path) -> Iterator[dict[str, Any
         lock.release()
 
 
+def driver_of(store: Store, name: str, folder: Path) -> dict[str, Any] | None:
+    """Who drives a sweep now, as far as can be seen without holding it: a guess that writes nothing."""
+    holders = [_read(folder / "holder.json"), (store.holder(name) or {}) if not store.is_local else {}]
+    return next((holder for holder in holders if holder and _is_alive(holder)), None)
+
+
 def _held(name: str, holder: dict[str, Any]) -> LockHeldError:
     try:
         since = datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M")

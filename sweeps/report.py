@@ -114,14 +114,15 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     from sweeps.work import WAIT_SECONDS, drain, locked_work
 
     opened = open_store(store)
+    known_sweeps = opened.sweeps()
     if compare:
         from sweeps.side_by_side import print_comparison
 
-        print_comparison(opened, None if name is None else sweep_name(name), *compare)
+        print_comparison(opened, None if name is None else sweep_name(name, known_sweeps), *compare)
         return 0
     if name is None:
-        raise ValueError(f"name a sweep; {opened.where} has {', '.join(opened.sweeps()) or 'none yet'}")
-    name = sweep_name(name)
+        raise ValueError(f"name a sweep; {opened.where} has {', '.join(known_sweeps) or 'none yet'}")
+    name = sweep_name(name, known_sweeps)
     known = [d.definition for d in opened.definitions(name)]
     try:
         with locked_work(opened, name) as outbox:

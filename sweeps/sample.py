@@ -1,6 +1,8 @@
-"""Text from a trained run.
+"""Write text with a trained run.
 
-python -m sweeps.sample RUN_ID --prompt "The "
+    python -m sweeps.sample RUN_ID --prompt "The "
+
+The report names the best run's ID, which may be shortened to a unique start.
 """
 
 import tempfile

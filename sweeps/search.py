@@ -1,4 +1,4 @@
-"""Which point comes next. The only place that imports optuna; knows no tracker.
+"""Which point comes next. Imports optuna, as only `sweeps.study` does besides; knows no tracker.
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
 for the next. So resuming needs nothing of its own (law 10). A search that doesn't learn only counts them.
@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from scipy.stats import qmc
 
 from sweeps.plan import grid_settings
-from sweeps.space import Choice, Range, Space, Value
+from sweeps.space import Choice, Range, Space, Value, dimension_from_json
 from sweeps.sweep import Sweep
 
 Setting = dict[str, Value]
@@ -83,7 +83,7 @@ def importances(
     """
     if len(space) < 2 or len(settings) < 2 or min(values) == max(values):
         return {}
-    dimensions: Space = {name: _dimension(content) for name, content in space.items()}
+    dimensions: Space = {name: dimension_from_json(content) for name, content in space.items()}
     distributions = {name: _distribution(dimension) for name, dimension in dimensions.items()}
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     places = np.unique(np.linspace(0, len(settings) - 1, MOST_FOR_IMPORTANCE).astype(int))
@@ -97,12 +97,6 @@ def importances(
     )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
-
-
-def _dimension(content: Mapping[str, Any]) -> Choice | Range:
-    if content["kind"] == "choice":
-        return Choice(*content["values"])
-    return Range(content["low"], content["high"], content["points"], content["log"])
 
 
 def learns(sweep: Sweep) -> bool:
@@ -149,6 +143,11 @@ def _distribution(dimension: Choice | Range) -> BaseDistribution:
     if isinstance(dimension, Choice):
         # By position, so that any value that JSON can hold may be a choice.
         return CategoricalDistribution(range(len(dimension.values)))
+    return range_distribution(dimension)
+
+
+def range_distribution(dimension: Range) -> BaseDistribution:
+    """What Optuna calls a Range."""
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)

@@ -40,7 +40,7 @@ class Sender:
             operation.__name__.removeprefix("_"): validate_call(operation)
             for operation in (
                 self._hold, self._release, self._open, self._ask, self._start, self._steps, self._eval, self._end,
-                self._mark_dead, self._drop_weights, self._publish,
+                self._mark_dead, self._drop_weights, self._publish, self._remove_run, self._remove_sweep,
             )
         }  # fmt: skip
         self._holder: dict[str, Any] | None = None
@@ -48,6 +48,7 @@ class Sender:
         self._is_repeat = False  # whether the operation under way may have been done before
         self._failed = False
         self._deleted: set[str] = set()
+        self._stays: set[str] = set()  # why artifacts can't be freed
         self._experiment: str | None = None
         self._run_ids: dict[str, str] = {}
         self._marks: dict[str, tuple[int, int]] = {}  # the last step and evaluation that are in the store
@@ -221,6 +222,24 @@ class Sender:
             self._writer.log_artifacts(self._run_id(run), Path(folder), artifact_path)
             if temporary:
                 self._remove(folder)
+
+    def _remove_run(self, run_id: str, workdir: str = "") -> None:
+        """A run that nobody wants any more, with its files here and there."""
+        problem = self._writer.remove_run(run_id)
+        if problem and problem not in self._stays:
+            self._stays.add(problem)
+            self._say(f"artifacts stay, as they can't be freed from here: {problem}")
+        self._remove(workdir)
+
+    def _remove_sweep(self) -> None:
+        """What is left of a sweep without runs: its experiment, its report, its work. The journal is in use."""
+        self._writer.remove_experiment(self._name)
+        self._remove(str(self._store.folder / "reports" / self._name))
+        for folder in (path for path in self._work.iterdir() if path.is_dir()):
+            self._remove(str(folder))
+        self._experiment = self._holder = None
+        for known in (self._run_ids, self._marks, self._plans):
+            known.clear()
 
     def _create(
         self,

@@ -32,7 +32,7 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
 def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
     """The runs with a result of a sweep, or of a definition or commit of the sweep `name`: setting, seed, objective."""
     if name is None:
-        sweep, definition, commit = sweep_name(side), None, None
+        sweep, definition, commit = sweep_name(side, store.sweeps()), None, None
     else:
         definitions = [known.definition for known in store.definitions(name)]
         is_definition = any(known.startswith(side) for known in definitions)

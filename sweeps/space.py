@@ -1,6 +1,7 @@
 """What a sweep varies: `Choice` and `Range`. Pure data; knows no search."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -111,6 +112,13 @@ class Range:
 
 
 Space = dict[str, Choice | Range]
+
+
+def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:
+    """The Choice or Range that `to_json` wrote."""
+    if content["kind"] == "choice":
+        return Choice(*content["values"])
+    return Range(content["low"], content["high"], content["points"], content["log"])
 
 
 def short(value: object) -> str:

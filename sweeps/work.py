@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from sweeps.ledger import mark_dead_runs
 from sweeps.lock import sole_driver
@@ -47,6 +48,16 @@ def locked_work(store: Store, name: str, *, wait: float = WAIT_SECONDS) -> Itera
             if not store.is_local:
                 _release(outbox)
             outbox.close(0)
+
+
+def remove_empty_work(store: Store, name: str) -> None:
+    """Remove the work folder of a sweep that was removed, unless somebody has begun it anew."""
+    folder = work_folder(store, name)
+    with suppress(Timeout, OSError), FileLock(folder / "lock", blocking=False):
+        if not (folder / "journal.jsonl").read_bytes():
+            (folder / "journal.jsonl").unlink()
+            (folder / "lock").unlink()
+            folder.rmdir()
 
 
 def _release(outbox: Outbox) -> None:

@@ -12,6 +12,8 @@ from clusters import on_cluster as on_cluster
 from clusters import ray_folder as ray_folder
 from hypothesis import settings
 from launcher import launcher as launcher
+from stores import any_store as any_store
+from stores import server as server
 
 from tinylm_core.config import RunConfig
 

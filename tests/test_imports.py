@@ -76,8 +76,8 @@ def test_the_trainer_knows_nothing_of_sweeps(name: str) -> None:
     assert not {file for file in importers(name) if file.startswith("tinylm_core/")}
 
 
-def test_only_search_imports_optuna() -> None:
-    assert importers("optuna") == {"sweeps/search.py"}
+def test_only_search_and_what_writes_a_study_import_optuna() -> None:
+    assert importers("optuna") == {"sweeps/search.py", "sweeps/study.py"}
 
 
 def test_only_the_store_imports_mlflow() -> None:
@@ -123,6 +123,7 @@ def test_only_the_ray_workers_import_ray_and_they_know_the_workers_alone() -> No
         ("sweeps/plan.py", "sweeps.store"),
         ("sweeps/search.py", "sweeps.store"),
         ("sweeps/search.py", "sweeps.workers"),
+        ("sweeps/study.py", "sweeps.store"),
         ("sweeps/workers.py", "sweeps"),
         ("sweeps/outbox.py", "sweeps.plan"),
         ("sweeps/driver.py", "rich"),
@@ -158,6 +159,14 @@ def test_packages_load_nothing_slow() -> None:
     assert not SLOW & loaded_by(
         "import tinylm_core, sweeps; from tinylm_core import RunConfig; from sweeps import Sweep"
     )
+
+
+def test_the_list_of_verbs_loads_nothing_slow_and_no_config() -> None:
+    loaded = loaded_by(
+        "import contextlib, io\nfrom sweeps.__main__ import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): assert main([]) == 0"
+    )
+    assert not (SLOW | {"pydantic", "rich"}) & loaded
 
 
 def test_a_config_is_made_and_resolved_without_torch() -> None:

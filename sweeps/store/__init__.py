@@ -1,11 +1,11 @@
 """Where runs are kept: an MLflow store, and the only room that imports mlflow.
 
-Importing this loads neither MLflow nor pandas; opening a store does.
+Importing this loads neither MLflow nor pandas, and a local store that is only listed needs neither.
 """
 
 from pathlib import Path
 
-from sweeps.store.client import connect, is_temporary
+from sweeps.store.client import is_temporary, prepare
 from sweeps.store.place import find_place
 from sweeps.store.read import Store, UiLinks
 from sweeps.store.schema import Definition, RunRow
@@ -21,4 +21,5 @@ def open_store(where: str | Path | None = None, *, create: bool = False) -> Stor
     where the folder holds something else or can't be written, or where the database is not one of this MLflow.
     """
     place = find_place(where)
-    return Store(connect(place, create=create), place)
+    prepare(place, create=create)
+    return Store(place)

@@ -1,12 +1,14 @@
-"""Opening MLflow: quietly, without telemetry, only when a store is opened, and on an address that is always explicit.
+"""Opening MLflow: quietly, without telemetry, and on an address that is always explicit.
 
-Importing MLflow takes more than a second, so nothing here does before `connect`.
+Importing MLflow takes more than a second, so nothing here does before `connect`, unless a store is made or its schema
+is not the tested one.
 """
 
 import logging
 import os
 import shutil
 import sqlite3
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,18 +59,11 @@ _PERMANENT = {
 }
 
 
-def connect(place: Place, *, create: bool) -> "MlflowClient":
-    """MLflow's client for a place; makes a local store first where `create` says so. ValueError as in `check_place`."""
+def prepare(place: Place, *, create: bool) -> None:
+    """Make a local store where `create` says so. ValueError as in `check_place`, and where it is another MLflow's."""
     check_place(place, create=create)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    # Logs the whole traceback of an error that it raises as well: a locked database would flood the terminal.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
     if create:
         make_folders(place)
     if place.is_local:
@@ -77,6 +72,13 @@ def connect(place: Place, *, create: bool) -> "MlflowClient":
         if create and not is_wal(place.database):
             use_wal(place.database)
         _check_revision(place)
+
+
+def connect(place: Place) -> "MlflowClient":
+    """MLflow's client for a place that was prepared."""
+    from mlflow import MlflowClient
+
+    _quiet()
     return MlflowClient(place.tracking_uri)
 
 
@@ -92,14 +94,19 @@ def is_temporary(error: Exception) -> bool:
     return isinstance(error, OSError | sqlite3.OperationalError)  # requests' errors are OSErrors
 
 
-def _make_database(place: Place) -> None:
-    import mlflow
+def _quiet() -> None:
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    # Logs the whole traceback of an error that it raises as well: a locked database would flood the terminal.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
+
+def _make_database(place: Place) -> None:
     with FileLock(place.folder / "work" / ".new-store.lock"):
         if place.database.exists():  # somebody else was faster
             return
         # MLflow takes two seconds for an empty database, and all are alike.
-        template, _ = cached(default_cache_dir() / "stores", mlflow.__version__, _write_template)
+        template, _ = cached(default_cache_dir() / "stores", version("mlflow"), _write_template)
         shutil.copyfile(template / DATABASE, new_database(place))
         finish_database(place)
 
@@ -107,18 +114,19 @@ def _make_database(place: Place) -> None:
 def _write_template(folder: Path) -> None:
     from mlflow import MlflowClient
 
+    _quiet()
     MlflowClient(f"sqlite:///{folder / DATABASE}").search_experiments(max_results=1)
 
 
 def _check_revision(place: Place) -> None:
     """ValueError where the schema is another MLflow's: left alone, MLflow may migrate an older one without asking."""
+    found = revision(place.database)
+    if found == TESTED_REVISION and version("mlflow").startswith(TESTED_VERSION):
+        return  # importing MLflow takes more than a second, and reading its list of schemas 0.4 s
     import mlflow
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    found = revision(place.database)
-    if found == TESTED_REVISION and mlflow.__version__.startswith(TESTED_VERSION):
-        return  # reading MLflow's list of schemas takes 0.4 s
     scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     if found == scripts.get_current_head():
         return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 DEFAULT_FOLDER = "mlruns"
 DATABASE = "mlflow.db"
@@ -121,6 +122,12 @@ def is_wal(database: Path) -> bool:
     """Whether the file is in WAL mode (SQLite file format, section 1.3: bytes 18 and 19 are 2)."""
     with database.open("rb") as file:
         return file.read(20)[18:20] == b"\x02\x02"
+
+
+def folder_of(uri: str) -> Path | None:
+    """The folder of a file: address or a path; None for other addresses."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _is_server(where: str | Path) -> bool:

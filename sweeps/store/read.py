@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sweeps.store import links, schema, sql
-from sweeps.store.place import DEFAULT_FOLDER, Place
+from sweeps.store.client import connect
+from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
 from sweeps.store.schema import Definition, RunRow
-from sweeps.store.sql import Point, RawRun
+from sweeps.store.sql import Point, RawExperiment, RawRun
 from sweeps.store.write import Writer
 from tinylm_core.config import RunConfig, identity
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
 
 _PAGE = 1000
 _HISTORIES = 200
@@ -44,9 +47,12 @@ class UiLinks:
 class Store:
     """One store of runs; `open_store` makes it."""
 
-    def __init__(self, client: "MlflowClient", place: Place) -> None:
-        self._client = client
+    def __init__(self, place: Place) -> None:
         self._place = place
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return connect(self._place)
 
     @property
     def where(self) -> str:
@@ -109,6 +115,50 @@ class Store:
         """Every run of a sweep in a role, whichever definition made it, except the deleted ones."""
         return [run_row(raw) for raw in self._raw_runs([self._experiment_id(name)], role)]
 
+    def listed_runs(self) -> dict[str, list[RawRun]]:
+        """Every run of every sweep, newest sweep first: of tags and metrics at least those that a list of sweeps needs.
+
+        Reads a thousandth of what `runs` does, as a store may hold tens of thousands.
+        """
+        experiments = self._experiments()
+        by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in experiments}
+        for raw in self._listed(list(by_id)):
+            by_id[raw.experiment_id].append(raw)
+        return {experiment.name: by_id[experiment.experiment_id] for experiment in experiments}
+
+    def identities(self, run_ids: Sequence[str]) -> dict[str, str | None]:
+        """Run ID → what the run's identity is today (law 7), of runs of any sweep."""
+        with self._snapshot() as connection:
+            raw = sql.raw_runs(connection, run_ids) if connection is not None else []
+        if connection is None:
+            raw = [_raw_run(self._client.get_run(run_id)) for run_id in run_ids]
+        return {found.run_id: run_row(found).identity for found in raw}
+
+    def run_ids(self, name: str) -> list[str]:
+        """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
+        experiment = self._experiment_id(name)
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.all_run_ids(connection, experiment)
+        from mlflow.entities import ViewType
+
+        return [raw.run_id for raw in self._search([experiment], "", ViewType.ALL)]
+
+    def artifact_bytes(self, run_id: str) -> int:
+        """The size of a run's artifacts, as the tracker lists them: a call a folder."""
+        sizes, folders = 0, [""]
+        while folders:
+            for info in self._client.list_artifacts(run_id, folders.pop() or None):
+                if info.is_dir:
+                    folders.append(info.path)
+                else:
+                    sizes += info.file_size or 0
+        return sizes
+
+    def artifacts_folder(self, name: str) -> Path | None:
+        """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
+        return folder_of(self._experiment(name).location) if self.is_local else None
+
     def find_run(self, run_id_or_prefix: str) -> RunRow:
         """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
         if not re.fullmatch("[0-9a-f]{4,32}", run_id_or_prefix):
@@ -164,6 +214,10 @@ class Store:
             [frames.history_frame(self._points(list(part["run_id"])), part) for part in some], ignore_index=True
         )
 
+    def points(self, run_ids: Sequence[str], metric: str) -> list[Point]:
+        """Every value of one metric of these runs, in no order."""
+        return self._points(run_ids, (metric,))
+
     def gaps(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
         from sweeps import frames
@@ -188,8 +242,11 @@ class Store:
         base, experiment_id = links.ui_base(self.tracking_uri), self._experiment_id(name)
         return UiLinks(links.runs_page(base, experiment_id), links.compare_page(base, experiment_id, run_ids))
 
-    def _experiments(self) -> "list[Experiment]":
-        ours: list[Experiment] = []
+    def _experiments(self) -> list[RawExperiment]:
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.experiments(connection)
+        ours: list[RawExperiment] = []
         token = None
         while True:
             page = self._client.search_experiments(
@@ -198,18 +255,26 @@ class Store:
                 order_by=["creation_time DESC"],
                 page_token=token,
             )
-            ours += page
+            ours += [
+                RawExperiment(str(found.experiment_id), found.name, found.artifact_location, dict(found.tags))
+                for found in page
+            ]
             token = page.token
             if not token:
                 return ours
 
     def _experiment_id(self, name: str) -> str:
+        return self._experiment(name).experiment_id
+
+    def _experiment(self, name: str) -> RawExperiment:
         experiments = self._experiments()
         for experiment in experiments:
             if experiment.name == name:
-                return str(experiment.experiment_id)
-        known = ", ".join(experiment.name for experiment in experiments) or "none yet"
-        raise ValueError(f"no sweep {name!r} in {self.where}; there are: {known}")
+                return experiment
+        names = [experiment.name for experiment in experiments]
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet'}"
+        raise ValueError(f"no sweep {name!r} in {self.where}; {hint}")
 
     def _only_sweep(self) -> str:
         names = self.sweeps()
@@ -219,11 +284,9 @@ class Store:
 
     def _read_plan(self, run_id: str) -> dict[str, Any] | None:
         for _ in range(3):
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    text = self.download(run_id, schema.PLAN, Path(folder)).read_text()
-                except ValueError:
-                    return None
+            text = self._read_text(run_id, schema.PLAN)
+            if text is None:
+                return None
             try:
                 plan: dict[str, Any] = json.loads(text)
             except json.JSONDecodeError:  # MLflow copies artifacts in place: somebody is writing it
@@ -231,6 +294,21 @@ class Store:
             else:
                 return plan
         raise ValueError(f"{schema.PLAN} of run {run_id} in {self.where} is damaged")
+
+    def _read_text(self, run_id: str, artifact_path: str) -> str | None:
+        """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
+        with self._snapshot() as connection:
+            uri = sql.artifact_uri(connection, run_id) if connection is not None else None
+        if uri is not None and (folder := folder_of(uri)) is not None:
+            try:
+                return (folder / artifact_path).read_text()
+            except FileNotFoundError:
+                return None
+        with tempfile.TemporaryDirectory() as copies:
+            try:
+                return self.download(run_id, artifact_path, Path(copies)).read_text()
+            except ValueError:
+                return None
 
     @contextmanager
     def _snapshot(self) -> "Iterator[sqlite3.Connection | None]":
@@ -246,6 +324,13 @@ class Store:
                 return sql.raw_runs(connection, sql.run_ids(connection, experiment_ids, role=role))
         return list(self._search(experiment_ids, f"tags.`{schema.ROLE}` = '{role}'"))
 
+    def _listed(self, experiment_ids: Sequence[str]) -> list[RawRun]:
+        with self._snapshot() as connection:
+            if connection is not None:
+                ids = sql.run_ids_starting(connection, experiment_ids, "")
+                return sql.raw_runs(connection, ids, only=(schema.LISTED_TAGS, schema.LISTED_METRICS))
+        return list(self._search(experiment_ids, ""))
+
     def _runs_starting(self, experiment_ids: Sequence[str], prefix: str) -> list[RawRun]:
         with self._snapshot() as connection:
             if connection is not None:
@@ -254,23 +339,23 @@ class Store:
             return list(self._search(experiment_ids, f"attributes.run_id = '{prefix}'"))
         return [raw for raw in self._search(experiment_ids, "") if raw.run_id.startswith(prefix)]
 
-    def _search(self, experiment_ids: Sequence[str], query: str) -> Iterator[RawRun]:
+    def _search(self, experiment_ids: Sequence[str], query: str, view: int = 1) -> Iterator[RawRun]:
         token = None
         while experiment_ids:
-            page = self._client.search_runs(list(experiment_ids), query, max_results=_PAGE, page_token=token)
+            page = self._client.search_runs(list(experiment_ids), query, view, max_results=_PAGE, page_token=token)
             yield from map(_raw_run, page)
             token = page.token
             if not token:
                 return
 
-    def _points(self, run_ids: Sequence[str]) -> list[Point]:
+    def _points(self, run_ids: Sequence[str], metrics: Sequence[str] = schema.HISTORY_METRICS) -> list[Point]:
         with self._snapshot() as connection:
             if connection is not None:
-                return list(sql.points(connection, run_ids, schema.HISTORY_METRICS))
+                return list(sql.points(connection, run_ids, metrics))
         return [
             (run_id, metric, point.step, point.timestamp, point.value)
             for run_id in run_ids
-            for metric in schema.HISTORY_METRICS
+            for metric in metrics
             for point in self._client.get_metric_history(run_id, metric)
         ]
 

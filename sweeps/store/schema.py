@@ -51,6 +51,10 @@ DATASET_CONTEXT = "mlflow.data.context"  # of a dataset input
 # Without it the experiment's page asks what kind of project it is.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
+# What a list of sweeps needs of a run
+LISTED_TAGS = (ROLE, DEFINITION, STATE, IDENTITY, SETTING)
+LISTED_METRICS = ("objective",)
+
 RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 PLAN = "plan.json"  # artifact of the summary run

@@ -15,6 +15,15 @@ TESTED_REVISION = "dc11669786a5"
 TESTED_VERSION = "3.17."  # of MLflow, which made it
 
 
+class RawExperiment(NamedTuple):
+    """An experiment as MLflow has it."""
+
+    experiment_id: str
+    name: str
+    location: str  # of its runs' artifacts
+    tags: dict[str, str]
+
+
 class RawRun(NamedTuple):
     """A run as MLflow has it."""
 
@@ -54,6 +63,30 @@ def snapshot(database: Path) -> Iterator[sqlite3.Connection | None]:
         yield connection
 
 
+def experiments(connection: sqlite3.Connection) -> list[RawExperiment]:
+    """The experiments that are sweeps and not deleted, newest first."""
+    found = {
+        str(row[0]): RawExperiment(str(row[0]), row[1], row[2], {})
+        for row in connection.execute(
+            "SELECT experiment_id, name, artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) "
+            "WHERE lifecycle_stage = 'active' AND key = ? ORDER BY creation_time DESC, experiment_id",
+            (schema.SWEEP,),
+        )
+    }
+    for some, marks in _chunks(list(found)):
+        for experiment_id, key, value in connection.execute(
+            f"SELECT experiment_id, key, value FROM experiment_tags WHERE experiment_id IN ({marks})", some
+        ):
+            found[str(experiment_id)].tags[key] = value
+    return list(found.values())
+
+
+def artifact_uri(connection: sqlite3.Connection, run_id: str) -> str | None:
+    """Where a run's artifacts are."""
+    row = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
 def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, role: str) -> list[str]:
     """The runs of a role that are not deleted."""
     found: list[str] = []
@@ -65,6 +98,11 @@ def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, ro
             (*map(int, some), schema.ROLE, role),
         )
     return found
+
+
+def all_run_ids(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
+    """The runs of an experiment, the deleted ones too."""
+    return _column(connection, "SELECT run_uuid FROM runs WHERE experiment_id = ?", (int(experiment_id),))
 
 
 def run_ids_starting(connection: sqlite3.Connection, experiment_ids: Sequence[str], prefix: str) -> list[str]:
@@ -80,8 +118,12 @@ def run_ids_starting(connection: sqlite3.Connection, experiment_ids: Sequence[st
     return found
 
 
-def raw_runs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[RawRun]:
-    """The runs with these IDs."""
+def raw_runs(
+    connection: sqlite3.Connection, ids: Sequence[str], only: tuple[Sequence[str], Sequence[str]] | None = None
+) -> list[RawRun]:
+    """The runs with these IDs; with `only`, no params, and of tags and metrics these."""
+    which = ["", ""] if only is None else [f" AND key IN ({', '.join('?' * len(names))})" for names in only]
+    tag_names, metric_names = only or ((), ())
     found: dict[str, RawRun] = {}
     for some, marks in _chunks(ids):
         for run_id, name, experiment_id, status, start, end in connection.execute(
@@ -89,13 +131,14 @@ def raw_runs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[RawRun]
             some,
         ):
             found[run_id] = RawRun(run_id, name or "", str(experiment_id), status, start, end, {}, {}, {})
-        for table in ("params", "tags"):
+        for table in ("params", "tags") if only is None else ("tags",):
             for run_id, key, value in connection.execute(
-                f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN ({marks})", some
+                f"SELECT run_uuid, key, value FROM {table} WHERE run_uuid IN ({marks}){which[0]}", (*some, *tag_names)
             ):
                 getattr(found[run_id], table)[key] = value
         for run_id, key, value, is_nan in connection.execute(
-            f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE run_uuid IN ({marks})", some
+            f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE run_uuid IN ({marks}){which[1]}",
+            (*some, *metric_names),
         ):
             found[run_id].metrics[key] = float("nan") if is_nan else value
     return list(found.values())

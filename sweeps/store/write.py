@@ -6,13 +6,15 @@ has locked blocks a call for up to 20 seconds, and then it raises; a batch is in
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from sweeps.store import schema, sql
-from sweeps.store.place import Place
+from sweeps.store.place import Place, folder_of
 from tinylm_core.records import EvalRecord, StepRecord
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ _METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 100
 _TAG_LENGTH = 5000  # 8000 since 3.0
 _DIGEST_LENGTH = 36
+
+_REMOVED = ".removed-"  # what follows the name of an experiment that a server keeps in its bin
 
 
 class Writer:
@@ -127,10 +131,8 @@ class Writer:
 
     def delete_artifacts(self, run_id: str, artifact_path: str) -> None:
         """Remove a file or folder of a run, if it is there."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         if artifact_path in [info.path for info in self._client.list_artifacts(run_id)]:
-            get_artifact_repository(self._client.get_run(run_id).info.artifact_uri).delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
+            self._artifacts_at(str(self._client.get_run(run_id).info.artifact_uri)).delete_artifacts(artifact_path)
 
     def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
@@ -166,6 +168,82 @@ class Writer:
     def delete_run(self, run_id: str) -> None:
         """Move a run to MLflow's bin, from which its page can restore it."""
         self._client.delete_run(run_id)
+
+    def remove_run(self, run_id: str) -> str | None:
+        """Free a run's artifacts and its record; returns why its artifacts can't be freed from here, if they can't.
+
+        From a folder the record goes for good, as by `mlflow gc`; of a server it goes to the bin.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            uri = str(self._client.get_run(run_id).info.artifact_uri)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None  # an earlier call
+            raise
+        problem = self._free_artifacts(uri)
+        if self._place.is_local:
+            self._backend._hard_delete_run(run_id)
+        else:
+            self.delete_run(run_id)
+        return problem
+
+    def remove_experiment(self, name: str) -> None:
+        """Remove a sweep's experiment, whose runs are gone, so that the name is free.
+
+        From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
+        experiment brings its runs back: so it is renamed first.
+        """
+        from mlflow.entities import ViewType
+
+        query = f"tags.`{schema.SWEEP}` = '{schema.check_name(name)}'"
+        for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
+            if experiment.name != name and not experiment.name.startswith(f"{name}{_REMOVED}"):
+                continue
+            if self._place.is_local:
+                if experiment.lifecycle_stage == "active":
+                    self._client.delete_experiment(experiment.experiment_id)
+                self._backend._hard_delete_experiment(experiment.experiment_id)
+                folder = folder_of(experiment.artifact_location)
+                if folder is not None and self._is_ours(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+            elif experiment.lifecycle_stage == "active":
+                if experiment.name == name:
+                    self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
+                self._client.delete_experiment(experiment.experiment_id)
+
+    def _free_artifacts(self, uri: str) -> str | None:
+        folder = folder_of(uri)
+        if folder is not None and not (self._place.is_local and self._is_ours(folder)):
+            where = "outside of this store" if self._place.is_local else "in a folder of the server's machine"
+            return f"{folder.parent.parent} is {where}"
+        try:
+            self._artifacts_at(uri).delete_artifacts()
+        except Exception as error:
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if folder is not None or (isinstance(error, OSError) and status >= 500 and status != 501):
+                raise  # a later attempt may mend it
+            scheme = urlsplit(uri).scheme
+            return f"{scheme}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if folder is not None and folder.parent.is_dir():
+            folder.parent.rmdir()
+        return None
+
+    def _artifacts_at(self, uri: str) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # An address of a proxy names no host: it is that of the tracking URI, which else is MLflow's global one.
+        return get_artifact_repository(uri, tracking_uri=self._place.tracking_uri)
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether a folder is one of this store's: a store that was copied names those of the one it came from."""
+        return folder.resolve().is_relative_to((self._place.folder / "artifacts").resolve())
+
+    @property
+    def _backend(self) -> Any:
+        """MLflow's store itself, which alone deletes for good: what `mlflow gc` calls."""
+        return self._client._tracking_client.store
 
     def is_deleted(self, run_id: str) -> bool:
         """Whether a run is in MLflow's bin, or gone from there too."""

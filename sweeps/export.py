@@ -1,0 +1,117 @@
+"""Write a sweep as an Optuna study, for Optuna Dashboard and Optuna's own analyses.
+
+    python -m sweeps.export lr_warmup --optuna sqlite:///study.db
+
+A trial is a setting: its value is the mean objective over the seeds, its intermediate values the mean validation loss
+by tokens, its attributes the runs. Written again, the study is replaced. To look at it: pip install optuna-dashboard;
+optuna-dashboard sqlite:///study.db
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sweeps.command import DONE, run_command, store_option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.store.read import Store
+    from sweeps.study import StudyTrial
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("name")
+@click.option("--optuna", "url", required=True, metavar="URL", help="The database to write to: sqlite:///study.db")
+@store_option
+def export(name: str, url: str, store: str | None) -> int:
+    from sweeps.catalog import sweep_name
+    from sweeps.lock import LockHeldError
+    from sweeps.space import dimension_from_json
+    from sweeps.store import open_store
+    from sweeps.store.place import without_user_info
+    from sweeps.study import MARK, write_study
+    from sweeps.work import locked_work
+
+    opened = open_store(store)
+    name = sweep_name(name, opened.sweeps())
+    plan = opened.plan(name)
+    try:
+        with locked_work(opened, name):
+            plan = opened.plan(name)
+    except LockHeldError as held:
+        click.echo(f"{held}; this is what is there so far")
+    space = {field: dimension_from_json(content) for field, content in plan["space"].items()}
+    trials = list(study_trials(opened, plan))
+    attributes = {MARK: plan["definition"], "question": plan["question"], "command": plan["command"]}
+    write_study(url, name, space, trials, attributes)
+    where = without_user_info(url)
+    click.echo(f"{len(trials)} trials of {name} are in {where}: optuna-dashboard {where}")
+    return DONE
+
+
+def study_trials(store: "Store", plan: Mapping[str, Any]) -> "Iterator[StudyTrial]":
+    """The trials of a plan in their order, as Optuna sees them."""
+    runs = store.trials(plan["name"], plan["definition"])
+    curves = validation_losses(store, runs)
+    by_trial = dict(list(runs.groupby("trial")))
+    for trial in sorted(plan["trials"], key=lambda trial: int(trial["trial"])):
+        yield study_trial(trial, by_trial.get(trial["trial"], runs.iloc[:0]), curves)
+
+
+def study_trial(
+    trial: Mapping[str, Any], runs: "pd.DataFrame", curves: Mapping[str, Mapping[int, float]]
+) -> "StudyTrial":
+    """One trial from its runs: complete with the value of all seeds, failed with one, running where some are missing.
+
+    A diverged run has a value, its worst.
+    """
+    from sweeps.store import schema
+    from sweeps.study import StudyTrial
+
+    state = "COMPLETE" if len(runs) == len(trial["runs"]) and runs["state"].isin(schema.RESULTS).all() else "RUNNING"
+    if runs.empty:
+        state = "WAITING"
+    elif (runs["state"] == "FAILED").any():
+        state = "FAIL"
+    attributes: dict[str, Any] = {"label": trial["label"]}
+    for run in runs.to_dict("records"):
+        attributes[f"run_id seed={run['seed']}"] = run["run_id"]
+        attributes[f"state seed={run['seed']}"] = run["state"]
+        if run["state"] in schema.RESULTS:
+            attributes[f"objective seed={run['seed']}"] = run["objective"]
+    ends = runs["end_time"].dropna()
+    return StudyTrial(
+        setting=trial["setting"],
+        state=state,  # type: ignore[arg-type]  # one of the four above
+        objective=float(runs["objective"].mean()) if state == "COMPLETE" else None,
+        intermediate=mean_curve([curves.get(run_id, {}) for run_id in runs["run_id"]]),
+        attributes=attributes,
+        start=None if runs.empty else runs["start_time"].min().to_pydatetime(),
+        end=None if ends.empty else ends.max().to_pydatetime(),
+    )
+
+
+def validation_losses(store: "Store", runs: "pd.DataFrame") -> dict[str, dict[int, float]]:
+    """Run ID → tokens trained on → validation loss: settings with other batches have other steps, the same tokens."""
+    tokens_per_step = runs["batch_size"] * runs["max_seq_len"] * runs["gradient_accumulation_steps"]
+    tokens_of = dict(zip(runs["run_id"], tokens_per_step.fillna(1), strict=True))  # 1 of a config that isn't ours
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for run_id, _, step, _, value in store.points(list(runs["run_id"]), "val/loss"):
+        if value is not None:
+            curves[run_id][int(step * tokens_of[run_id])] = value
+    return curves
+
+
+def mean_curve(curves: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """The mean over seeds, as far as all of them are."""
+    curves = list(curves)
+    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    return {tokens: fmean(curve[tokens] for curve in curves) for tokens in sorted(shared)}
+
+
+if __name__ == "__main__":
+    run_command(export)

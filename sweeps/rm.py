@@ -1,0 +1,146 @@
+"""Remove a sweep or a run for ever: its record, its artifacts, its report and its work.
+
+    python -m sweeps.rm lr_warmup
+    python -m sweeps.rm 8cc68210 --yes
+
+Asks first. A run that is removed from a sweep is a hole that the next sweeps.run fills. A server keeps the record in
+its bin until its owner runs mlflow gc, and may not let the artifacts go; then it is said which.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.command import DONE, run_command, store_option
+
+if TYPE_CHECKING:
+    from sweeps.outbox import Outbox
+    from sweeps.store.read import Store
+    from sweeps.store.schema import RunRow
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is to go."""
+
+    sweep: str
+    what: str  # in words
+    run_ids: list[str]
+    workdir: str  # of a single run that has not ended
+    is_whole: bool
+    num_bytes: int
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("name_or_run_id", metavar="NAME|RUN_ID")
+@click.option("--yes", is_flag=True, help="Do not ask. A sweep is then given by its whole name.")
+@store_option
+def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
+    from sweeps.ls import size
+    from sweeps.store import open_store
+    from sweeps.work import WAIT_SECONDS, locked_work, remove_empty_work
+
+    opened = open_store(store)
+    names_one = any(name.startswith(name_or_run_id) for name in opened.sweeps())
+    row = None if names_one else find_run(opened, name_or_run_id)
+    name = found_name(opened, name_or_run_id, row, whole=yes)
+    with locked_work(opened, name) as outbox:
+        removal = whole_sweep(opened, name) if row is None else one_run(opened, opened.find_run(row.run_id))
+        said = f"{removal.what} in {opened.where}, {size(removal.num_bytes)}"
+        if not (yes or confirmed(said)):
+            click.echo("nothing was removed")
+            return DONE
+        for run_id in removal.run_ids:
+            outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
+        if removal.is_whole:
+            outbox.put("remove_sweep", {}, sync=True)
+        wait_for(outbox, WAIT_SECONDS)
+    if removal.is_whole:
+        remove_empty_work(opened, name)
+    click.echo(f"removed {said}")
+    if not opened.is_local:
+        click.echo("the server keeps the records in its bin until mlflow gc runs there")
+    if row is not None and row.role == "run":
+        click.echo(f"The sweep without it: python -m sweeps.report {name}{opened.option}")
+    return DONE
+
+
+def find_run(store: "Store", run_id: str) -> "RunRow | None":
+    """The run that is meant; None where it is no run ID. ValueError for a summary, which is no run of its own."""
+    if not (len(run_id) >= 4 and set(run_id) <= set("0123456789abcdef")):
+        return None
+    row = store.find_run(run_id)
+    if row.role == "summary":
+        raise ValueError(f"run {row.run_id} ({row.name}) holds the plan of a sweep; remove the sweep by its name")
+    return row
+
+
+def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool) -> str:
+    """The sweep that is meant, or whose run is. ValueError where there is none, or only the start of its name."""
+    from sweeps.catalog import sweep_name
+    from sweeps.store import schema
+
+    if row is not None:
+        return row.tags[schema.SWEEP]
+    known = store.sweeps()
+    name = sweep_name(given, known)
+    if name not in known:
+        store.definitions(name)  # says that there is none
+    if whole and name != given:
+        raise ValueError(f"{given!r} is no whole name; --yes removes without asking, so write {name}")
+    return name
+
+
+def whole_sweep(store: "Store", name: str) -> Removal:
+    """All of a sweep: runs, reproductions, summaries, those in MLflow's bin, and what is on this machine."""
+    from sweeps.ls import folder_bytes, folders_of
+
+    runs, again = len(store.runs(name)), len(store.runs(name, "reproduction"))
+    ids = store.run_ids(name)
+    folders = folders_of(store, name)
+    num_bytes = sum(map(folder_bytes, folders)) if folders else sum(map(store.artifact_bytes, ids))
+    what = f"sweep {name} with {counted(runs, 'run')}" + (f" and {counted(again, 'reproduction')}" if again else "")
+    return Removal(name, what, ids, "", True, num_bytes)
+
+
+def one_run(store: "Store", row: "RunRow") -> Removal:
+    """A run or a reproduction, with the checkpoints of one that was to go on."""
+    from sweeps.ledger import unfinished_work
+    from sweeps.ls import folder_bytes
+    from sweeps.store import schema
+    from sweeps.work import work_folder
+
+    name = row.tags[schema.SWEEP]
+    workdir = unfinished_work(work_folder(store, name), row.tags[schema.CREATION])
+    num_bytes = store.artifact_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
+    what = f"{row.role} {row.run_id} ({row.name}) of {name}"
+    return Removal(name, what, [row.run_id], str(workdir or ""), False, num_bytes)
+
+
+def confirmed(said: str) -> bool:
+    """The answer of whoever is asked. ValueError where nobody answers."""
+    try:
+        return click.confirm(f"Remove {said}, for ever?")
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C
+        raise ValueError("nobody answered; --yes removes without asking") from None
+
+
+def wait_for(outbox: "Outbox", wait: float) -> None:
+    """Until all is gone; of many runs a bar says how many are. TrackerAwayError as everywhere."""
+    total = outbox.num_waiting
+    with click.progressbar(length=total, label="removing", file=sys.stderr) as bar:
+        while not outbox.drain(0.2):
+            bar.update(total - outbox.num_waiting - bar.pos)
+            outbox.is_stuck(wait, idle=True)
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+if __name__ == "__main__":
+    run_command(rm)

@@ -1,0 +1,118 @@
+"""Sweeps as a driver leaves them in a store, written without training: what reads and removes them needs no more."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from servers import Server
+
+from sweeps.catalog import load_experiment
+from sweeps.plan import make_plan
+from sweeps.store import Store, Writer, open_store, schema
+from tinylm_core.machine import this_machine
+from tinylm_core.records import EvalRecord, StepRecord
+
+START = 1_750_000_000_000  # milliseconds
+NUM_STEPS = 6
+EXPERIMENT = '''"""Does it?"""
+from sweeps import Choice, Range, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(data={data!r}, tokenizer="char", max_seq_len=8, d_model=16, num_layers=1, num_heads=2, batch_size=4,
+                   train_tokens=192, num_evals=3, eval_tokens=64, precision="fp64"),
+    space={space},
+    seeds={seeds},
+)
+'''
+SPACE = '{"learning_rate": Choice(1e-3, 3e-3), "dropout": Choice(0.0, 0.1)}'
+
+Outcome = tuple[schema.State, float | None]  # a run's state and its objective
+
+
+def write_experiment(folder: Path, data: Path, name: str = "question", space: str = SPACE, seeds: int = 2) -> Path:
+    """An experiment file whose runs take a moment: 6 steps, 3 evaluations."""
+    path = folder / f"{name}.py"
+    path.write_text(EXPERIMENT.format(data=str(data), space=space, seeds=seeds))
+    return path
+
+
+def write_sweep(
+    store: Store, file: Path, outcomes: Mapping[tuple[int, int], Outcome], *, start_ms: int = START
+) -> dict[tuple[int, int], str]:
+    """Put a grid with these runs, by trial and seed, into a store; returns their IDs. Each lasts a minute."""
+    plan = make_plan(load_experiment(str(file)), this_machine("cpu"))
+    name, definition = plan.experiment.name, plan.sweep.definition
+    writer = store.writer()
+    experiment = writer.experiment(name, plan.experiment.question)
+    tags = {schema.SWEEP: name, schema.DEFINITION: definition}
+    summary = writer.create_run(
+        experiment, creation_id=f"{name}-{definition}", name=f"summary {definition}", params={},
+        tags=tags | {schema.ROLE: "summary"}, start_time_ms=start_ms,
+    )  # fmt: skip
+    trials = plan.known_trials()
+    put_file(writer, summary, schema.PLAN, json.dumps(plan.to_json(trials)))
+    writer.end_run(summary, state="COMPLETE", end_time_ms=start_ms + 1)
+    ids = {}
+    for number, ((trial, seed), (state, objective)) in enumerate(outcomes.items()):
+        run = next(run for run in trials[trial].runs if run.seed == seed)
+        begin = start_ms + 1000 * number
+        ids[trial, seed] = run_id = writer.create_run(
+            experiment, creation_id=f"{start_ms}-{number}", name=run.name, params=run.config.to_params(),
+            tags=tags | {
+                schema.ROLE: "run", schema.SETTING: run.label, schema.TRIAL: str(trial), schema.IDENTITY: run.identity,
+                schema.FINGERPRINT: run.fingerprint, schema.NUMERICS: "1", schema.SUMMARY_RUN: summary,
+            }, start_time_ms=begin,
+        )  # fmt: skip
+        put_file(writer, run_id, "config.json", run.config.model_dump_json())
+        evals = evals_of(objective)
+        writer.log_steps(
+            run_id,
+            [
+                StepRecord(step, 32 * step, 3.0, 1e-3, 1.0, 1e4, False, START + step)
+                for step in range(1, evals[-1].step + 1)
+            ],
+        )
+        for record in evals:
+            writer.log_eval(run_id, record)
+        if state != "RUNNING":
+            writer.log_summary(run_id, {} if objective is None else {schema.OBJECTIVE: objective}, {})
+            writer.end_run(run_id, state=state, end_time_ms=begin + 60_000)
+    return ids
+
+
+def evals_of(objective: float | None) -> list[EvalRecord]:
+    """Evaluations that go down to an objective, or half-way there where there is none."""
+    last = NUM_STEPS if objective is not None else NUM_STEPS // 2
+    return [
+        EvalRecord(step, 32 * step, (objective or 2.0) + 1 - step / NUM_STEPS, 0.1, 2.0, 0.1, START + step)
+        for step in range(0, last + 1, 2)
+    ]
+
+
+def put_file(writer: Writer, run_id: str, name: str, text: str) -> None:
+    """Log one file with a text."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(text)
+        writer.log_artifacts(run_id, Path(folder))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests that need a server which nothing happens to."""
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.slow)])
+def any_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> Store:
+    """A store to write to, in a folder and behind a server that others use too."""
+    monkeypatch.chdir(tmp_path)
+    if request.param == "local":
+        return open_store(shutil.copytree(empty_store, tmp_path / "store"))
+    return open_store(request.getfixturevalue("server").uri, create=True)
