@@ -41,6 +41,10 @@ class UiLinks:
     compare: str
 
 
+class NoArtifactError(ValueError):
+    """A run has no such file or folder."""
+
+
 class Store:
     """One store of runs; `open_store` makes it."""
 
@@ -173,13 +177,16 @@ class Store:
         return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan["swept"])
 
     def download(self, run_id: str, artifact_path: str, to: Path) -> Path:
-        """Copy an artifact, a file or a folder, into the folder `to`; returns its path. ValueError where none is."""
+        """Copy an artifact, a file or a folder, into the folder `to`; returns its path.
+
+        NoArtifactError where there is none of that name, ValueError for what can be none's.
+        """
         path = PurePosixPath(artifact_path)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
             raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
         parent = None if path.parent == PurePosixPath() else str(path.parent)
         if str(path) not in [info.path for info in self._client.list_artifacts(run_id, parent)]:
-            raise ValueError(f"run {run_id} has no artifact {artifact_path!r}")
+            raise NoArtifactError(f"run {run_id} has no artifact {artifact_path!r}")
         to.mkdir(parents=True, exist_ok=True)
         return Path(self._client.download_artifacts(run_id, str(path), str(to)))
 

@@ -7,11 +7,12 @@ has locked blocks a call for up to 20 seconds, and then it raises; a batch is in
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweeps.store import schema, sql
+from sweeps.store.models import keep_model
 from sweeps.store.place import Place
 from tinylm_core.records import EvalRecord, StepRecord
 
@@ -43,7 +44,7 @@ class Writer:
         from mlflow.exceptions import MlflowException
 
         schema.check_name(name)
-        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: note})
+        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: _cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
         location = (self._place.folder / "artifacts" / name).as_uri() if self._place.is_local else None
         found = self._client.get_experiment_by_name(name)
@@ -132,6 +133,11 @@ class Writer:
         if artifact_path in [info.path for info in self._client.list_artifacts(run_id)]:
             get_artifact_repository(self._client.get_run(run_id).info.artifact_uri).delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
 
+    def keep_model(self, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
+        """Make the model of a definition that of this run: see `models.keep_model`."""
+        assert "'" not in definition
+        return keep_model(self._client, run_id, definition, get_checkpoint)
+
     def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -155,8 +161,7 @@ class Writer:
 
     def set_note(self, run_id: str, markdown: str) -> None:
         """Set the description on the run's page, cut where it is longer than MLflow takes."""
-        cut = markdown if len(markdown) <= _TAG_LENGTH else f"{markdown[: _TAG_LENGTH - 2]}\n…"
-        self.set_tags(run_id, {schema.NOTE: cut})
+        self.set_tags(run_id, {schema.NOTE: _cut(markdown)})
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags; others stay."""
@@ -237,6 +242,10 @@ def _batches(groups: "Iterable[list[Metric]]") -> "Iterator[list[Metric]]":
 def _chunks(values: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
+
+
+def _cut(note: str) -> str:
+    return note if len(note) <= _TAG_LENGTH else f"{note[: _TAG_LENGTH - 2]}\n…"
 
 
 def _same(stored: float | None, value: float) -> bool:
