@@ -17,7 +17,7 @@ from pydantic import ValidationError, validate_call
 from sweeps.outbox import Operation, RefusedError
 from sweeps.store import is_temporary, schema
 from sweeps.store.read import NoArtifactError, Store
-from tinylm_core.records import EvalRecord, StepRecord
+from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 
 class RunGoneError(Exception):
@@ -40,7 +40,7 @@ class Sender:
             operation.__name__.removeprefix("_"): validate_call(operation)
             for operation in (
                 self._hold, self._release, self._open, self._ask, self._start, self._steps, self._eval, self._end,
-                self._mark_dead, self._drop_weights, self._publish, self._note, self._model,
+                self._mark_dead, self._drop_weights, self._publish, self._note, self._model, self._usage,
             )
         }  # fmt: skip
         self._holder: dict[str, Any] | None = None
@@ -188,6 +188,10 @@ class Sender:
         if record.step > eval_mark:
             self._writer.log_eval(self._run_id(run), record)
             self._marks[run] = (step_mark, record.step)
+
+    def _usage(self, run: str, step: int, record: UsageRecord) -> None:
+        """What a run's process takes of its machine: MLflow knows by its moment whether it has it already."""
+        self._writer.log_usage(self._run_id(run), step, record)
 
     def _end(
         self,

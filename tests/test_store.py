@@ -32,7 +32,7 @@ from sweeps import frames
 from sweeps.store import Store, Writer, is_temporary, links, open_store, place, read, schema, sql
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.machine import Machine
-from tinylm_core.records import EvalRecord, Metrics, StepRecord
+from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
 
 MACHINE = Machine("cpu", "AVX512", False, False)
 FINGERPRINT = "f" * 64
@@ -233,6 +233,27 @@ def test_an_evaluation_is_logged_once_at_its_step(writer: Writer, client: Mlflow
         "eval/gap": [(0, 0.5), (100, -0.5)],
     }
     assert {metric: history(client, run_id, metric) for metric in expected} == expected
+
+
+def usage_of(number: int, **changes: float) -> UsageRecord:
+    return replace(UsageRecord(START + 10_000 * number, 97.5 + number, 512.0, 2.5), **changes)
+
+
+def test_what_a_process_takes_is_a_system_metric_of_mlflows_kept_once(
+    writer: Writer, store: Store, client: MlflowClient, run_id: str
+) -> None:
+    writer.log_steps(run_id, steps_of(1, 30))
+    for number, step in [(0, 0), (1, 20), (1, 20), (0, 0), (2, 20), (2, 20)]:
+        writer.log_usage(run_id, step, usage_of(number))
+    assert history(client, run_id, "system/cpu_utilization_percentage") == [(0, 97.5), (20, 98.5), (20, 99.5)]
+    assert len(history(client, run_id, "system/system_memory_usage_megabytes")) == 3
+    assert len(history(client, run_id, "system/system_memory_usage_percentage")) == 3
+    assert not [metric for metric in client.get_run(run_id).data.metrics if metric.startswith("system/gpu")]
+    writer.log_usage(run_id, 30, usage_of(3, gpu_memory_megabytes=2.0, gpu_utilization_percent=90.0))
+    assert history(client, run_id, "system/gpu_0_utilization_percentage") == [(30, 90.0)]
+    frame = store.history(run_ids=[run_id])
+    assert len(frame) == 30
+    assert not [name for name in frame.columns if name.startswith("system")]
 
 
 def test_last_steps_are_the_high_water_marks(writer: Writer, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sweeps.store import schema, sql
 from sweeps.store.models import keep_model
 from sweeps.store.place import Place
-from tinylm_core.records import EvalRecord, StepRecord
+from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,6 +97,11 @@ class Writer:
     def log_eval(self, run_id: str, record: EvalRecord) -> None:
         """Log one evaluation, in one batch."""
         metrics = _metrics(schema.eval_metrics(record), record.timestamp_ms, record.step)
+        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+
+    def log_usage(self, run_id: str, step: int, record: UsageRecord) -> None:
+        """Log what a run's process takes of its machine; MLflow itself drops a value that it has of that moment."""
+        metrics = _metrics(schema.usage_metrics(record), record.timestamp_ms, step)
         self._client.log_batch(run_id, metrics=metrics, synchronous=True)
 
     def last_steps(self, run_id: str) -> tuple[int, int]:
