@@ -1101,5 +1101,9 @@ def test_links_open_on_the_runs_and_their_comparison() -> None:
     )
     assert links.compare_page("http://host", "7", ["a", "b"]) == (
         "http://host/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+        "&workflowType=machine_learning"
+    )
+    assert links.runs_page("http://host", "7", "sweep") == (
+        "http://host/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=sweep"
     )
     assert links.ui_base("https://me:secret@host:5000/mlflow/") == "https://host:5000/mlflow"

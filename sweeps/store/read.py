@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sweeps.store import links, schema, sql
+from sweeps.store import links, schema, sql, views
 from sweeps.store.place import DEFAULT_FOLDER, Place
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawRun
@@ -192,8 +192,11 @@ class Store:
 
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
-        base, experiment_id = links.ui_base(self.tracking_uri), self._experiment_id(name)
-        return UiLinks(links.runs_page(base, experiment_id), links.compare_page(base, experiment_id, run_ids))
+        base, experiment = links.ui_base(self.tracking_uri), self._experiment(name)
+        # One that an earlier version made has no views, and the UI complains of a link to one.
+        view = views.RUNS if f"{views.TAG}{views.RUNS}" in experiment.tags else None
+        runs = links.runs_page(base, experiment.experiment_id, view)
+        return UiLinks(runs, links.compare_page(base, experiment.experiment_id, run_ids))
 
     def _experiments(self) -> "list[Experiment]":
         ours: list[Experiment] = []
@@ -211,10 +214,13 @@ class Store:
                 return ours
 
     def _experiment_id(self, name: str) -> str:
+        return str(self._experiment(name).experiment_id)
+
+    def _experiment(self, name: str) -> "Experiment":
         experiments = self._experiments()
         for experiment in experiments:
             if experiment.name == name:
-                return str(experiment.experiment_id)
+                return experiment
         known = ", ".join(experiment.name for experiment in experiments) or "none yet"
         raise ValueError(f"no sweep {name!r} in {self.where}; there are: {known}")
 

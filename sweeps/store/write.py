@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sweeps.store import schema, sql
 from sweeps.store.models import keep_model
 from sweeps.store.place import Place
+from sweeps.store.views import saved_views
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Writer:
             if found.tags.get(key) != value:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
+
+    def set_views(self, experiment_id: str, swept: Sequence[str], created_ms: int) -> None:
+        """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
+        for key, value in saved_views(swept, created_ms).items():
+            self._client.set_experiment_tag(experiment_id, key, value)
 
     def create_run(
         self,
