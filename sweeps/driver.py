@@ -8,7 +8,7 @@ from typing import Protocol
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.search import TrialSearch, learns
-from sweeps.workers import Died, Ended, Evaluated, Message, NoSpace, Raised, Steps, Workers
+from sweeps.workers import Died, Ended, Evaluated, Message, NoSpace, Raised, Steps, Used, Workers
 
 MAX_DEATHS = 2  # a run whose worker died goes on from its checkpoint so often
 POLL_SECONDS = 0.2
@@ -125,6 +125,8 @@ class Drive:
                 self.ledger.keep_steps(message.key, message.records)
             case Evaluated():
                 self.ledger.keep_eval(message.key, message.record)
+            case Used():
+                self.ledger.keep_usage(message.key, message.record)
             case Ended() if message.metrics.state == "INTERRUPTED":
                 self.ledger.interrupt(message.key)
                 self.view.ended(run, "INTERRUPTED", None)

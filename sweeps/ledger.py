@@ -23,7 +23,7 @@ from sweeps.store import schema
 from sweeps.workers import SAMPLES, Job
 from tinylm_core.checkpoint import write_durably
 from tinylm_core.config import RunConfig
-from tinylm_core.records import EvalRecord, Metrics, StepRecord
+from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
 
@@ -153,6 +153,12 @@ class Ledger:
         live = self.live[identity]
         live.evals = [known for known in live.evals if known.step < record.step] + [record]
         self._outbox.put("eval", {"run": live.creation_id, "record": asdict(record)})
+
+    def keep_usage(self, identity: str, record: UsageRecord) -> None:
+        """Keep what the run's process takes of its machine, at the last step that it told."""
+        live = self.live[identity]
+        step = live.steps[-1].step if live.steps else 0
+        self._outbox.put("usage", {"run": live.creation_id, "step": step, "record": asdict(record)})
 
     def finish(self, identity: str, metrics: Metrics) -> float:
         """Keep a run that is complete or diverged, with its files; returns its objective."""

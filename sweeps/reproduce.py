@@ -146,7 +146,7 @@ class Repeat:
 def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
     """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
     from sweeps.store import schema
-    from sweeps.workers import Died, Ended, Evaluated, LocalWorkers, Raised, Steps
+    from sweeps.workers import Died, Ended, Evaluated, LocalWorkers, Raised, Steps, Used
 
     workers = LocalWorkers([job.device])
     workers.submit(job)
@@ -160,6 +160,9 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
                 case Evaluated():
                     repeat.evals.append(message.record)
                     outbox.put("eval", {"run": job.key, "record": asdict(message.record)})
+                case Used():
+                    step = repeat.steps[-1].step if repeat.steps else 0
+                    outbox.put("usage", {"run": job.key, "step": step, "record": asdict(message.record)})
                 case Ended():
                     repeat.metrics = message.metrics
                 case Raised() | Died():

@@ -188,6 +188,7 @@ def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[st
 
 def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | None, wait: float) -> int:
     """Run what is missing of a plan, report and print; returns the exit code."""
+    from sweeps.answer import publish_answer
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.report import make_report, publish
@@ -220,6 +221,7 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
                 drop_weights(plan, store, outbox)
                 report = make_report(store, plan.experiment.name, plan.sweep.definition)
                 publish(outbox, report)
+                publish_answer(outbox, store, report)
                 drain(outbox, wait)
             print_summary(store, report)
         except Paused:

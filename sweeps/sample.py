@@ -43,18 +43,24 @@ def sample(
         raise ValueError(f"run {row.run_id} ({row.name}) is {row.state} and has no weights")
 
     from tinylm_core.checkpoint import load_model
-    from tinylm_core.generate import generate
+    from tinylm_core.samples import write_text
 
     with tempfile.TemporaryDirectory() as folder:
-        model, _, tokenizer = load_model(opened.download(row.run_id, "checkpoint", Path(folder)))
+        model, _, tokenizer = load_model(opened.download(row.run_id, schema.CHECKPOINT, Path(folder)))
     try:
-        ids = [int(token) for token in (tokenizer.encode(prompt) if tokenizer else prompt.split() or ["0"])]
+        text = write_text(
+            model,
+            tokenizer,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
     except ValueError as error:
-        raise ValueError(f"--prompt {prompt!r}: {error}") from None
-    new = generate(
-        model, ids, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
-    )
-    click.echo(tokenizer.decode(new) if tokenizer else " ".join(map(str, new)))
+        raise ValueError(f"--{error}") from None
+    click.echo(text)
     return 0
 
 

@@ -16,8 +16,8 @@ from pydantic import ValidationError, validate_call
 
 from sweeps.outbox import Operation, RefusedError
 from sweeps.store import is_temporary, schema
-from sweeps.store.read import Store
-from tinylm_core.records import EvalRecord, StepRecord
+from sweeps.store.read import NoArtifactError, Store
+from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 
 class RunGoneError(Exception):
@@ -40,7 +40,8 @@ class Sender:
             operation.__name__.removeprefix("_"): validate_call(operation)
             for operation in (
                 self._hold, self._release, self._open, self._ask, self._start, self._steps, self._eval, self._end,
-                self._mark_dead, self._drop_weights, self._publish, self._remove_run, self._remove_sweep,
+                self._mark_dead, self._drop_weights, self._publish, self._remove_run, self._remove_sweep, self._note,
+                self._model, self._usage,
             )
         }  # fmt: skip
         self._holder: dict[str, Any] | None = None
@@ -138,7 +139,9 @@ class Sender:
 
     def _open(self, run: str, name: str, note: str, tags: dict[str, str], plan: dict[str, Any]) -> None:
         """A definition's summary run, made or taken up again, with its plan."""
-        self._experiment = self._writer.experiment(self._name, note)
+        is_new = self._name not in self._store.sweeps()  # else its note has an answer, until there is another
+        self._experiment = self._writer.experiment(self._name, note if is_new else None)
+        self._writer.set_views(self._experiment, plan["swept"], plan["created_ms"])
         run_id = self._create(run, name, tags, {}, plan["created_ms"])
         self._writer.resume_run(run_id)
         self._put_plan(run, plan)
@@ -188,6 +191,10 @@ class Sender:
         if record.step > eval_mark:
             self._writer.log_eval(self._run_id(run), record)
             self._marks[run] = (step_mark, record.step)
+
+    def _usage(self, run: str, step: int, record: UsageRecord) -> None:
+        """What a run's process takes of its machine: MLflow knows by its moment whether it has it already."""
+        self._writer.log_usage(self._run_id(run), step, record)
 
     def _end(
         self,
@@ -240,6 +247,22 @@ class Sender:
         self._experiment = self._holder = None
         for known in (self._run_ids, self._marks, self._plans):
             known.clear()
+
+    def _note(self, run: str, note: str) -> None:
+        """The description of a definition's summary run, and of the experiment: the last one told."""
+        self._writer.set_note(self._run_id(run), note)
+        self._writer.experiment(self._name, note)
+
+    def _model(self, run_id: str, definition: str) -> None:
+        """The best run of a definition is its MLflow model."""
+
+        def get_checkpoint(folder: Path) -> Path:
+            return self._store.download(run_id, schema.CHECKPOINT, folder)
+
+        try:
+            self._writer.keep_model(run_id, definition, get_checkpoint)
+        except NoArtifactError:
+            self._say(f"run {run_id} has no weights any more, so there is no model of it")
 
     def _create(
         self,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tinylm_core.config import RunConfig
-from tinylm_core.records import EvalRecord, Metrics, StepRecord
+from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
     from tinylm_core.corpus import Corpus
@@ -63,6 +63,14 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What the worker's process takes of its machine, now and then."""
+
+    key: str
+    record: UsageRecord
+
+
+@dataclass(frozen=True)
 class Ended:
     """The run returned: complete, diverged or interrupted."""
 
@@ -94,7 +102,8 @@ class NoSpace:
     key: str
 
 
-Message = Steps | Evaluated | Ended | Raised | Died | NoSpace
+UnderWay = Steps | Evaluated | Used  # after which more comes
+Message = UnderWay | Ended | Raised | Died | NoSpace
 
 
 class Workers(Protocol):
@@ -153,20 +162,22 @@ def train_job(
 
         from tinylm_core.samples import write_samples
         from tinylm_core.train import run
+        from tinylm_core.usage import watched
 
         torch.set_num_threads(job.threads)  # for the samples too
-        metrics = run(
-            RunConfig.model_validate_json(job.config),
-            workdir=job.workdir,
-            on_steps=lambda records: say(Steps(job.key, records)),
-            on_eval=lambda record: say(Evaluated(job.key, record)),
-            should_stop=should_stop,
-            device=job.device,
-            threads=job.threads,
-            checkpoint_seconds=checkpoint_seconds,
-            on_checkpoint=on_checkpoint,
-            corpus=corpus,
-        )
+        with watched(lambda record: say(Used(job.key, record)), job.device):
+            metrics = run(
+                RunConfig.model_validate_json(job.config),
+                workdir=job.workdir,
+                on_steps=lambda records: say(Steps(job.key, records)),
+                on_eval=lambda record: say(Evaluated(job.key, record)),
+                should_stop=should_stop,
+                device=job.device,
+                threads=job.threads,
+                checkpoint_seconds=checkpoint_seconds,
+                on_checkpoint=on_checkpoint,
+                corpus=corpus,
+            )
         if metrics.state == "COMPLETE":
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
@@ -257,7 +268,7 @@ class LocalWorkers:
                 process.join(5)
                 message = Died(job.key, _reason(process.exitcode))
             messages.append(message)
-            if not isinstance(message, Steps | Evaluated):
+            if not isinstance(message, UnderWay):
                 self._release(pipe)
         return messages
 
@@ -295,9 +306,12 @@ def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     job.workdir.mkdir(parents=True, exist_ok=True)
     write_output_to(job.workdir / LOG)
 
+    one_at_a_time = threading.Lock()  # two threads speak: the run's and the one that looks at it
+
     def say(message: Message) -> None:
         try:
-            pipe.send(message)
+            with one_at_a_time:
+                pipe.send(message)
         except BrokenPipeError:
             os._exit(1)  # the driver is gone
 

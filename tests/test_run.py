@@ -18,13 +18,15 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from launcher import Command, Launcher, Result, wait_until
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 from safetensors.numpy import load_file
 
 from sweeps.catalog import load_experiment
@@ -95,6 +97,11 @@ class Kept:
         return Path(self.client.download_artifacts(run.info.run_id, path))
 
     @property
+    def models(self) -> list[LoggedModel]:
+        experiment = self.client.get_experiment_by_name(self.name)
+        return list(self.client.search_logged_models([experiment.experiment_id]))
+
+    @property
     def plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads(self.artifact(self.summary, "plan.json").read_text())
         return plan
@@ -107,7 +114,11 @@ class Kept:
                 "name": run.info.run_name,
                 "weights": run.data.tags.get("weights.sha256"),
                 "params": run.data.params,
-                "final": {k: v for k, v in run.data.metrics.items() if not k.endswith("tokens_per_second")},
+                "final": {
+                    k: v
+                    for k, v in run.data.metrics.items()
+                    if not k.endswith("tokens_per_second") and not k.startswith("system/")
+                },
                 **{metric: self.history(run, metric) for metric in numbers},
             }
             for run in self.runs
@@ -137,6 +148,11 @@ def assert_whole(kept: Kept, num_runs: int = NUM_RUNS, num_steps: int = STEPS) -
             assert [step for step, _ in kept.history(run, metric)] == [num_steps * k // 3 for k in range(4)], metric
         for metric in schema.SUMMARY_METRICS:
             assert len(kept.history(run, metric)) == 1, metric
+    models = kept.models
+    assert {model.tags["sweep.definition"]: model.status for model in models} == {
+        run.data.tags["sweep.definition"]: "READY" for run in kept.of("summary")
+    }
+    assert len(models) == len(kept.of("summary"))
     assert kept.run_folders() == []
     assert (kept.store / "work" / kept.name / "journal.jsonl").read_bytes() == b""
 
@@ -283,6 +299,60 @@ def test_the_report_is_in_the_store_and_on_the_summary_run(kept: Kept) -> None:
     assert names <= {path.name for path in folder.iterdir()}
     assert {f"report/{name}" for name in names} <= kept.files(kept.summary, "report")
     assert len((folder / "trials.csv").read_text().splitlines()) == NUM_RUNS + 1
+
+
+def test_the_note_has_question_answer_and_what_to_do_next(finished: tuple[Path, str], kept: Kept) -> None:
+    store, out = finished
+    note = kept.summary.data.tags["mlflow.note.content"]
+    assert note.startswith("**Does it?**")
+    answer = out.partition("\n\n")[2].partition("Leaderboard")[0].split()
+    assert " ".join(answer) in " ".join(note.split())
+    for command in ("run", "report", "reproduce", "sample"):
+        assert f"`python -m sweeps.{command} " in note
+    assert f"--store {store}" in note
+    assert "](http://127.0.0.1:5000/#/experiments/1/runs?" in note
+    experiment = kept.client.get_experiment(kept.summary.info.experiment_id)
+    assert experiment.tags["mlflow.note.content"] == note
+
+
+def test_the_best_run_is_a_model_and_nothing_of_it_is_pickled(kept: Kept) -> None:
+    (model,) = kept.models
+    best = min(kept.runs, key=lambda run: run.data.metrics["objective"])
+    assert (model.name, model.source_run_id) == ("model", best.info.run_id)
+    assert [output.model_id for output in best.outputs.model_outputs] == [model.model_id]
+    files = {path.name for path in Path(url2pathname(urlsplit(model.artifact_location).path)).rglob("*.*")}
+    assert {"model.safetensors", "text_model.py", "checkpoint.py", "requirements.txt"} <= files
+    assert {Path(name).suffix for name in files} <= {".safetensors", ".json", ".py", ".txt", ".yaml", ".typed"}
+
+
+LOAD = """
+import sys
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+params = {"max_new_tokens": 40, "temperature": 0.5, "seed": 3}
+print(model.predict(["the "], params=params)[0], end="")
+import tinylm_core
+assert "code" in tinylm_core.__file__.split("/"), tinylm_core.__file__
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["runs:/{run}/model", "models:/{model}"])
+def test_the_model_writes_in_another_process_what_the_run_writes(
+    launcher: Launcher, finished: tuple[Path, str], kept: Kept, address: str, tmp_path: Path
+) -> None:
+    (model,) = kept.models
+    uri = address.format(run=model.source_run_id, model=model.model_id)
+    tracking_uri = f"sqlite:///{finished[0]}/mlflow.db"
+    # Without this checkout: the model brings the trainer along.
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", LOAD, tracking_uri, uri], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    options = ("--max-new-tokens", 40, "--temperature", 0.5, "--seed", 3)
+    sampled = launcher.run("sweeps.sample", model.source_run_id, "--prompt", "the ", *options, "--store", finished[0])
+    assert loaded.stdout == sampled.out.removesuffix("\n")
 
 
 def test_the_corpus_is_kept_with_the_summary(kept: Kept, text_file: Path) -> None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +32,7 @@ from sweeps import frames
 from sweeps.store import Store, Writer, is_temporary, links, open_store, place, read, schema, sql
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.machine import Machine
-from tinylm_core.records import EvalRecord, Metrics, StepRecord
+from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
 
 MACHINE = Machine("cpu", "AVX512", False, False)
 FINGERPRINT = "f" * 64
@@ -234,6 +235,27 @@ def test_an_evaluation_is_logged_once_at_its_step(writer: Writer, client: Mlflow
     assert {metric: history(client, run_id, metric) for metric in expected} == expected
 
 
+def usage_of(number: int, **changes: float) -> UsageRecord:
+    return replace(UsageRecord(START + 10_000 * number, 97.5 + number, 512.0, 2.5), **changes)
+
+
+def test_what_a_process_takes_is_a_system_metric_of_mlflows_kept_once(
+    writer: Writer, store: Store, client: MlflowClient, run_id: str
+) -> None:
+    writer.log_steps(run_id, steps_of(1, 30))
+    for number, step in [(0, 0), (1, 20), (1, 20), (0, 0), (2, 20), (2, 20)]:
+        writer.log_usage(run_id, step, usage_of(number))
+    assert history(client, run_id, "system/cpu_utilization_percentage") == [(0, 97.5), (20, 98.5), (20, 99.5)]
+    assert len(history(client, run_id, "system/system_memory_usage_megabytes")) == 3
+    assert len(history(client, run_id, "system/system_memory_usage_percentage")) == 3
+    assert not [metric for metric in client.get_run(run_id).data.metrics if metric.startswith("system/gpu")]
+    writer.log_usage(run_id, 30, usage_of(3, gpu_memory_megabytes=2.0, gpu_utilization_percent=90.0))
+    assert history(client, run_id, "system/gpu_0_utilization_percentage") == [(30, 90.0)]
+    frame = store.history(run_ids=[run_id])
+    assert len(frame) == 30
+    assert not [name for name in frame.columns if name.startswith("system")]
+
+
 def test_last_steps_are_the_high_water_marks(writer: Writer, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writer.last_steps(run_id) == (-1, -1)
     writer.log_eval(run_id, eval_of(0))
@@ -363,6 +385,70 @@ def test_artifacts_come_back_as_they_were(writer: Writer, store: Store, run_id: 
     for bad in ("", "/etc/passwd", "../config.json", "checkpoint/../../x", "..\\x", "missing", "missing/file"):
         with pytest.raises(ValueError, match="artifact"):
             store.download(run_id, bad, tmp_path / "to")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """What stands for a folder of weights, where nobody loads them."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(range(256)))
+    return folder
+
+
+def test_a_definition_has_one_model_however_often_it_is_made(
+    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path
+) -> None:
+    asked: list[Path] = []
+
+    def get_checkpoint(folder: Path) -> Path:
+        asked.append(folder)
+        return weights
+
+    made = {writer.keep_model(run_id, "d1", get_checkpoint) for _ in range(3)}
+    (model,) = client.search_logged_models([experiment])
+    assert made == {model.model_id}
+    assert (model.status, model.source_run_id, model.name) == ("READY", run_id, "model")
+    assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model.model_id]
+    assert len(asked) == 1
+    kept = Path(mlflow.artifacts.download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
+    assert (kept / "artifacts" / "checkpoint" / "model.safetensors").read_bytes() == bytes(range(256))
+    assert (kept / "code" / "tinylm_core" / "model.py").exists()
+    assert not [path for path in kept.rglob("*") if path.suffix in (".pkl", ".pyc")]
+    assert str(Path(__file__).parent.parent) not in (kept / "MLmodel").read_text()
+    another = writer.keep_model(run_id, "d2", get_checkpoint)
+    assert {found.model_id for found in client.search_logged_models([experiment])} == {model.model_id, another}
+
+
+def test_a_better_run_takes_the_models_place(
+    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path
+) -> None:
+    better = new_run(writer, experiment)
+    first = writer.keep_model(run_id, "d1", lambda _: weights)
+    second = writer.keep_model(better, "d1", lambda _: weights)
+    assert [model.model_id for model in client.search_logged_models([experiment])] == [second]
+    assert writer.keep_model(better, "d1", lambda _: weights) == second
+    assert first != second
+
+
+@pytest.mark.parametrize("num_made", [1, 3])
+def test_a_model_that_was_killed_half_way_is_completed(
+    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path, num_made: int
+) -> None:
+    def create() -> str:
+        made = client.create_logged_model(experiment, "model", run_id, {schema.DEFINITION: "d1"})
+        return str(made.model_id)
+
+    half_made = [create() for _ in range(num_made)]
+
+    def no_checkpoint(_: Path) -> Path:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        writer.keep_model(run_id, "d1", no_checkpoint)
+    kept = writer.keep_model(run_id, "d1", lambda _: weights)
+    assert kept in half_made
+    assert [(model.model_id, model.status) for model in client.search_logged_models([experiment])] == [(kept, "READY")]
 
 
 def test_the_dataset_is_an_input(writer: Writer, client: MlflowClient, run_id: str) -> None:
@@ -1015,5 +1101,9 @@ def test_links_open_on_the_runs_and_their_comparison() -> None:
     )
     assert links.compare_page("http://host", "7", ["a", "b"]) == (
         "http://host/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
+        "&workflowType=machine_learning"
+    )
+    assert links.runs_page("http://host", "7", "sweep") == (
+        "http://host/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=sweep"
     )
     assert links.ui_base("https://me:secret@host:5000/mlflow/") == "https://host:5000/mlflow"

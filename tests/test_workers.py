@@ -14,7 +14,7 @@ import pytest
 from launcher import wait_until
 
 from sweeps.plan import corpus_cache
-from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Workers
+from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Used, Workers
 from tinylm_core import RunConfig, run
 from tinylm_core.records import EvalRecord, StepRecord
 
@@ -135,6 +135,18 @@ def test_records_arrive_in_order_and_are_what_the_run_alone_says(workers: Worker
         assert [numbers(r) for r in heard[-1].metrics.steps] == list(map(numbers, steps))
         assert (one.workdir / "checkpoint" / "model.safetensors").exists()
         assert (one.workdir / "samples.txt").read_text()
+
+
+def test_what_a_run_takes_of_its_machine_is_told_while_it_trains(workers: Workers, job: Callable[..., Job]) -> None:
+    workers.submit(job(**LONG))
+    messages = receive_until(workers, Used)
+    (used,) = [message.record for message in messages if isinstance(message, Used)]
+    assert used.cpu_percent > 0
+    assert 50 < used.memory_megabytes < 20_000  # torch alone takes more than the former
+    assert 0 < used.memory_percent < 100
+    assert used.gpu_memory_megabytes is None
+    workers.pause()
+    assert isinstance(receive_all(workers)[-1], Ended)
 
 
 def test_there_is_room_for_as_many_jobs_as_slots(workers: Workers, job: Callable[..., Job]) -> None:

@@ -44,6 +44,20 @@ class EvalRecord:
         return math.exp(self.val_loss) if self.val_loss < 700 else math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One look at the process that trains. Those of a GPU are None where there is none, or nothing that tells."""
+
+    timestamp_ms: int  # Unix time
+    cpu_percent: float  # since the look before; 100 is one core
+    memory_megabytes: float  # resident
+    memory_percent: float  # of the machine's
+    gpu_memory_megabytes: float | None = None  # that PyTorch holds for this process
+    gpu_memory_percent: float | None = None
+    gpu_utilization_percent: float | None = None  # of the whole GPU, whoever uses it
+    gpu_power_watts: float | None = None  # of the whole GPU
+
+
 @dataclass(frozen=True)
 class Metrics:
     """What a run ends with. `steps` and `evals` hold its whole history, also after a resume."""

@@ -1,10 +1,12 @@
-"""What a trained model writes, kept beside its weights."""
+"""What a trained model writes: text after a prompt, and the samples kept beside its weights."""
 
 import contextlib
 from pathlib import Path
 
 from tinylm_core.checkpoint import load_model, write_durably
 from tinylm_core.generate import generate
+from tinylm_core.model import TinyGPT
+from tinylm_core.tokenizer import Tokenizer
 
 NUM_SAMPLES = 2
 NEW_TOKENS = 96
@@ -22,3 +24,28 @@ def write_samples(checkpoint: Path, to: Path) -> None:
         ids = generate(model, prompt, max_new_tokens=NEW_TOKENS, temperature=0.8, seed=seed)
         texts.append(tokenizer.decode(ids) if tokenizer is not None else " ".join(map(str, ids)))
     write_durably(to, "\n\n--------\n\n".join(texts).encode())
+
+
+def write_text(
+    model: TinyGPT,
+    tokenizer: Tokenizer | None,
+    prompt: str,
+    *,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> str:
+    """The prompt and what the model writes after it, sampled as `generate` does.
+
+    Without a tokenizer both are token IDs between blanks. ValueError where the prompt has no tokens of the model's.
+    """
+    try:
+        ids = [int(token) for token in (tokenizer.encode(prompt) if tokenizer else prompt.split() or ["0"])]
+    except ValueError as error:
+        raise ValueError(f"prompt {prompt!r}: {error}") from None
+    new = generate(
+        model, ids, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    return tokenizer.decode(new) if tokenizer else " ".join(map(str, new))

@@ -22,12 +22,11 @@ from sweeps.workers import (
     LOG,
     SAMPLES,
     Died,
-    Evaluated,
     Job,
     Message,
     NoSpace,
     Raised,
-    Steps,
+    UnderWay,
     train_job,
     write_output_to,
 )
@@ -92,7 +91,7 @@ class Post:
         """Send a message; the last, with what the run leaves, has arrived when this returns."""
         if isinstance(message, NoSpace):  # here; on another node it may go on
             message = Died(message.key, f"the worker on {self._node} has a full disk")
-        if isinstance(message, Steps | Evaluated):
+        if isinstance(message, UnderWay):
             self._parcels.put(Parcel([message], {}))
         else:
             self._send(Parcel([message], self._results(), is_last=True))

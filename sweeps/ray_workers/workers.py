@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.ray_workers.cluster import QUIET_SECONDS, Demand, Found
 from sweeps.ray_workers.mailbox import Letter, Mailbox
 from sweeps.ray_workers.task import train
-from sweeps.workers import LOG, NO_SPACE, Died, Evaluated, Job, Message, NoSpace, Steps
+from sweeps.workers import LOG, NO_SPACE, Died, Job, Message, NoSpace, UnderWay
 from tinylm_core.checkpoint import is_state, keep_state, state_files, write_durably
 from tinylm_core.config import RunConfig
 from tinylm_core.corpus import Corpus
@@ -128,7 +128,7 @@ class RayWorkers:
                 raise
             self._end(letter.attempt)
             return [NoSpace(task.job.key)]
-        if letter.messages and not isinstance(letter.messages[-1], Steps | Evaluated):
+        if letter.messages and not isinstance(letter.messages[-1], UnderWay):
             del self._tasks[letter.attempt]
         return letter.messages
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sweeps.store import links, schema, sql
+from sweeps.store import links, schema, sql, views
 from sweeps.store.client import connect
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
 from sweeps.store.schema import Definition, RunRow
@@ -42,6 +42,10 @@ class UiLinks:
 
     runs: str
     compare: str
+
+
+class NoArtifactError(ValueError):
+    """A run has no such file or folder."""
 
 
 class Store:
@@ -227,20 +231,26 @@ class Store:
         return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan["swept"])
 
     def download(self, run_id: str, artifact_path: str, to: Path) -> Path:
-        """Copy an artifact, a file or a folder, into the folder `to`; returns its path. ValueError where none is."""
+        """Copy an artifact, a file or a folder, into the folder `to`; returns its path.
+
+        NoArtifactError where there is none of that name, ValueError for what can be none's.
+        """
         path = PurePosixPath(artifact_path)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
             raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
         parent = None if path.parent == PurePosixPath() else str(path.parent)
         if str(path) not in [info.path for info in self._client.list_artifacts(run_id, parent)]:
-            raise ValueError(f"run {run_id} has no artifact {artifact_path!r}")
+            raise NoArtifactError(f"run {run_id} has no artifact {artifact_path!r}")
         to.mkdir(parents=True, exist_ok=True)
         return Path(self._client.download_artifacts(run_id, str(path), str(to)))
 
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
-        base, experiment_id = links.ui_base(self.tracking_uri), self._experiment_id(name)
-        return UiLinks(links.runs_page(base, experiment_id), links.compare_page(base, experiment_id, run_ids))
+        base, experiment = links.ui_base(self.tracking_uri), self._experiment(name)
+        # One that an earlier version made has no views, and the UI complains of a link to one.
+        view = views.RUNS if f"{views.TAG}{views.RUNS}" in experiment.tags else None
+        runs = links.runs_page(base, experiment.experiment_id, view)
+        return UiLinks(runs, links.compare_page(base, experiment.experiment_id, run_ids))
 
     def _experiments(self) -> list[RawExperiment]:
         with self._snapshot() as connection:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from tinylm_core.config import RunConfig
-from tinylm_core.records import EvalRecord, Metrics
+from tinylm_core.records import EvalRecord, Metrics, UsageRecord
 
 Role = Literal["run", "summary", "reproduction"]
 ROLES: tuple[Role, ...] = ("run", "summary", "reproduction")
@@ -88,6 +88,17 @@ EVAL_METRICS = {
 }
 HISTORY_METRICS = (*STEP_METRICS, SKIPPED, *EVAL_METRICS)
 
+# As MLflow names them, whose page "System metrics" then has them; but of the run's process, not of the whole machine.
+USAGE_METRICS = {
+    "system/cpu_utilization_percentage": "cpu_percent",
+    "system/system_memory_usage_megabytes": "memory_megabytes",
+    "system/system_memory_usage_percentage": "memory_percent",
+    "system/gpu_0_memory_usage_megabytes": "gpu_memory_megabytes",
+    "system/gpu_0_memory_usage_percentage": "gpu_memory_percent",
+    "system/gpu_0_utilization_percentage": "gpu_utilization_percent",
+    "system/gpu_0_power_usage_watts": "gpu_power_watts",
+}
+
 _RESULTS = ("val_loss", "train_loss", "gap", "val_perplexity")
 OBJECTIVE = "objective"
 TOKENS_PER_SECOND = "final/tokens_per_second"
@@ -156,6 +167,12 @@ def summary_metrics(metrics: Metrics) -> dict[str, float]:
 def eval_metrics(record: EvalRecord) -> dict[str, float]:
     """The metrics of one evaluation by name."""
     return {metric: float(getattr(record, attribute)) for metric, attribute in EVAL_METRICS.items()}
+
+
+def usage_metrics(record: UsageRecord) -> dict[str, float]:
+    """The metrics of one look at a run's process, by name; a run has one GPU, whichever of the machine's it is."""
+    values = {metric: getattr(record, attribute) for metric, attribute in USAGE_METRICS.items()}
+    return {metric: float(value) for metric, value in values.items() if value is not None}
 
 
 def check_name(name: str) -> str:

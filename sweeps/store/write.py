@@ -8,14 +8,16 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from sweeps.store import schema, sql
+from sweeps.store.models import keep_model
 from sweeps.store.place import Place, folder_of
-from tinylm_core.records import EvalRecord, StepRecord
+from sweeps.store.views import saved_views
+from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +49,7 @@ class Writer:
         from mlflow.exceptions import MlflowException
 
         schema.check_name(name)
-        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: note})
+        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: _cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
         location = (self._place.folder / "artifacts" / name).as_uri() if self._place.is_local else None
         found = self._client.get_experiment_by_name(name)
@@ -65,6 +67,11 @@ class Writer:
             if found.tags.get(key) != value:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
+
+    def set_views(self, experiment_id: str, swept: Sequence[str], created_ms: int) -> None:
+        """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
+        for key, value in saved_views(swept, created_ms).items():
+            self._client.set_experiment_tag(experiment_id, key, value)
 
     def create_run(
         self,
@@ -102,6 +109,11 @@ class Writer:
         metrics = _metrics(schema.eval_metrics(record), record.timestamp_ms, record.step)
         self._client.log_batch(run_id, metrics=metrics, synchronous=True)
 
+    def log_usage(self, run_id: str, step: int, record: UsageRecord) -> None:
+        """Log what a run's process takes of its machine; MLflow itself drops a value that it has of that moment."""
+        metrics = _metrics(schema.usage_metrics(record), record.timestamp_ms, step)
+        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+
     def last_steps(self, run_id: str) -> tuple[int, int]:
         """The last optimizer step (the first is 1) and the last evaluation (the first at 0) in the store; -1 = none."""
         names = ("train/loss", "val/loss")
@@ -134,6 +146,11 @@ class Writer:
         if artifact_path in [info.path for info in self._client.list_artifacts(run_id)]:
             self._artifacts_at(str(self._client.get_run(run_id).info.artifact_uri)).delete_artifacts(artifact_path)
 
+    def keep_model(self, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
+        """Make the model of a definition that of this run: see `models.keep_model`."""
+        assert "'" not in definition
+        return keep_model(self._client, run_id, definition, get_checkpoint)
+
     def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -157,8 +174,7 @@ class Writer:
 
     def set_note(self, run_id: str, markdown: str) -> None:
         """Set the description on the run's page, cut where it is longer than MLflow takes."""
-        cut = markdown if len(markdown) <= _TAG_LENGTH else f"{markdown[: _TAG_LENGTH - 2]}\n…"
-        self.set_tags(run_id, {schema.NOTE: cut})
+        self.set_tags(run_id, {schema.NOTE: _cut(markdown)})
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags; others stay."""
@@ -315,6 +331,10 @@ def _batches(groups: "Iterable[list[Metric]]") -> "Iterator[list[Metric]]":
 def _chunks(values: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(values), size):
         yield values[start : start + size]
+
+
+def _cut(note: str) -> str:
+    return note if len(note) <= _TAG_LENGTH else f"{note[: _TAG_LENGTH - 2]}\n…"
 
 
 def _same(stored: float | None, value: float) -> bool:

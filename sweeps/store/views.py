@@ -1,0 +1,89 @@
+"""MLflow's saved views of a sweep, which its UI keeps as tags of the experiment: what to look at first.
+
+The keys are those that the UI of MLflow 3.17 reads ("Views" on the page of runs); an older one passes over the tags.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeps.store import schema
+
+TAG = "mlflow.sharedViewState."
+RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
+
+_CHOSEN = "Sweep"  # the section with the charts that answer the question
+_CURVES = ("val/loss", "eval/gap", "train/loss")
+_OUTCOME = ("final/gap", schema.OBJECTIVE)  # axes of the parallel coordinates; the last one gives lines their colour
+_COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
+# The sections of all other metrics, in this order, and whether they are open.
+_SECTIONS = {"val": True, "eval": True, "train": True, "final": False, "best": False, "Model metrics": False}
+
+
+def saved_views(swept: Sequence[str], created_ms: int) -> dict[str, str]:
+    """The experiment's tags: a view of the runs and one of settings, whose curves are means over seeds."""
+    names = ", ".join(swept)
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": schema.SETTING}]}
+    return {
+        f"{TAG}{RUNS}": _saved(f"Runs: {names}", _state(swept), created_ms),
+        f"{TAG}{SETTINGS}": _saved("Settings: means over seeds", _state(swept) | {"groupBy": grouped}, created_ms),
+    }
+
+
+def _state(swept: Sequence[str]) -> dict[str, Any]:
+    parallel = _chart("parallel", "PARALLEL", "Parallel coordinates") | {
+        "selectedParams": list(swept),
+        "selectedMetrics": list(_OUTCOME),
+    }
+    curves = [_curve(metric) for metric in _CURVES]
+    chosen = _section(_CHOSEN, is_open=True) | {"columns": 2}
+    sections = [chosen, *(_section(name, is_open=is_open) for name, is_open in _SECTIONS.items())]
+    columns = [*(f"params.`{name}`" for name in (*swept, "seed")), *(f"metrics.`{name}`" for name in _COLUMNS)]
+    return {
+        "searchFilter": f"tags.`{schema.ROLE}` = 'run'",
+        "orderByKey": f"metrics.`{schema.OBJECTIVE}`",
+        "orderByAsc": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "selectedColumns": columns,
+        "compareRunCharts": [parallel, *curves],
+        "compareRunSections": sections,
+        "isAccordionReordered": True,
+    }
+
+
+def _curve(metric: str) -> dict[str, Any]:
+    return _chart(metric, "LINE", metric) | {
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "lineSmoothness": 0,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }
+
+
+def _chart(uuid: str, kind: str, name: str) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "type": kind,
+        "displayName": name,
+        "metricSectionId": _CHOSEN,
+        "runsCountToCompare": 20,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _section(name: str, *, is_open: bool) -> dict[str, Any]:
+    return {"uuid": name, "name": name, "display": is_open, "isReordered": False, "deleted": False, "isGenerated": True}
+
+
+def _saved(name: str, state: Mapping[str, Any], created_ms: int) -> str:
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    view = {"name": name, "createdAt": created_ms, "updatedAt": created_ms, "state": f"deflate;{packed}"}
+    return json.dumps(view)
