@@ -211,6 +211,12 @@ def test_an_optimum_at_the_edge_is_told_from_one_inside():
     assert found[0][0].command.endswith("--sweep learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.033,0.11")
 
 
+def test_a_whole_number_among_others_makes_a_field_no_whole_one():
+    plan = make_plan({"weight_decay": choice(0, 0.1, 0.3)}, seeds=[0, 1])
+    found = advice.advise(results_of(plan, seed=0, effect=lambda s: -s["weight_decay"]))
+    assert any(one.command.endswith("--sweep weight_decay=0,0.1,0.3,0.5,0.7") for one in found)
+
+
 def test_nothing_is_advised_beyond_what_a_field_allows():
     plan = make_plan({"weight_decay": choice(0.0, 0.1, 0.2)}, seeds=[0, 1])
     results = results_of(plan, seed=0, effect=lambda s: s["weight_decay"])

@@ -182,7 +182,7 @@ def _extension(results: Results, field: str, end: str) -> str | None:
     log = is_log(results.plan, field) or min(values) > 0
     edge, inner = (values[0], values[1]) if end == "low" else (values[-1], values[-2])
     space = results.plan["space"][field]
-    whole = isinstance(ordered_values(results.plan, field)[0], int)
+    whole = all(isinstance(value, int) for value in ordered_values(results.plan, field))
     if space["kind"] == "range" and results.plan["search"] != "grid":
         low, high = float(space["low"]), float(space["high"])
         log = bool(space["log"])
