@@ -16,7 +16,8 @@ from sweeps.store.read import Store
 from sweeps.work import WAIT_SECONDS, Room, check_room, drain, work_folder
 from sweeps.workers import Workers
 
-PAUSE_SECONDS = 4.0  # for runs to keep a checkpoint, the last second for the tracker to hear of it
+CHECKPOINT_SECONDS = 3.0  # for runs to keep one when the sweep pauses
+PAUSE_SECONDS = 3.5  # in all, for the tracker to hear of it: with what ends a command it stays below five
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def execute(
         drive.go(lambda: should_pause() or outbox.refusal is not None)
         deadline = time.monotonic() + PAUSE_SECONDS
         if drive.paused:
-            drive.pause(PAUSE_SECONDS - 1, time.monotonic)
+            drive.pause(CHECKPOINT_SECONDS, time.monotonic)
     ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
     if drive.paused:
         outbox.drain(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then

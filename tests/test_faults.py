@@ -19,7 +19,18 @@ import pytest
 from launcher import Command, Launcher, Result, wait_until
 from mlflow.entities import Run
 from servers import ROOT, Lock, Proxy, Server, SmallDisk
-from test_run import GRID, NUM_RUNS, STEPS, TOKENS, Kept, assert_whole, is_alive, wait_for_steps, write_experiment
+from test_run import (
+    GRID,
+    NUM_RUNS,
+    STEPS,
+    TOKENS,
+    Kept,
+    assert_none_outlives,
+    assert_whole,
+    is_alive,
+    wait_for_steps,
+    write_experiment,
+)
 
 LOCK_SECONDS = float(os.environ.get("FAULT_LOCK_SECONDS", "25"))
 LONGER = 5  # so that there is a middle to break something in
@@ -191,7 +202,7 @@ def test_ctrl_c_ends_a_sweep_whose_server_hangs_in_the_middle_of_training(
         proxy.hang()
         wait_until(lambda: proxy.counts["hung"])
         command.signal_all(signal.SIGINT)
-        assert_ends_within(command, 10, PAUSED)  # five seconds where nothing else keeps the machine busy
+        assert_ends_within(command, 5, PAUSED)
         proxy.mend()
         result = sweep.run()
         assert result.code == 0, result
@@ -208,7 +219,7 @@ def test_ctrl_c_ends_a_command_that_is_started_while_the_server_hangs(
         wait_until(lambda: proxy.counts["hung"])
         time.sleep(1)
         command.signal_all(signal.SIGINT)
-        assert_ends_within(command, 10, PAUSED)
+        assert_ends_within(command, 5, PAUSED)
         proxy.mend()
         result = sweep.run()
         assert result.code == 0, result
@@ -358,7 +369,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_nobody_behind(local: Faulty, w
     command.signal_all(signal.SIGINT)
     result = assert_ends_within(command, 3, PAUSED)
     assert "Traceback" not in result.err
-    wait_until(lambda: not any(is_alive(process) for process in below), 10)
+    assert_none_outlives(below)
     again = local.run()
     assert again.code == 0, again
     assert_undisturbed(local, whole)

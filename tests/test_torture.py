@@ -6,15 +6,14 @@ until it is done. `make torture N=300` kills so often; the numbers of kills belo
 
 import os
 import random
-import shlex
 import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from launcher import Command, Launcher, wait_until
-from test_run import GRID, STEPS, TOKENS, TPE, Kept, assert_whole, is_alive, write_experiment
+from launcher import Command, Launcher
+from test_run import GRID, STEPS, TOKENS, TPE, Kept, assert_none_outlives, assert_whole, write_experiment
 
 LONGER = 4
 ARGUMENTS = ("--workers", "2", "--checkpoint-seconds", "0.2")
@@ -110,23 +109,7 @@ def kill_driver(command: Command, *, with_workers: bool) -> None:
     if with_workers:
         command.signal_all(signal.SIGKILL)
     command.signal(signal.SIGKILL)
-    # No orphan: all that a driver started dies with it. A process that has only begun, or waits for its disk, takes a
-    # while on a busy machine.
-    try:
-        wait_until(lambda: not any(map(is_alive, below)), 60)
-    except TimeoutError as error:
-        raise AssertionError(
-            f"outlived the driver: {[words(process) for process in below if is_alive(process)]}"
-        ) from error
-
-
-def words(process: psutil.Process) -> str:
-    """What a process is, for somebody who did not see it."""
-    try:
-        with process.oneshot():
-            return f"{process.pid} {process.status()} below {process.ppid()}: {shlex.join(process.cmdline())}"
-    except psutil.NoSuchProcess:
-        return f"{process.pid} has ended meanwhile"
+    assert_none_outlives(below)
 
 
 def file_lists(kept: Kept) -> dict[str, set[str]]:
