@@ -22,6 +22,7 @@ from servers import ROOT, Lock, Proxy, Server, SmallDisk
 from test_run import (
     GRID,
     NUM_RUNS,
+    PAUSED_WITHIN,
     STEPS,
     TOKENS,
     Kept,
@@ -202,7 +203,7 @@ def test_ctrl_c_ends_a_sweep_whose_server_hangs_in_the_middle_of_training(
         proxy.hang()
         wait_until(lambda: proxy.counts["hung"])
         command.signal_all(signal.SIGINT)
-        assert_ends_within(command, 5, PAUSED)
+        assert_ends_within(command, PAUSED_WITHIN, PAUSED)
         proxy.mend()
         result = sweep.run()
         assert result.code == 0, result
@@ -219,7 +220,7 @@ def test_ctrl_c_ends_a_command_that_is_started_while_the_server_hangs(
         wait_until(lambda: proxy.counts["hung"])
         time.sleep(1)
         command.signal_all(signal.SIGINT)
-        assert_ends_within(command, 5, PAUSED)
+        assert_ends_within(command, PAUSED_WITHIN, PAUSED)
         proxy.mend()
         result = sweep.run()
         assert result.code == 0, result

@@ -50,6 +50,7 @@ STEPS = 96
 TOKENS = 32 * STEPS
 NUM_RUNS = 4
 NUM_TRIALS = 14  # of the search that learns
+PAUSED_WITHIN = 8  # five seconds, and three that a busy machine takes
 
 
 def write_experiment(folder: Path, text: str, data: Path, *, tokens: int = TOKENS, **fields: Any) -> Path:
@@ -455,7 +456,7 @@ def test_a_paused_sweep_goes_on_to_the_same_bits(
     command.signal_all(number) if number == signal.SIGINT else command.signal(number)
     paused = command.result()
     assert paused.code == code
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PAUSED_WITHIN
     assert "paused; the same command goes on: python -m sweeps.run" in paused.out
     again = Kept(store)
     states = {(run.data.tags["trial.state"], run.info.status) for run in again.all_runs}
