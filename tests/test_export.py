@@ -139,7 +139,6 @@ def test_the_start_of_a_stored_name_is_enough_for_every_verb_that_takes_one(
     assert not (tmp_path / "study.db").exists()
     assert export(launcher, local, "sec", tmp_path).code == 0
     assert len(loaded(tmp_path, "second").trials) == 4
-    assert "first_one" in launcher.run("sweeps.report", "first_o", "--store", local.folder).out
 
 
 @pytest.mark.parametrize("url", ["study.db", "sqlite:///no/such/folder/study.db", "oracle+nothing://h/x"])

@@ -58,6 +58,7 @@ def test_an_end_with_new_characters_takes_bytes_and_numbers_take_ids(tmp_path: P
     assert fitting_size(str(tmp_path / "folder")).tokenizer == "char"
 
 
+@pytest.mark.slow
 def test_a_written_file_is_planned_and_really_runs(launcher: Launcher, tmp_path: Path) -> None:
     (tmp_path / 'my "text".txt').write_text(text(3_000))
     result = new(launcher, tmp_path, "my_sweep", "--data", 'my "text".txt')
