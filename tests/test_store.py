@@ -451,6 +451,18 @@ def test_a_model_that_was_killed_half_way_is_completed(
     assert [(model.model_id, model.status) for model in client.search_logged_models([experiment])] == [(kept, "READY")]
 
 
+def test_a_deleted_artifact_is_gone_and_the_others_stay(
+    writer: Writer, client: MlflowClient, run_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "files" / "checkpoint").mkdir(parents=True)
+    for name in ("config.json", "checkpoint/model.safetensors"):
+        (tmp_path / "files" / name).write_text("content")
+    writer.log_artifacts(run_id, tmp_path / "files")
+    for _ in range(2):
+        writer.delete_artifacts(run_id, "checkpoint")
+    assert [info.path for info in client.list_artifacts(run_id)] == ["config.json"]
+
+
 def test_the_dataset_is_an_input(writer: Writer, client: MlflowClient, run_id: str) -> None:
     for _ in range(2):
         writer.log_dataset(run_id, name="python-docs", digest=FINGERPRINT, source="python-docs", context="training")
