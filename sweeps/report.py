@@ -108,6 +108,7 @@ def publish(outbox: Any, report: Report) -> None:
 @click.option("--definition", metavar="ID", help="An earlier definition of the sweep; the latest is the default.")
 @store_option
 def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
+    from sweeps.answer import publish_answer
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
     from sweeps.store import open_store
@@ -128,6 +129,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
         with locked_work(opened, name) as outbox:
             made = make_report(opened, name, definition)
             publish(outbox, made)
+            publish_answer(outbox, opened, made)
             drain(outbox, WAIT_SECONDS)
     except LockHeldError as held:
         click.echo(f"{held}; this is the report of what is there so far, and it is not put on the summary run")
