@@ -198,6 +198,20 @@ def test_what_a_killed_removal_left_goes_with_the_next_command(launcher: Launche
     assert len(local.trials("question")) == 4
 
 
+def test_the_same_command_ends_a_removal_that_was_killed(launcher: Launcher, local: Store, file: Path) -> None:
+    write_sweep(local, file, ALL)
+    work = local.folder / "work" / "question"
+    work.mkdir(parents=True)
+    operations = [{"op": "remove_run", "run_id": run, "workdir": ""} for run in local.run_ids("question")]
+    lines = [json.dumps(operation) for operation in [*operations, {"op": "remove_sweep"}]]
+    (work / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    result = remove(launcher, str(local.folder), file.parent, "question", "--yes")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("removed what was left of sweep question in ")
+    assert local.sweeps() == []
+    assert not work.exists()
+
+
 def test_a_copied_store_leaves_the_artifacts_of_the_one_it_came_from(
     launcher: Launcher, local: Store, file: Path
 ) -> None:
