@@ -1,11 +1,14 @@
 """Code in the docs runs as it stands."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from launcher import Launcher
 from test_run import BASE, HEAD
+
+from tinylm_core import RunConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -32,3 +35,10 @@ def test_the_notebook_part_of_the_report_page_runs(folder_with_a_sweep: Path, mo
     exec(compile(block, "report.md", "exec"), names)
     assert len(names["best"]) == 4  # type: ignore[arg-type]
     assert names["results"].board["objective"].notna().all()  # type: ignore[attr-defined]
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    make = runpy.run_path(str(DOCS / "make_reference.py"))
+    assert (DOCS / "reference.md").read_text() == make["page"](), "run python docs/make_reference.py"
+    headed = [name for _, names in make["config_groups"]() for name in names]
+    assert headed == list(RunConfig.model_fields)
