@@ -1,9 +1,12 @@
-"""What a person sees while a sweep runs: a live view on a terminal, plain lines elsewhere."""
+"""What is seen while a sweep runs: a live view on a terminal, plain lines elsewhere, little or JSON where asked."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -19,6 +22,9 @@ from sweeps.workers import Evaluated, Message, Steps
 from tinylm_core.records import EvalRecord, StepRecord
 
 SLOWEST_REFRESH_SECONDS = 0.25
+SECONDS_BETWEEN_LINES = 10
+
+Output = Literal["people", "quiet", "json"]
 
 
 @dataclass
@@ -91,7 +97,7 @@ class PlainView:
 
     def __init__(self, console: Console, tally: Tally, outbox: Outbox, waits_for: Callable[[], str | None]) -> None:
         self._console, self._tally, self._outbox, self._waits_for = console, tally, outbox, waits_for
-        self._next = time.monotonic() + 10
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
         self._said = ("", 0)
 
     def __enter__(self) -> "PlainView":
@@ -108,6 +114,9 @@ class PlainView:
 
     def ended(self, run: PlannedRun, state: str, value: float | None) -> None:
         self._tally.end(run, state)
+        self._say_ended(run, state, value)
+
+    def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None:
         text = f"{run.name}  {state}" + ("" if value is None else f"  objective {value:.4f}")
         self._console.print(Text(f"[{self._tally.done_runs}/{self._tally.total_runs}] {text}"), soft_wrap=True)
 
@@ -117,8 +126,53 @@ class PlainView:
         is_news = bool(lines) and not self._said[0]
         if not is_news and (time.monotonic() < self._next or says == self._said):
             return
-        self._said, self._next = says, time.monotonic() + 10
+        self._said, self._next = says, time.monotonic() + SECONDS_BETWEEN_LINES
+        self._say_progress(lines)
+
+    def _say_progress(self, lines: list[str]) -> None:
         self._console.print(Text("  ".join([summary(self._tally), *lines])), soft_wrap=True)
+
+
+class QuietView(PlainView):
+    """Nothing, but for what is waited for."""
+
+    def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None: ...
+
+    def _say_progress(self, lines: list[str]) -> None:
+        if lines:
+            self._console.print(Text("  ".join(lines)), soft_wrap=True)
+
+
+class JsonView(PlainView):
+    """For programs: a line of JSON for each run that starts or ends, and about every ten seconds how far it is."""
+
+    def started(self, run: PlannedRun) -> None:
+        super().started(run)
+        say_json("started", **_run_fields(run))
+
+    def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None:
+        say_json("ended", **_run_fields(run), state=state, objective=value)
+
+    def _say_progress(self, lines: list[str]) -> None:
+        tally = self._tally
+        say_json(
+            "progress",
+            done_runs=tally.done_runs,
+            total_runs=tally.total_runs,
+            failed_runs=tally.failed_runs,
+            tokens_per_second=tally.tokens_per_second,
+            seconds_left=tally.seconds_left,
+            waiting=lines,
+        )
+
+
+def say_json(event: str, **fields: object) -> None:
+    """One event as a line of JSON."""
+    click.echo(json.dumps({"event": event} | fields))
+
+
+def _run_fields(run: PlannedRun) -> dict[str, object]:
+    return {"run": run.name, "trial": run.trial, "seed": run.seed, "setting": run.label, "identity": run.identity}
 
 
 class LiveView(PlainView):
@@ -160,7 +214,12 @@ class LiveView(PlainView):
 
 
 def view_for(
-    plan: Plan, trials: list[Trial], ledger: Ledger, outbox: Outbox, waits_for: Callable[[], str | None]
+    plan: Plan,
+    trials: list[Trial],
+    ledger: Ledger,
+    outbox: Outbox,
+    waits_for: Callable[[], str | None],
+    output: Output = "people",
 ) -> PlainView:
     """The view that suits the output."""
     runs = {run.identity: run for trial in trials for run in trial.runs}
@@ -171,6 +230,12 @@ def view_for(
     console = Console(highlight=False)
     known = f", {tally.done_runs} known" if tally.done_runs else ""
     title = f"{plan.experiment.name}: {plan.num_trials} trials, {tally.total_runs} runs{known}"
+    if output == "json":
+        say_json("sweep", name=plan.experiment.name, definition=plan.sweep.definition, num_trials=plan.num_trials,
+                 total_runs=tally.total_runs, known_runs=tally.done_runs)  # fmt: skip
+        return JsonView(console, tally, outbox, waits_for)
+    if output == "quiet":
+        return QuietView(console, tally, outbox, waits_for)
     if console.is_terminal:
         return LiveView(console, tally, outbox, waits_for, title)
     console.print(Text(title), soft_wrap=True)

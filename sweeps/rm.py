@@ -130,12 +130,17 @@ def confirmed(said: str) -> bool:
 
 
 def wait_for(outbox: "Outbox", wait: float) -> None:
-    """Until all is gone; of many runs a bar says how many are. TrackerAwayError as everywhere."""
+    """Until all is gone; a bar says how much is. TrackerAwayError where nothing went for `wait` seconds."""
+    from sweeps.store.place import without_user_info
+
     total = outbox.num_waiting
+    told = False
     with click.progressbar(length=total, label="removing", file=sys.stderr) as bar:
         while not outbox.drain(0.2):
             bar.update(total - outbox.num_waiting - bar.pos)
-            outbox.is_stuck(wait, idle=True)
+            if outbox.is_stuck(wait, idle=True) and not told:
+                click.echo(f"\nthe tracker is away ({without_user_info(str(outbox.trouble))}); giving it {wait:.0f} s")
+                told = True
 
 
 def counted(number: int, what: str) -> str:

@@ -22,6 +22,7 @@ import click
 from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 
 if TYPE_CHECKING:
+    from sweeps.live import Output
     from sweeps.plan import Plan
     from sweeps.store.read import Store
     from sweeps.workers import Workers
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
     help="Seconds to wait for an MLflow server or disk.",
 )
 @store_option
+@click.option("--quiet", is_flag=True, help="Print only what is waited for, and the answer.")
+@click.option("--json", "json_", is_flag=True, help="Print a line of JSON for each event, for programs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
 @click.option("--list", "list_", is_flag=True, help="List the experiments that come along.")
 def run(
@@ -86,6 +89,8 @@ def run(
     max_failures: int | None,
     wait: float,
     store: str | None,
+    quiet: bool,
+    json_: bool,
     dry_run: bool,
     list_: bool,
 ) -> int:
@@ -124,9 +129,10 @@ def run(
         place.get_ready()
         plan = make_plan(experiment, place.machine)
         for note in plan.notes:
-            click.echo(note)
+            click.echo(note, err=quiet or json_)
         opened = open_store(store, create=True)
-        return sweep(plan, place.make_workers(plan.corpus_of), opened, max_failures, wait)
+        output: Output = "json" if json_ else "quiet" if quiet else "people"
+        return sweep(plan, place.make_workers(plan.corpus_of), opened, max_failures, wait, output)
 
 
 @dataclass(frozen=True)
@@ -186,14 +192,21 @@ def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[st
     return [device] * (workers or (cores if device == "cpu" else 1))
 
 
-def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | None, wait: float) -> int:
+def sweep(
+    plan: "Plan",
+    workers: "Workers",
+    store: "Store",
+    max_failures: int | None,
+    wait: float,
+    output: "Output" = "people",
+) -> int:
     """Run what is missing of a plan, report and print; returns the exit code."""
     from sweeps.answer import publish_answer
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.report import make_report, publish
     from sweeps.retention import drop_weights
-    from sweeps.summary import print_summary
+    from sweeps.summary import print_answer, print_summary, say_answer
     from sweeps.work import drain, locked_work
 
     with Signals() as signals:
@@ -204,7 +217,7 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
                     workers,
                     store,
                     outbox,
-                    lambda trials, ledger: view_for(plan, trials, ledger, outbox, workers.waits_for),
+                    lambda trials, ledger: view_for(plan, trials, ledger, outbox, workers.waits_for, output),
                     signals.asked_to_stop,
                     uninterrupted=signals.deferred,
                     max_failures=max_failures,
@@ -213,7 +226,8 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
                 if outcome.paused and not signals.received:
                     tell_failures(outcome.failed)
                     click.echo(
-                        f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}"
+                        f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}",
+                        err=output == "json",
                     )
                     return DONE_WITH_FAILURES
                 if outcome.paused or signals.received:
@@ -223,9 +237,15 @@ def sweep(plan: "Plan", workers: "Workers", store: "Store", max_failures: int | 
                 publish(outbox, report)
                 publish_answer(outbox, store, report)
                 drain(outbox, wait)
-            print_summary(store, report)
+            match output:
+                case "people":
+                    print_summary(store, report)
+                case "quiet":
+                    print_answer(report)
+                case "json":
+                    say_answer(store, report)
         except Paused:
-            click.echo(f"paused; the same command goes on: {command_line()}")
+            click.echo(f"paused; the same command goes on: {command_line()}", err=output == "json")
             return 128 + signals.received
     tell_failures(outcome.failed)
     return DONE_WITH_FAILURES if outcome.failed else DONE

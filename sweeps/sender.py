@@ -100,7 +100,7 @@ class Sender:
 
     def _let_go(self, content: Operation) -> None:
         """Drop what belongs to a run that somebody deleted; the next start makes it again."""
-        run = content.get("run") or content["run_id"]
+        run = content.get("run") or content.get("run_id") or content["summary"]
         if run not in self._deleted:
             self._deleted.add(run)
             which = content.get("run_id") or self._run_ids.get(run, f"with {schema.CREATION} = {run}")
@@ -292,6 +292,8 @@ class Sender:
 
     def _run_id(self, run: str) -> str:
         if run not in self._run_ids:
+            if self._experiment is None and self._name not in self._store.sweeps():
+                raise RunGoneError
             found = self._writer.created_run(self._experiment_id(), run)
             if found is None:
                 raise RunGoneError

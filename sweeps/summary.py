@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import click
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from sweeps import tables
 from sweeps.analysis.words import answer
+from sweeps.live import say_json
 from sweeps.report import Report, links
 from sweeps.store.read import Store
 
@@ -36,6 +38,27 @@ def print_summary(store: Store, report: Report) -> None:
     for what, where in (links(store, report) | {"Report": str(report.page)}).items():
         console.print(Text(f"{what}: ", style="bold"), end="")
         console.print(Text(where), soft_wrap=True)
+
+
+def print_answer(report: Report) -> None:
+    """The sentences and where the report is."""
+    for sentence in answer(report.results):
+        click.echo(sentence)
+    click.echo(f"Report: {report.page}")
+
+
+def say_answer(store: Store, report: Report) -> None:
+    """The answer as a line of JSON."""
+    best = report.results.board.iloc[0]
+    say_json(
+        "done",
+        answer=answer(report.results),
+        best_setting=best["label"],
+        best_objective=None if pd.isna(best["objective"]) else float(best["objective"]),
+        best_run=report.best_run,
+        report=str(report.page),
+        links=links(store, report),
+    )
 
 
 def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import Choice, Range, catalog
-from sweeps.catalog import Experiment, list_experiments, load_experiment, overridden
+from sweeps.catalog import Experiment, list_experiments, load_experiment, overridden, sweep_name
 from sweeps.plan import make_plan
 from sweeps.sweep import Sweep
 from tinylm_core import run
@@ -81,6 +81,18 @@ def test_an_unknown_experiment_gets_the_nearest_name() -> None:
         load_experiment("lr_warmpu")
     with pytest.raises(ValueError, match="known: accumulation, exercise"):
         load_experiment("zzzzz")
+
+
+def test_the_start_of_a_name_is_enough_where_it_is_of_one_alone() -> None:
+    assert load_experiment("lr_w").name == "lr_warmup"
+    with pytest.raises(ValueError, match=r"experiment 's': 2 names start so: shakespeare_char, smoke$"):
+        load_experiment("s")
+    known = ["lr", "lr_warmup", "tpe"]
+    assert [sweep_name(given, known) for given in ("lr", "lr_w", "t", "x", "my/lr.py", "")] == [
+        "lr", "lr_warmup", "tpe", "x", "lr", "",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="sweep 'l': 2 names start so: lr, lr_warmup"):
+        sweep_name("l", known)
 
 
 def test_a_path_that_is_no_file_is_told() -> None:

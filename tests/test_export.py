@@ -125,6 +125,22 @@ def test_a_study_or_a_database_of_somebody_else_is_left_alone(
         assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchall()
 
 
+def test_the_start_of_a_stored_name_is_enough_for_every_verb_that_takes_one(
+    launcher: Launcher, local: Store, tmp_path: Path, text_file: Path
+) -> None:
+    for name in ("first_one", "first_two", "second"):
+        write_sweep(local, write_experiment(tmp_path, text_file, name), {(0, 0): ("COMPLETE", 2.0)})
+    for verb, *more in (("report",), ("export", "--optuna", "sqlite:///study.db"), ("rm",)):
+        result = launcher.run(f"sweeps.{verb}", "first", *more, "--store", local.folder, cwd=tmp_path)
+        assert (result.code, result.one_line) == (2, "sweep 'first': 2 names start so: first_two, first_one"), verb
+        typo = launcher.run(f"sweeps.{verb}", "secnod", *more, "--store", local.folder, cwd=tmp_path)
+        assert typo.code == 2
+        assert typo.one_line == f"no sweep 'secnod' in {local.folder}; did you mean second?"
+    assert not (tmp_path / "study.db").exists()
+    assert export(launcher, local, "sec", tmp_path).code == 0
+    assert len(loaded(tmp_path, "second").trials) == 4
+
+
 @pytest.mark.parametrize("url", ["study.db", "sqlite:///no/such/folder/study.db", "oracle+nothing://h/x"])
 def test_an_address_that_is_none_is_told_in_one_line(
     launcher: Launcher, local: Store, tmp_path: Path, text_file: Path, url: str

@@ -139,13 +139,13 @@ def store(empty_store: Path, tmp_path: Path) -> Store:
 
 
 OPERATIONS = (
-    "hold", "release", "open", "ask", "start", "steps", "eval", "end", "mark_dead", "drop_weights", "publish", "pickle",
-    "__init__", "remove",
+    "hold", "release", "open", "ask", "start", "steps", "eval", "end", "mark_dead", "drop_weights", "publish", "note",
+    "model", "usage", "pickle", "__init__", "remove",
 )  # fmt: skip
 FIELDS = (
     "run", "name", "note", "tags", "plan", "summary", "trial", "params", "start_time_ms", "dataset", "records",
     "record", "state", "end_time_ms", "metrics", "artifacts", "workdir", "run_id", "folder", "artifact_path",
-    "temporary", "self",
+    "temporary", "step", "definition", "self",
 )  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("../../elsewhere"),
@@ -183,7 +183,7 @@ def test_a_journal_reads_and_removes_no_folder_of_others(store: Store, tmp_path:
     inside.mkdir(parents=True)
     (inside / "link").symlink_to(elsewhere)
     sender = Sender(store, "question")
-    plan = {"created_ms": 0, "trials": []}
+    plan = {"created_ms": 0, "trials": [], "swept": []}
     sender({"op": "open", "run": "s", "name": "summary", "note": "", "tags": {}, "plan": plan}, False)
     end = {"op": "end", "run": "s", "state": "COMPLETE", "end_time_ms": 0, "metrics": {}, "tags": {}}
     for folder in (elsewhere, inside / ".." / ".." / ".." / "elsewhere", inside / "link", Path("/")):

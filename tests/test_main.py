@@ -50,4 +50,4 @@ def test_a_verb_may_stand_apart(tmp_path: Path) -> None:
 def test_the_help_of_a_verb_has_an_example(launcher: Launcher, verb: str) -> None:
     result = launcher.run(f"sweeps.{verb}", "--help")
     assert (result.code, result.err) == (0, "")
-    assert re.search(rf"^ +python -m sweeps\.{verb} \w", result.out, re.MULTILINE)
+    assert re.search(rf"^ +python -m sweeps\.{verb}( |$)", result.out, re.MULTILINE)

@@ -53,6 +53,7 @@ def remove(launcher: Launcher, store: str, folder: Path, *arguments: str) -> Res
     return launcher.run("sweeps.rm", *arguments, "--store", store, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_removed_sweep_runs_from_scratch_under_the_same_name(
     launcher: Launcher, any_store: Store, where: str, artifacts: Path, tmp_path: Path, text_file: Path
 ) -> None:

@@ -3,6 +3,7 @@
 The contract suite runs on a local folder and on a real server; what was written is read with MLflow's own client.
 """
 
+import base64
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -24,7 +26,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
+from mlflow.cli import cli
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
@@ -449,6 +453,73 @@ def test_a_model_that_was_killed_half_way_is_completed(
     kept = writer.keep_model(run_id, "d1", lambda _: weights)
     assert kept in half_made
     assert [(model.model_id, model.status) for model in client.search_logged_models([experiment])] == [(kept, "READY")]
+
+
+def test_a_deleted_artifact_is_gone_and_the_others_stay(
+    writer: Writer, client: MlflowClient, run_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "files" / "checkpoint").mkdir(parents=True)
+    for name in ("config.json", "checkpoint/model.safetensors"):
+        (tmp_path / "files" / name).write_text("content")
+    writer.log_artifacts(run_id, tmp_path / "files")
+    for _ in range(2):
+        writer.delete_artifacts(run_id, "checkpoint")
+    assert [info.path for info in client.list_artifacts(run_id)] == ["config.json"]
+
+
+def test_mlflows_own_tools_see_a_sweep(
+    writer: Writer, client: MlflowClient, experiment: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    writer.log_summary(run_id, {"objective": 2.5}, {})
+    listed = CliRunner().invoke(cli, ["runs", "list", "--experiment-id", experiment], catch_exceptions=False)
+    assert listed.exit_code == 0
+    assert run_id in listed.output
+    found = mlflow.search_runs([experiment], "metrics.objective < 3 AND params.learning_rate = '0.0003'")
+    assert found["run_id"].tolist() == [run_id]
+    assert found[f"tags.{schema.TRIAL}"].tolist() == ["0"]
+
+
+def test_mlflows_gc_frees_a_deleted_run_and_leaves_the_others(
+    local: Store, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, client = local.writer(), MlflowClient(local.tracking_uri)
+    experiment = writer.experiment("question", None)
+    deleted, kept = new_run(writer, experiment), new_run(writer, experiment)
+    for run_id in (deleted, kept):
+        writer.log_steps(run_id, steps_of(1, 5))
+        writer.log_artifacts(run_id, weights, schema.CHECKPOINT)
+    writer.keep_model(deleted, "d1", lambda _: weights)
+    writer.delete_run(deleted)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local.tracking_uri)
+    done = CliRunner().invoke(cli, ["gc", "--backend-store-uri", local.tracking_uri], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert [row.run_id for row in local.runs("question")] == [kept]
+    assert client.search_runs([experiment], run_view_type=ViewType.DELETED_ONLY) == []
+    left = {
+        path.relative_to(local.folder / "artifacts" / "question").parts[0]
+        for path in (local.folder / "artifacts").rglob("*.safetensors")
+    }
+    assert left == {kept, "models"}
+    assert writer.last_steps(kept) == (5, -1)
+    model = writer.keep_model(kept, "d1", lambda _: weights)
+    assert [found.model_id for found in client.search_logged_models([experiment])] == [model]
+
+
+def test_the_page_of_a_sweep_has_views_and_its_link_opens_one(
+    writer: Writer, store: Store, client: MlflowClient, experiment: str
+) -> None:
+    name = client.get_experiment(experiment).name
+    assert "viewStateShareKey" not in store.ui_links(name).runs
+    for _ in range(2):
+        writer.set_views(experiment, ["learning_rate"], START)
+    assert store.ui_links(name).runs.endswith("&viewStateShareKey=sweep")
+    tags = client.get_experiment(experiment).tags
+    for key in ("sweep", "sweep-settings"):
+        view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+        state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+        assert state["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
+        assert bool(state.get("groupBy")) == (key == "sweep-settings")
 
 
 def test_the_dataset_is_an_input(writer: Writer, client: MlflowClient, run_id: str) -> None:

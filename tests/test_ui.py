@@ -30,14 +30,14 @@ from tinylm_core import RunConfig
 SWEEP = Sweep(
     base=RunConfig(
         data={data!r}, tokenizer="char", max_seq_len=32, d_model=32, num_layers=2, num_heads=2, batch_size=8,
-        train_tokens=8 * 32 * 480, num_evals=12, eval_tokens=1024,
+        train_tokens=8 * 32 * 240, num_evals=12, eval_tokens=1024,
     ),
-    space={{"learning_rate": Choice(1e-3, 1e-2), "warmup_ratio": Choice(0.0, 0.2)}},
+    space={{"learning_rate": Choice(1e-3, 3e-3), "warmup_ratio": Choice(0.0, 0.2)}},
     seeds=2,
 )
 '''
 NUM_RUNS = 8
-SETTINGS = ("lr=1e-3 warmup=0", "lr=1e-3 warmup=0.2", "lr=1e-2 warmup=0", "lr=1e-2 warmup=0.2")
+SETTINGS = ("lr=1e-3 warmup=0", "lr=1e-3 warmup=0.2", "lr=3e-3 warmup=0", "lr=3e-3 warmup=0.2")
 
 
 @dataclass(frozen=True)
