@@ -10,7 +10,15 @@ from test_run import BASE, HEAD
 
 from tinylm_core import RunConfig
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def code() -> str:
+    """All of the packages' source."""
+    files = [file for package in ("tinylm_core", "sweeps") for file in sorted((ROOT / package).rglob("*.py"))]
+    return "\n".join(file.read_text() for file in files)
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -42,3 +50,11 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert (DOCS / "reference.md").read_text() == make["page"](), "run python docs/make_reference.py"
     headed = [name for _, names in make["config_groups"]() for name in names]
     assert headed == list(RunConfig.model_fields)
+
+
+def test_the_tags_that_the_page_on_reproducibility_names_are_those_of_the_code(code: str) -> None:
+    page = (DOCS / "reproducibility.md").read_text()
+    tags = set(re.findall(r"`((?:machine|torch|numpy|tokenizers|sweep|run|weights|code)\.[a-z0-9_]+)`", page))
+    tags.remove("torch.use_deterministic_algorithms")
+    assert len(tags) >= 10
+    assert {tag for tag in tags if f'"{tag}"' not in code} == set()
