@@ -1,5 +1,6 @@
 """Code in the docs runs as it stands."""
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -19,6 +20,20 @@ def code() -> str:
     """All of the packages' source."""
     files = [file for package in ("tinylm_core", "sweeps") for file in sorted((ROOT / package).rglob("*.py"))]
     return "\n".join(file.read_text() for file in files)
+
+
+def texts(code: str) -> set[str]:
+    """Every string in the code but docstrings, with … for what an f-string fills in."""
+    found = set()
+    tree = ast.parse(code)
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in docstrings:
+                found.add(text)
+            case ast.JoinedStr(values=values):
+                found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in values))
+    return found
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -58,3 +73,13 @@ def test_the_tags_that_the_page_on_reproducibility_names_are_those_of_the_code(c
     tags.remove("torch.use_deterministic_algorithms")
     assert len(tags) >= 10
     assert {tag for tag in tags if f'"{tag}"' not in code} == set()
+
+
+def test_the_messages_that_troubleshooting_quotes_are_those_of_the_code(code: str) -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    known = texts(code)
+    assert len(quoted) > 60
+    # A `…` of the page may stand for several things in a row, and for words between them.
+    patterns = {message: ".*".join(map(re.escape, message.split("…"))) for message in quoted}
+    assert [message for message, pattern in patterns.items() if not any(re.search(pattern, t) for t in known)] == []
