@@ -83,3 +83,14 @@ def test_the_messages_that_troubleshooting_quotes_are_those_of_the_code(code: st
     # A `…` of the page may stand for several things in a row, and for words between them.
     patterns = {message: ".*".join(map(re.escape, message.split("…"))) for message in quoted}
     assert [message for message, pattern in patterns.items() if not any(re.search(pattern, t) for t in known)] == []
+
+
+def test_what_contributing_names_is_there(code: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    tests = {file.stem: file.read_text() for file in (ROOT / "tests").glob("*.py")}
+    for name in set(re.findall(r"`((?:sweeps|tinylm_core|tests|benchmarks|docs)/[\w/.]*)`", page)):
+        assert (ROOT / name).exists(), name
+    for name in set(re.findall(r"`(test_\w+)", page)):
+        assert name in tests or f"def {name}" in "".join(tests.values()), name
+    for name in set(re.findall(r"`(?!test_)(_?[a-z]+_[a-z_]+|[A-Z]+_[A-Z]+)`", page)):
+        assert re.search(rf"\b{name}\b", code + "".join(tests.values())), name
