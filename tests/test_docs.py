@@ -1,13 +1,39 @@
 """Code in the docs runs as it stands."""
 
+import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from launcher import Launcher
 from test_run import BASE, HEAD
 
-DOCS = Path(__file__).parent.parent / "docs"
+from tinylm_core import RunConfig
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def code() -> str:
+    """All of the packages' source."""
+    files = [file for package in ("tinylm_core", "sweeps") for file in sorted((ROOT / package).rglob("*.py"))]
+    return "\n".join(file.read_text() for file in files)
+
+
+def texts(code: str) -> set[str]:
+    """Every string in the code but docstrings, with … for what an f-string fills in."""
+    found = set()
+    tree = ast.parse(code)
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in docstrings:
+                found.add(text)
+            case ast.JoinedStr(values=values):
+                found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in values))
+    return found
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -32,3 +58,39 @@ def test_the_notebook_part_of_the_report_page_runs(folder_with_a_sweep: Path, mo
     exec(compile(block, "report.md", "exec"), names)
     assert len(names["best"]) == 4  # type: ignore[arg-type]
     assert names["results"].board["objective"].notna().all()  # type: ignore[attr-defined]
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    make = runpy.run_path(str(DOCS / "make_reference.py"))
+    assert (DOCS / "reference.md").read_text() == make["page"](), "run python docs/make_reference.py"
+    headed = [name for _, names in make["config_groups"]() for name in names]
+    assert headed == list(RunConfig.model_fields)
+
+
+def test_the_tags_that_the_page_on_reproducibility_names_are_those_of_the_code(code: str) -> None:
+    page = (DOCS / "reproducibility.md").read_text()
+    tags = set(re.findall(r"`((?:machine|torch|numpy|tokenizers|sweep|run|weights|code)\.[a-z0-9_]+)`", page))
+    tags.remove("torch.use_deterministic_algorithms")
+    assert len(tags) >= 10
+    assert {tag for tag in tags if f'"{tag}"' not in code} == set()
+
+
+def test_the_messages_that_troubleshooting_quotes_are_those_of_the_code(code: str) -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    known = texts(code)
+    assert len(quoted) > 60
+    # A `…` of the page may stand for several things in a row, and for words between them.
+    patterns = {message: ".*".join(map(re.escape, message.split("…"))) for message in quoted}
+    assert [message for message, pattern in patterns.items() if not any(re.search(pattern, t) for t in known)] == []
+
+
+def test_what_contributing_names_is_there(code: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    tests = {file.stem: file.read_text() for file in (ROOT / "tests").glob("*.py")}
+    for name in set(re.findall(r"`((?:sweeps|tinylm_core|tests|benchmarks|docs)/[\w/.]*)`", page)):
+        assert (ROOT / name).exists(), name
+    for name in set(re.findall(r"`(test_\w+)", page)):
+        assert name in tests or f"def {name}" in "".join(tests.values()), name
+    for name in set(re.findall(r"`(?!test_)(_?[a-z]+_[a-z_]+|[A-Z]+_[A-Z]+)`", page)):
+        assert re.search(rf"\b{name}\b", code + "".join(tests.values())), name

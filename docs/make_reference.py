@@ -1,0 +1,191 @@
+"""Writes docs/reference.md from the code: what an experiment file may say, and the options of `sweeps.run`.
+
+python docs/make_reference.py
+"""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import click
+from pydantic.fields import FieldInfo
+
+from sweeps.run import run
+from sweeps.space import Choice, Range, short
+from sweeps.sweep import BUDGET_FIELDS, Sweep
+from tinylm_core import RunConfig
+
+PAGE = Path(__file__).parent / "reference.md"
+TYPES = {int: "whole number", float: "number", bool: "True or False", str: "text"}
+
+HEAD = """# What an experiment file may say
+
+Written by `python docs/make_reference.py` from the code; a test compares. An experiment file is Python and defines
+`SWEEP = Sweep(…)`; the first line of its docstring is the question that the report opens with.
+"""
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    parts = [HEAD, *sweep_part(), *space_part(), *config_part(), *options_part()]
+    return "\n".join(parts)
+
+
+def sweep_part() -> Iterator[str]:
+    said, words = described(Sweep)
+    yield f"## `Sweep`\n\n{said}\n"
+    yield table(
+        ("field", "value", "default", "what it is"),
+        ((code(f.name), SWEEP_TYPES.get(f.name) or values(f.type), default(f), words[f.name]) for f in fields(Sweep)),
+    )
+
+
+# Types that tell a reader less than a few words do.
+SWEEP_TYPES = {
+    "base": "`RunConfig(…)`",
+    "space": "`{field: Choice(…) or Range(…)}`",
+    "points": "`[{field: value, …}, …]`, every swept field in each",
+}
+
+
+def space_part() -> Iterator[str]:
+    yield f"## `Choice`\n\n`Choice(value, value, …)`: {inspect.cleandoc(Choice.__doc__ or '')}\n"
+    yield "Values are those that the field takes: numbers, texts, `True`, `False`, `None`.\n"
+    yield f"## `Range`\n\n{inspect.cleandoc(Range.__doc__ or '')}\n"
+    yield table(("field", "value", "default"), ((code(f.name), values(f.type), default(f)) for f in fields(Range)))
+    names = ", ".join(code(name) for name in BUDGET_FIELDS)
+    yield f"These take `Choice` alone, since they decide the tokens per step or the budget: {names}.\n"
+
+
+def config_part() -> Iterator[str]:
+    yield f"## `RunConfig`\n\n{inspect.cleandoc(RunConfig.__doc__ or '')}\n"
+    yield (
+        "`--set FIELD=VALUE` takes the same values without quotes, `None`, `true` and `false` included. "
+        "Every field but `seed` may be swept.\n"
+    )
+    for heading, names in config_groups():
+        yield f"### {heading}\n"
+        known = RunConfig.model_fields
+        yield table(
+            ("field", "value", "default", "what it is"),
+            ((code(n), with_bounds(known[n]), code(literal(known[n].default)), known[n].description) for n in names),
+        )
+
+
+def options_part() -> Iterator[str]:
+    yield "## Options of `python -m sweeps.run NAME`\n"
+    rows = []
+    for option in run.params:
+        if isinstance(option, click.Option):
+            said = option.default is not None and option.show_default
+            rows.append(
+                (
+                    code(option.opts[0]),
+                    "" if option.is_flag else option_values(option),
+                    code(literal(option.default)) if said else "",
+                    option.help,
+                )
+            )
+    yield table(("option", "value", "default", "what it does"), rows)
+
+
+def config_groups() -> Iterator[tuple[str, list[str]]]:
+    """The comments that head the fields of RunConfig, each with its fields."""
+    heading, names = "", list[str]()
+    for line in inspect.getsource(RunConfig).splitlines():
+        if comment := re.fullmatch(r"    # (.+)", line):
+            if names:
+                yield heading, names
+            heading, names = comment[1], []
+        elif (field := re.match(r"    (\w+): ", line)) and field[1] in RunConfig.model_fields:
+            names.append(field[1])
+    yield heading, names
+
+
+def described(owner: type[Sweep]) -> tuple[str, dict[str, str]]:
+    """What a dataclass's docstring says before its fields, and of each field."""
+    said, words, name = list[str](), dict[str, str](), ""
+    known = {field.name for field in fields(owner)}
+    for line in inspect.cleandoc(owner.__doc__ or "").splitlines():
+        start, colon, rest = line.partition(": ")
+        if colon and start in known:
+            name, words[start] = start, rest
+        elif name:
+            words[name] += f" {line.strip()}"
+        else:
+            said.append(line)
+    return "\n".join(said).strip(), words
+
+
+def values(annotation: Any) -> str:
+    """What a type allows, in words."""
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(values(part) for part in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return ", ".join(code(literal(value)) for value in get_args(annotation))
+    return "`None`" if annotation is NoneType else TYPES[annotation]
+
+
+SIGNS = (
+    (annotated_types.Gt, "gt", ">"),
+    (annotated_types.Ge, "ge", "≥"),
+    (annotated_types.Lt, "lt", "<"),
+    (annotated_types.Le, "le", "≤"),
+)
+
+
+def with_bounds(field: FieldInfo) -> str:
+    """What a field allows: its type, and its bounds."""
+    bounds = [
+        f"{sign} {literal(getattr(bound, name))}"
+        for kind, name, sign in SIGNS
+        for bound in field.metadata
+        if isinstance(bound, kind)
+    ]
+    told = values(field.annotation)
+    if not bounds:
+        return told
+    number, *rest = told.split(" or ")
+    return ", or ".join([f"{number} {', '.join(bounds)}", *rest])
+
+
+def option_values(option: click.Option) -> str:
+    if isinstance(option.type, click.Choice):
+        return ", ".join(code(choice) for choice in option.type.choices)
+    if isinstance(option.type, click.types._NumberRangeBase):
+        number = TYPES[int] if isinstance(option.type, click.IntRange) else TYPES[float]
+        return f"{number} ≥ {literal(option.type.min)}"
+    return code(option.metavar or "")
+
+
+def default(field: "Field[Any]") -> str:
+    return "needed" if field.default is MISSING else code(literal(field.default))
+
+
+def literal(value: object) -> str:
+    """A value as Python reads it: 3e-4, 1_048_576, "cosine"."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, float):
+        return short(value) if "e" in short(value) else repr(value)
+    return f"{value:_}" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    """A Markdown table."""
+    bar = "\\|"  # a bare one would end the cell
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', bar) for cell in line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
