@@ -53,7 +53,8 @@ def advise(results: Results) -> list[Advice]:
 def command_with(command: str, **flags: object) -> str:
     """A `sweeps.run` command with more flags; one that stands there already is replaced.
 
-    `sweep` and `set` are dicts of fields, any other flag has its value.
+    `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
+    which nothing can be confirmed yet: --confirm goes.
     """
     words = shlex.split(command)
     pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
@@ -64,7 +65,7 @@ def command_with(command: str, **flags: object) -> str:
             assignment = next(rest)
             if assignment.partition("=")[0] not in pinned:
                 kept += [word, assignment]
-        elif word.startswith("--") and word[2:].replace("-", "_") in flags:
+        elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
             next(rest)
         else:
             kept.append(word)
