@@ -56,7 +56,8 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     plan = store.plan(name, definition)
     if lacking := [key for key in NEEDED if key not in plan]:
         raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
-    plan = plan | {"command": plan["command"] + store.option}
+    if plan["command"].startswith("python "):
+        plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
     results = Results(plan, trials, store.history(name, plan["definition"]))
     return replace(results, importances=_importances(results))

@@ -56,6 +56,9 @@ def command_with(command: str, **flags: object) -> str:
     `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
     which nothing can be confirmed yet: --confirm goes.
     """
+    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
+        given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
+        return f"{command} with {' '.join(given)}"
     words = shlex.split(command)
     pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
     kept: list[str] = []
@@ -70,12 +73,14 @@ def command_with(command: str, **flags: object) -> str:
         else:
             kept.append(word)
     for flag, value in flags.items():
-        if isinstance(value, dict):
-            for field, text in value.items():
-                kept += [f"--{flag}", f"{field}={text}"]
-        else:
-            kept += [f"--{flag.replace('_', '-')}", str(value)]
+        kept += _flag_words(flag, value)
     return shlex.join(kept)
+
+
+def _flag_words(flag: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [word for field, text in value.items() for word in (f"--{flag}", f"{field}={text}")]
+    return [f"--{flag.replace('_', '-')}", str(value)]
 
 
 def _dict(value: object) -> dict[str, Any]:
