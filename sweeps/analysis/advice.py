@@ -250,7 +250,9 @@ def _stable_to_the_end(results: Results) -> Iterator[Advice]:
     values = ordered_values(results.plan, RATE)
     if results.plan["search"] != "grid" or (results.runs["state"] == "DIVERGED").any():
         return
-    at_end = board[(board[RATE] == values[-1]) & board["rank"].notna()]
+    # A rate that is nearly as good: one so noisy that nothing can be told of it is near enough to where training fails.
+    near = board["objective"] - board.iloc[0]["objective"] <= 2 * results.residual
+    at_end = board[(board[RATE] == values[-1]) & board["rank"].notna() & near]
     if at_end["tied_with_best"].fillna(False).any():
         beyond = _extension(results, RATE, "high")
         if beyond:
