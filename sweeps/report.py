@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
 NEEDED = ("name", "definition", "question", "command", "search", "space", "swept", "base", "seeds", "matched", "trials")
+ENDED = ("COMPLETE", "DIVERGED", "FAILED")
 LEAST_FOR_IMPORTANCE = 4  # settings
 
 
@@ -41,10 +42,15 @@ class Report:
 
 
 def make_report(store: "Store", name: str, definition: str | None = None) -> Report:
-    """Read a sweep from the store and write its report into the store's folder."""
+    """Read a sweep from the store and write its report into the store's folder. ValueError before any run has ended."""
     from sweeps.page import write_report
 
-    report = Report(store.folder / "reports" / name / "index.html", read_results(store, name, definition))
+    results = read_results(store, name, definition)
+    if not results.runs["state"].isin(ENDED).any():
+        raise ValueError(
+            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}"
+        )
+    report = Report(store.folder / "reports" / name / "index.html", results)
     write_report(report.results, report.page.parent, links(store, report))
     return report
 

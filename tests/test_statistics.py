@@ -210,7 +210,7 @@ def test_an_optimum_at_the_edge_is_told_from_one_inside():
     found = [at_the_end(3e-2, seed) for seed in range(12)]
     assert all(found)
     assert all("may lie beyond" in one[0].text for one in found)
-    assert found[0][0].command.endswith("--sweep learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.033,0.11")
+    assert found[0][0].command.endswith("--sweep learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.03,0.1")
 
 
 def test_a_whole_number_among_others_makes_a_field_no_whole_one():

@@ -21,6 +21,7 @@ from sweeps.analysis.settings import FINISHED, is_log, is_number, objectives, or
 from sweeps.space import short
 from tinylm_core.config import RunConfig, check_budget
 
+WIDE_STEP = 2.5
 NEAR_EDGE = 0.05  # of a range: a best setting this close to an end is at the end
 MOST_WORTHWHILE_SEEDS = 20  # to tell two settings apart; with more the difference is too small to matter
 MOST_CONFIRMED = 4
@@ -195,7 +196,7 @@ def _extension(results: Results, field: str, end: str) -> str | None:
         wider = (low / 3, high) if log and end == "low" else (low, high * 3) if log else None
         if wider is None:
             wider = (low - (high - low) / 2, high) if end == "low" else (low, high + (high - low) / 2)
-        moved = _allowed(field, wider[0] if end == "low" else wider[1], whole=whole)
+        moved = _allowed(field, wider[0] if end == "low" else wider[1], 2, whole=whole)
         if moved is None:
             return None
         low, high = (moved, high) if end == "low" else (low, moved)
@@ -203,7 +204,8 @@ def _extension(results: Results, field: str, end: str) -> str | None:
         return command_with(results.plan["command"], sweep={field: text})
     step = edge / inner if log else edge - inner
     beyond = [edge * step, edge * step**2] if log else [edge + step, edge + 2 * step]
-    new = [value for value in (_allowed(field, value, whole=whole) for value in beyond) if value is not None]
+    digits = 1 if log and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
+    new = [value for value in (_allowed(field, value, digits, whole=whole) for value in beyond) if value is not None]
     new = [value for value in dict.fromkeys(new) if value not in values]
     if not new:
         return None
@@ -226,9 +228,9 @@ def _within_budget(results: Results, field: str, new: Sequence[float], listed: s
     return command_with(results.plan["command"], **flags)
 
 
-def _allowed(field: str, value: float, *, whole: bool) -> float | None:
-    """The value to two digits where the field takes it, else None."""
-    rounded = float(f"{value:.2g}")
+def _allowed(field: str, value: float, digits: int, *, whole: bool) -> float | None:
+    """The value to so many digits where the field takes it, else None."""
+    rounded = float(f"{value:.{digits}g}")
     if whole:
         rounded = round(rounded)
     try:
