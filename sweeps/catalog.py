@@ -23,7 +23,7 @@ class Experiment:
     """A sweep with the name and the words its file gives it."""
 
     name: str  # the file's stem
-    file: str  # where it stands: relative to the folder that holds `experiments`, else the absolute path
+    file: str | None  # where it stands: relative to the folder that holds `experiments`, else the absolute path
     docstring: str
     sweep: Sweep
     flags: tuple[str, ...] = ()  # what a command line has changed of the file
@@ -34,10 +34,17 @@ class Experiment:
         return self.docstring.strip().partition("\n")[0]
 
     @property
-    def arguments(self) -> str:
-        """What `python -m sweeps.run` takes to run it again: the name, or the file, and what was changed."""
+    def command(self) -> str:
+        """What runs it again: the name, or the file, and what was changed; a call where it stands in no file."""
+        if self.file is None:
+            return f"run_sweep(…, {self.name!r})"
         comes_along = self.file == f"experiments/{self.name}.py"
-        return shlex.join([self.name if comes_along else self.file, *self.flags])
+        return f"python -m sweeps.run {shlex.join([self.name if comes_along else self.file, *self.flags])}"
+
+    @property
+    def made_by(self) -> str:
+        """The file, as the store keeps it."""
+        return self.file or "run_sweep"
 
 
 def experiments_folder() -> Path:

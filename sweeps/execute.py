@@ -111,9 +111,9 @@ def check_file(store: Store, experiment: Experiment) -> None:
     if experiment.name not in store.sweeps():
         return
     for row in store.runs(experiment.name, "summary"):
-        made_by = row.tags.get(schema.FILE, experiment.file)
-        if made_by != experiment.file:
+        made_by = row.tags.get(schema.FILE, experiment.made_by)
+        if made_by != experiment.made_by:
             raise ValueError(
-                f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.file}; "
+                f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.made_by}; "
                 "rename the file or choose another --store"
             )

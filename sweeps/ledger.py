@@ -74,7 +74,7 @@ class Ledger:
             schema.ROLE: "summary",
             schema.SWEEP: experiment.name,
             schema.DEFINITION: self._plan.sweep.definition,
-            schema.FILE: experiment.file,
+            schema.FILE: experiment.made_by,
             schema.NOTE: note,
         }
         content = {"run": self._summary, "name": f"summary {self._plan.sweep.definition}", "note": note}
@@ -120,7 +120,7 @@ class Ledger:
             schema.SWEEP: experiment.name,
             schema.DEFINITION: self._plan.sweep.definition,
             schema.SETTING: run.label,
-            schema.FILE: experiment.file,
+            schema.FILE: experiment.made_by,
             schema.TRIAL: str(run.trial),
             schema.IDENTITY: run.identity,
             schema.FINGERPRINT: run.fingerprint,

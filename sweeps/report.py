@@ -56,7 +56,8 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     plan = store.plan(name, definition)
     if lacking := [key for key in NEEDED if key not in plan]:
         raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
-    plan = plan | {"command": plan["command"] + store.option}
+    if plan["command"].startswith("python "):
+        plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
     results = Results(plan, trials, store.history(name, plan["definition"]))
     return replace(results, importances=_importances(results))
@@ -108,6 +109,7 @@ def publish(outbox: Any, report: Report) -> None:
 @click.option("--definition", metavar="ID", help="An earlier definition of the sweep; the latest is the default.")
 @store_option
 def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
+    from sweeps.answer import publish_answer
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
     from sweeps.store import open_store
@@ -128,6 +130,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
         with locked_work(opened, name) as outbox:
             made = make_report(opened, name, definition)
             publish(outbox, made)
+            publish_answer(outbox, opened, made)
             drain(outbox, WAIT_SECONDS)
     except LockHeldError as held:
         click.echo(f"{held}; this is the report of what is there so far, and it is not put on the summary run")

@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 class Removal:
     """What is to go."""
 
-    sweep: str
     what: str  # in words
     run_ids: list[str]
     workdir: str  # of a single run that has not ended
-    is_whole: bool
     num_bytes: int
 
 
@@ -47,17 +45,20 @@ def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
     row = None if names_one else find_run(opened, name_or_run_id)
     name = found_name(opened, name_or_run_id, row, whole=yes)
     with locked_work(opened, name) as outbox:
-        removal = whole_sweep(opened, name) if row is None else one_run(opened, opened.find_run(row.run_id))
-        said = f"{removal.what} in {opened.where}, {size(removal.num_bytes)}"
-        if not (yes or confirmed(said)):
-            click.echo("nothing was removed")
-            return DONE
-        for run_id in removal.run_ids:
-            outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
-        if removal.is_whole:
-            outbox.put("remove_sweep", {}, sync=True)
-        wait_for(outbox, WAIT_SECONDS)
-    if removal.is_whole:
+        if name in opened.sweeps():
+            removal = whole_sweep(opened, name) if row is None else one_run(opened, opened.find_run(row.run_id))
+            said = f"{removal.what} in {opened.where}, {size(removal.num_bytes)}"
+            if not (yes or confirmed(said)):
+                click.echo("nothing was removed")
+                return DONE
+            for run_id in removal.run_ids:
+                outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
+            if row is None:
+                outbox.put("remove_sweep", {}, sync=True)
+            wait_for(outbox, WAIT_SECONDS)
+        else:  # an earlier command had begun to, and the rest has arrived now
+            said = f"what was left of sweep {name} in {opened.where}"
+    if row is None:
         remove_empty_work(opened, name)
     click.echo(f"removed {said}")
     if not opened.is_local:
@@ -102,7 +103,7 @@ def whole_sweep(store: "Store", name: str) -> Removal:
     folders = folders_of(store, name)
     num_bytes = sum(map(folder_bytes, folders)) if folders else sum(map(store.artifact_bytes, ids))
     what = f"sweep {name} with {counted(runs, 'run')}" + (f" and {counted(again, 'reproduction')}" if again else "")
-    return Removal(name, what, ids, "", True, num_bytes)
+    return Removal(what, ids, "", num_bytes)
 
 
 def one_run(store: "Store", row: "RunRow") -> Removal:
@@ -116,7 +117,7 @@ def one_run(store: "Store", row: "RunRow") -> Removal:
     workdir = unfinished_work(work_folder(store, name), row.tags[schema.CREATION])
     num_bytes = store.artifact_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
     what = f"{row.role} {row.run_id} ({row.name}) of {name}"
-    return Removal(name, what, [row.run_id], str(workdir or ""), False, num_bytes)
+    return Removal(what, [row.run_id], str(workdir or ""), num_bytes)
 
 
 def confirmed(said: str) -> bool:

@@ -201,12 +201,8 @@ def sweep(
     output: "Output" = "people",
 ) -> int:
     """Run what is missing of a plan, report and print; returns the exit code."""
-    from sweeps.answer import publish_answer
     from sweeps.execute import execute
     from sweeps.live import view_for
-    from sweeps.report import make_report, publish
-    from sweeps.retention import drop_weights
-    from sweeps.summary import print_answer, print_summary, say_answer
     from sweeps.work import drain, locked_work
 
     with Signals() as signals:
@@ -232,6 +228,11 @@ def sweep(
                     return DONE_WITH_FAILURES
                 if outcome.paused or signals.received:
                     raise Paused
+                from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
+                from sweeps.report import make_report, publish
+                from sweeps.retention import drop_weights
+                from sweeps.summary import print_answer, print_summary, say_answer
+
                 drop_weights(plan, store, outbox)
                 report = make_report(store, plan.experiment.name, plan.sweep.definition)
                 publish(outbox, report)

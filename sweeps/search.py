@@ -2,20 +2,24 @@
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
 for the next. So resuming needs nothing of its own (law 10). A search that doesn't learn only counts them.
+
+Optuna and SciPy take 0.7 s to load, and a grid needs neither, so they are where they are used.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from scipy.stats import qmc
 
 from sweeps.plan import grid_settings
 from sweeps.space import Choice, Range, Space, Value, dimension_from_json
 from sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
 
 Setting = dict[str, Value]
 
@@ -26,11 +30,9 @@ class TrialSearch:
     """The sequence of a sweep's trials. Trial k depends on trials 0 … k-1 and the values of 0 … k-concurrency only."""
 
     def __init__(self, sweep: Sweep) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._sweep = sweep
-        self._distributions = {name: _distribution(dimension) for name, dimension in sweep.space.items()}
         self._points = known_points(sweep)
-        self._study = optuna.create_study(sampler=_sampler(sweep, 0), pruner=optuna.pruners.NopPruner())
+        self._study = _study(_sampler(sweep, 0)) if learns(sweep) else None
         self.num_asked = 0
 
     def ask(self) -> Setting:
@@ -40,19 +42,21 @@ class TrialSearch:
             self.adopt(self._points[number])
             return self._points[number]
         self.num_asked += 1
-        if not learns(self._sweep):  # an empty study: what was asked before plays no part
-            return self._proposed(optuna.create_study(sampler=_sampler(self._sweep, number)))
+        if self._study is None:  # what was asked before plays no part
+            return self._proposed(_study(_sampler(self._sweep, number)))
         self._study.sampler = _sampler(self._sweep, number)
         return self._proposed(self._study)
 
     def adopt(self, setting: Setting) -> None:
         """A trial that needs no proposal, asked in an earlier start or listed: RUNNING, without a value, until told."""
-        if learns(self._sweep):
+        if self._study is not None:
+            from optuna.trial import TrialState, create_trial
+
             self._study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.RUNNING,
+                create_trial(
+                    state=TrialState.RUNNING,
                     params=_encode(self._sweep.space, setting),
-                    distributions=self._distributions,
+                    distributions=_distributions(self._sweep.space),
                 )
             )
         self.num_asked += 1
@@ -60,17 +64,21 @@ class TrialSearch:
     def tell(self, number: int, value: float | None) -> None:
         """The objective of a trial; None where it failed."""
         assert number < self.num_asked
-        if not learns(self._sweep):
+        if self._study is None:
             return
         if value is None:
-            self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+            from optuna.trial import TrialState
+
+            self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, value)
 
-    def _proposed(self, study: optuna.Study) -> Setting:
+    def _proposed(self, study: "Study") -> Setting:
+        from optuna.exceptions import ExperimentalWarning
+
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = study.ask(self._distributions)
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            trial = study.ask(_distributions(self._sweep.space))
         return _decode(self._sweep.space, trial.params)
 
 
@@ -84,13 +92,16 @@ def importances(
     if len(space) < 2 or len(settings) < 2 or min(values) == max(values):
         return {}
     dimensions: Space = {name: dimension_from_json(content) for name, content in space.items()}
-    distributions = {name: _distribution(dimension) for name, dimension in dimensions.items()}
-    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    import optuna
+
+    study = _study(None)
     places = np.unique(np.linspace(0, len(settings) - 1, MOST_FOR_IMPORTANCE).astype(int))
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params=_encode(dimensions, settings[place]), distributions=distributions, value=values[place]
+                params=_encode(dimensions, settings[place]),
+                distributions=_distributions(dimensions),
+                value=values[place],
             )
             for place in places
         ]
@@ -104,7 +115,16 @@ def learns(sweep: Sweep) -> bool:
     return sweep.search == "tpe"
 
 
-def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
+def _study(sampler: "BaseSampler | None") -> "Study":
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=sampler, pruner=optuna.pruners.NopPruner())
+
+
+def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
+    import optuna
+
     # Seeded anew for every ask: the sampler keeps no state between trials that a restart could lose.
     seed = int(np.random.SeedSequence((sweep.search_seed, number)).generate_state(1)[0])
     if sweep.search != "tpe":
@@ -128,6 +148,8 @@ def sobol_points(space: Space, seed: int, num_points: int) -> list[Setting]:
     """The first points of one scrambled Sobol' sequence (Owen 1998), mapped onto the space."""
     if not space:
         return [{}] * num_points
+    from scipy.stats import qmc
+
     sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(seed))
     with warnings.catch_warnings():
         # SciPy warns of a number that is no power of two; the sequence as a whole is balanced.
@@ -139,15 +161,23 @@ def sobol_points(space: Space, seed: int, num_points: int) -> list[Setting]:
     ]
 
 
-def _distribution(dimension: Choice | Range) -> BaseDistribution:
+def _distributions(space: Space) -> "dict[str, BaseDistribution]":
+    return {name: _distribution(dimension) for name, dimension in space.items()}
+
+
+def _distribution(dimension: Choice | Range) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution
+
     if isinstance(dimension, Choice):
         # By position, so that any value that JSON can hold may be a choice.
         return CategoricalDistribution(range(len(dimension.values)))
     return range_distribution(dimension)
 
 
-def range_distribution(dimension: Range) -> BaseDistribution:
+def range_distribution(dimension: Range) -> "BaseDistribution":
     """What Optuna calls a Range."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)

@@ -220,9 +220,8 @@ class LocalWorkers:
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
             # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
-            multiprocessing.set_forkserver_preload(
-                ["sweeps.worker_server", "tinylm_core.train", "torch._inductor.config"]
-            )
+            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage", "torch._inductor.config"]
+            multiprocessing.set_forkserver_preload(preloaded)
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def get_ready(self) -> None:

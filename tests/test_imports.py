@@ -191,9 +191,12 @@ def test_what_turns_rows_into_pages_loads_no_tracker() -> None:
 
 
 def test_the_search_loads_no_tracker() -> None:
-    loaded = loaded_by("import sweeps.search")
+    make = "from sweeps import *; from tinylm_core import RunConfig; from sweeps.search import *; TrialSearch(Sweep("
+    rest = "base=RunConfig(), space={'warmup_ratio': Choice(0.0, 0.1)}"
+    loaded = loaded_by(f"{make}{rest}, search='tpe', num_trials=1)).ask()")
     assert "optuna" in loaded
     assert "mlflow" not in loaded
+    assert not {"optuna", "scipy"} & loaded_by(f"{make}{rest})).ask()")
 
 
 @pytest.mark.parametrize("file", sorted(FILES))

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from launcher import Launcher, Result
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import LoggedModelOutput, ViewType
 from mlflow.exceptions import MlflowException
 from servers import Server
 from stores import NUM_STEPS, write_experiment, write_sweep
@@ -170,6 +170,25 @@ def test_the_checkpoints_of_a_removed_run_go_too(launcher: Launcher, local: Stor
     assert not folders[ids[0, 1]].exists()
 
 
+def test_the_model_of_a_removed_run_goes_with_it(
+    launcher: Launcher, any_store: Store, where: str, artifacts: Path, tmp_path: Path, text_file: Path
+) -> None:
+    name = next(NAMES)
+    ids = write_sweep(any_store, write_experiment(tmp_path, text_file, name, TWO_RATES), ALL)
+    client = MlflowClient(any_store.tracking_uri)
+    model = client.create_logged_model(client.get_experiment_by_name(name).experiment_id, "model", ids[0, 0])
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "MLmodel").write_text("{}")
+    client.log_model_artifacts(model.model_id, str(tmp_path / "files"))
+    client.log_outputs(ids[0, 0], [LoggedModelOutput(model.model_id, step=0)])
+    assert files_of(artifacts, {model.model_id})
+    result = remove(launcher, where, tmp_path, ids[0, 0], "--yes")
+    assert (result.code, "stay" in result.out) == (0, False)
+    assert not files_of(artifacts, {model.model_id, ids[0, 0]})
+    with pytest.raises(MlflowException, match="not found"):
+        client.get_logged_model(model.model_id)
+
+
 def test_a_sweep_that_is_being_run_is_not_removed(launcher: Launcher, local: Store, file: Path) -> None:
     ids = write_sweep(local, file, ALL)
     work = local.folder / "work" / "question"
@@ -196,6 +215,20 @@ def test_what_a_killed_removal_left_goes_with_the_next_command(launcher: Launche
     assert result.code == 0, result.err
     assert not set(local.trials("question")["run_id"]) & set(ids.values())
     assert len(local.trials("question")) == 4
+
+
+def test_the_same_command_ends_a_removal_that_was_killed(launcher: Launcher, local: Store, file: Path) -> None:
+    write_sweep(local, file, ALL)
+    work = local.folder / "work" / "question"
+    work.mkdir(parents=True)
+    operations = [{"op": "remove_run", "run_id": run, "workdir": ""} for run in local.run_ids("question")]
+    lines = [json.dumps(operation) for operation in [*operations, {"op": "remove_sweep"}]]
+    (work / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    result = remove(launcher, str(local.folder), file.parent, "question", "--yes")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("removed what was left of sweep question in ")
+    assert local.sweeps() == []
+    assert not work.exists()
 
 
 def test_a_copied_store_leaves_the_artifacts_of_the_one_it_came_from(

@@ -53,8 +53,12 @@ def advise(results: Results) -> list[Advice]:
 def command_with(command: str, **flags: object) -> str:
     """A `sweeps.run` command with more flags; one that stands there already is replaced.
 
-    `sweep` and `set` are dicts of fields, any other flag has its value.
+    `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
+    which nothing can be confirmed yet: --confirm goes.
     """
+    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
+        given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
+        return f"{command} with {' '.join(given)}"
     words = shlex.split(command)
     pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
     kept: list[str] = []
@@ -64,17 +68,19 @@ def command_with(command: str, **flags: object) -> str:
             assignment = next(rest)
             if assignment.partition("=")[0] not in pinned:
                 kept += [word, assignment]
-        elif word.startswith("--") and word[2:].replace("-", "_") in flags:
+        elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
             next(rest)
         else:
             kept.append(word)
     for flag, value in flags.items():
-        if isinstance(value, dict):
-            for field, text in value.items():
-                kept += [f"--{flag}", f"{field}={text}"]
-        else:
-            kept += [f"--{flag.replace('_', '-')}", str(value)]
+        kept += _flag_words(flag, value)
     return shlex.join(kept)
+
+
+def _flag_words(flag: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [word for field, text in value.items() for word in (f"--{flag}", f"{field}={text}")]
+    return [f"--{flag.replace('_', '-')}", str(value)]
 
 
 def _dict(value: object) -> dict[str, Any]:
@@ -244,7 +250,9 @@ def _stable_to_the_end(results: Results) -> Iterator[Advice]:
     values = ordered_values(results.plan, RATE)
     if results.plan["search"] != "grid" or (results.runs["state"] == "DIVERGED").any():
         return
-    at_end = board[(board[RATE] == values[-1]) & board["rank"].notna()]
+    # A rate that is nearly as good: one so noisy that nothing can be told of it is near enough to where training fails.
+    near = board["objective"] - board.iloc[0]["objective"] <= 2 * results.residual
+    at_end = board[(board[RATE] == values[-1]) & board["rank"].notna() & near]
     if at_end["tied_with_best"].fillna(False).any():
         beyond = _extension(results, RATE, "high")
         if beyond:

@@ -193,12 +193,14 @@ class Writer:
         from mlflow.exceptions import MlflowException
 
         try:
-            uri = str(self._client.get_run(run_id).info.artifact_uri)
+            run = self._client.get_run(run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None  # an earlier call
             raise
-        problem = self._free_artifacts(uri)
+        problem = self._free_artifacts(str(run.info.artifact_uri))
+        for output in run.outputs.model_outputs if run.outputs else []:
+            problem = self._remove_model(output.model_id) or problem
         if self._place.is_local:
             self._backend._hard_delete_run(run_id)
         else:
@@ -228,6 +230,21 @@ class Writer:
                 if experiment.name == name:
                     self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
                 self._client.delete_experiment(experiment.experiment_id)
+
+    def _remove_model(self, model_id: str) -> str | None:
+        """Remove an MLflow model that a run made, as the run is removed."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            problem = self._free_artifacts(str(self._client.get_logged_model(model_id).artifact_location))
+            self._client.delete_logged_model(model_id)
+            if self._place.is_local:
+                self._backend._hard_delete_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # an earlier call
+        return problem
 
     def _free_artifacts(self, uri: str) -> str | None:
         folder = folder_of(uri)

@@ -1,0 +1,46 @@
+"""A sweep from a notebook or a program: the same as `python -m sweeps.run`, with the results as frames."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from sweeps.analysis.results import Results
+
+
+def run_sweep(
+    sweep: Sweep,
+    name: str,
+    *,
+    question: str = "",
+    store: str | Path | None = None,
+    workers: int | None = None,
+    output: Literal["people", "quiet", "json"] = "people",
+) -> "Results":
+    """Run what is missing of a sweep, show how far it is, write its report, and return its results.
+
+    `name` is what the store keeps it under; the same name and sweep go on where an earlier call stopped, an interrupted
+    cell included. `store`, `workers` and `output` are those of `python -m sweeps.run`. The results' `trials` has a row
+    a run, `history` a row a step and evaluation, `board` a row a setting; losses are in nats per token. ValueError for
+    what can't be run. Runs are trained in processes of their own, so a program calls this under
+    `if __name__ == "__main__":`.
+    """
+    from sweeps.catalog import Experiment
+    from sweeps.plan import make_plan
+    from sweeps.report import read_results
+    from sweeps.run import on_this_machine
+    from sweeps.run import sweep as run
+    from sweeps.store import open_store
+    from sweeps.store.schema import check_name
+
+    check_name(name)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which MLflow loads and we don't use
+    experiment = Experiment(name, file=None, docstring=question or name, sweep=sweep)
+    with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30) as place:
+        place.get_ready()
+        plan = make_plan(experiment, place.machine)
+        opened = open_store(store, create=True)
+        run(plan, place.make_workers(plan.corpus_of), opened, None, 600, output)
+    return read_results(opened, name, plan.sweep.definition)

@@ -1,0 +1,47 @@
+"""A sweep from a program and from a notebook: the same runs as the command makes."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+from launcher import Launcher
+from test_run import GRID, write_experiment
+
+from sweeps import Choice, Sweep, open_store, run_sweep
+from tinylm_core import RunConfig
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebook.ipynb"
+
+
+def test_a_program_makes_the_runs_that_the_command_makes(
+    launcher: Launcher, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_experiment(tmp_path, GRID, text_file, tokens=32 * 12)
+    assert launcher.run("sweeps.run", file, "--store", tmp_path / "one").code == 0
+    base = RunConfig(
+        data=str(text_file), tokenizer="char", max_seq_len=8, d_model=16, num_layers=2, num_heads=2, batch_size=4,
+        train_tokens=32 * 12, num_evals=3, eval_tokens=256, precision="fp64",
+    )  # fmt: skip
+    sweep = Sweep(base=base, space={"learning_rate": Choice(1e-3, 3e-3)}, seeds=2)
+    results = run_sweep(sweep, "question", question="Does it?", store=tmp_path / "two", output="quiet")
+    assert "Best of 2 settings" in capsys.readouterr().out
+    by_command = open_store(tmp_path / "one").trials("question")
+    assert results.trials["weights_sha256"].tolist() == by_command["weights_sha256"].tolist()
+    assert results.board["objective"].notna().all()
+    again = run_sweep(sweep, "question", store=tmp_path / "two", output="quiet")
+    assert again.trials["run_id"].tolist() == results.trials["run_id"].tolist()
+    assert results.plan["command"] == "run_sweep(…, 'question')"
+    with pytest.raises(ValueError, match="sweep name"):
+        run_sweep(sweep, "no/name", store=tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_the_example_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("Best of 3 settings" in output.get("data", {}).get("text/plain", "") for output in outputs)
+    assert not any("Warning" in output.get("text", "") for output in outputs)
