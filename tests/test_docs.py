@@ -1,8 +1,11 @@
 """Code in the docs runs as it stands."""
 
 import ast
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,8 +39,8 @@ def texts(code: str) -> set[str]:
     return found
 
 
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def folder_with_a_sweep(tmp_path_factory: pytest.TempPathFactory, launcher: Laun
 
 def test_the_notebook_part_of_the_report_page_runs(folder_with_a_sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder_with_a_sweep)
-    (block,) = python_blocks(DOCS / "report.md")
+    (block,) = blocks(DOCS / "report.md", "python")
     names: dict[str, object] = {}
     exec(compile(block, "report.md", "exec"), names)
     assert len(names["best"]) == 4  # type: ignore[arg-type]
@@ -94,3 +97,38 @@ def test_what_contributing_names_is_there(code: str) -> None:
         assert name in tests or f"def {name}" in "".join(tests.values()), name
     for name in set(re.findall(r"`(?!test_)(_?[a-z]+_[a-z_]+|[A-Z]+_[A-Z]+)`", page)):
         assert re.search(rf"\b{name}\b", code + "".join(tests.values())), name
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_the_text_to_what_the_model_writes(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands as they stand, in order, with a small text, by which `sweeps.new` makes everything small."""
+    (tmp_path / "corpus.txt").write_text(text_file.read_text()[:4000])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run_id, said = "", {}
+    for block in blocks(DOCS / "tutorial.md", "sh"):
+        commands = block.replace("RUN_ID", run_id).replace("train_tokens=655360", "train_tokens=16384")
+        done = subprocess.run(
+            ["bash", "-ec", commands], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (commands, done.stdout, done.stderr)
+        assert not done.stderr, (commands, done.stderr)
+        said[commands] = done.stdout
+        if found := re.search(r"sweeps.reproduce ([0-9a-f]{32})", done.stdout):
+            run_id = found[1]
+    texts = list(said.values())
+    assert "6 trials x 2 seeds = 12 runs" in texts[0]
+    assert "Best of 6 settings is" in texts[2]
+    assert "Best of 10 settings is" in texts[3]
+    assert "Best of 2 settings is" in texts[4]
+    assert "Best of 1 setting is" in texts[6]
+    assert texts[7].startswith("the ")
+    assert "and the final weights" in texts[8]
+    (code,) = blocks(DOCS / "tutorial.md", "python")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code, "tutorial.md", "exec"), names)
+    assert names["best"]["run_id"] == run_id  # type: ignore[index]
+    assert (tmp_path / "best" / "checkpoint" / "model.safetensors").is_file()
