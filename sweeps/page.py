@@ -86,7 +86,7 @@ def _leaderboard(results: Results) -> list[Block]:
         Text(
             "Settings by final validation loss in nats per token, mean ± standard error over seeds; a diverged run "
             "counts as ln(vocabulary). Differences are tested in pairs over shared seeds with the noise pooled over "
-            f"settings, {correction}-corrected over all pairs, at 5 %.{more}",
+            f"settings{_but(results.noisy)}, {correction}-corrected over all pairs, at 5 %.{more}",
             "note",
         ),
         Table(text, numbers=numbers, code=["run IDs"]),
@@ -100,6 +100,10 @@ def _leaderboard(results: Results) -> list[Block]:
             Code([f"python -m sweeps.reproduce {run_id}" for run_id in run_ids]),
         ]
     return blocks
+
+
+def _but(noisy: list[str]) -> str:
+    return f" (but {'; '.join(noisy)}, whose seeds scatter far more)" if noisy else ""
 
 
 def _gaps(results: Results) -> list[Block]:

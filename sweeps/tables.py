@@ -98,7 +98,7 @@ def rate_text_table(results: Results) -> pd.DataFrame:
             optimum = {
                 "low": "at the lowest or below",
                 "high": "at the highest or above",
-                "": "not known: runs diverged beside the best",
+                "": "not known: unstable beside the best",
             }[row["edge"]]
         rows.append(
             {

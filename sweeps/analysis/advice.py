@@ -177,7 +177,7 @@ def _p_value(results: Results, objective_TS: np.ndarray) -> float:
     difference = difference[np.isfinite(difference)]
     order = results.board["trial"]
     whole = objectives(results.runs, order)[ranking.all_complete(results.runs, order)]
-    variance, degrees = ranking.residual_variance(whole)
+    variance, degrees = ranking.pooled_noise(whole)
     if not degrees or not len(difference) or variance == 0:
         return 1.0
     return float(2 * stats.t.sf(abs(difference.mean()) / math.sqrt(2 * variance / len(difference)), degrees))

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sweeps.analysis.ranking import holm
+from sweeps.analysis.ranking import holm, outlying
+from sweeps.analysis.settings import Floats
 
 CONFIDENCE = 0.95
 
@@ -40,8 +41,9 @@ class Comparison:
 def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """Pair two sides' runs, columns setting, seed and objective (nats per token), by setting and seed.
 
-    A difference's noise is pooled over the settings; with one seed only the overall difference has an interval, from
-    cell to cell. ValueError where no setting and seed is on both sides.
+    A difference's noise is pooled over the settings that are not `ranking.outlying`, which stand on their own; with one
+    seed only the overall difference has an interval, from cell to cell. ValueError where no setting and seed is on both
+    sides.
     """
     both = a.merge(b, on=["setting", "seed"], suffixes=("_a", "_b"), sort=False)
     if both.empty:
@@ -49,14 +51,18 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     both = both.assign(difference=(both["objective_b"] - both["objective_a"]).astype(float))
     grouped = both.groupby("setting", sort=False)
     count, mean = grouped.size(), grouped["difference"].mean()
-    degrees = int((count - 1).sum())
     within = both["difference"] - grouped["difference"].transform("mean")
-    variance = float((within**2).sum() / degrees) if degrees else float("nan")
-    error = np.sqrt(variance / count)
-    t = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees)) if degrees else float("nan")
+    squares = (within**2).groupby(both["setting"], sort=False).sum()
+    own: Floats = (squares / np.maximum(count - 1, 1)).to_numpy(dtype=np.float64)
+    alone = outlying(own, int(count.min()) - 1)
+    degrees = int((count - 1)[~alone].sum())
+    variance = float(squares[~alone].sum() / degrees) if degrees else float("nan")
+    error = np.sqrt(np.where(alone, own, variance) / count)
+    its_degrees = np.where(alone, count - 1, max(degrees, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_values = 2 * stats.t.sf(np.abs(mean / error), degrees) if degrees else np.full(len(mean), np.nan)
-    p_values = np.where(mean == 0, 1.0, p_values) if degrees else p_values
+        p_values = 2 * stats.t.sf(np.abs(mean / error), its_degrees)
+    t = stats.t.isf((1 - CONFIDENCE) / 2, its_degrees)
+    p_values = np.where(mean == 0, 1.0, p_values) if degrees else np.full(len(mean), np.nan)
     cells = pd.DataFrame(
         {
             "a": grouped["objective_a"].mean(),

@@ -15,6 +15,8 @@ from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, objec
 SIGNIFICANCE = 0.05
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
 POWER = 0.8
+OUTLYING = 0.01  # of sweeps without one name a setting noisy
+LEAST_TO_OUTLIE = 5
 MOST_SEEDS = 100
 
 
@@ -110,23 +112,58 @@ def residual_variance(objective_TS: Floats) -> tuple[float, int]:
     return float((residual_TS**2).sum() / degrees), degrees
 
 
+def outlying(variance_T: Floats, degrees: int) -> NDArray[np.bool_]:
+    """Which of independent variances, each of so many degrees of freedom, are far above the others.
+
+    A training that fails with some seeds only scatters a hundred times more than the rest, and pooled with them would
+    leave nothing to be told. Held against the median variance: beyond what chance gives the largest of T in 1 % of
+    sweeps. None of fewer than five variances, of those with one degree of freedom, which says nothing, or where more
+    than a third would be.
+    """
+    T = len(variance_T)
+    none = np.full(T, False)
+    if T < LEAST_TO_OUTLIE or degrees < 2:
+        return none
+    median = float(np.median(variance_T)) / (float(stats.chi2.median(degrees)) / degrees)
+    if median == 0:
+        return none
+    # The median is itself about as uncertain as a variance of half of all degrees of freedom.
+    found = np.asarray(stats.f.sf(variance_T / median, degrees, T * degrees // 2) < OUTLYING / T)
+    return found if found.sum() <= T / 3 else none
+
+
+def noisy(objective_TS: Floats) -> NDArray[np.bool_]:
+    """The settings whose seeds scatter far more than the others', when what a seed does to most is taken away."""
+    deviation_TS = objective_TS - objective_TS.mean(1, keepdims=True)
+    deviation_TS = deviation_TS - np.median(deviation_TS, axis=0) if len(deviation_TS) else deviation_TS
+    deviation_TS = deviation_TS - deviation_TS.mean(1, keepdims=True)
+    degrees = objective_TS.shape[1] - 1
+    return outlying((deviation_TS**2).sum(1) / max(1, degrees), degrees)
+
+
+def pooled_noise(objective_TS: Floats) -> tuple[float, int]:
+    """`residual_variance` over the settings that are not `noisy`."""
+    return residual_variance(objective_TS[~noisy(objective_TS)])
+
+
 def told_from_first(objective_TS: Floats, poolable_T: NDArray[np.bool_]) -> Floats:
     """Adjusted p-values [T] that each setting T differs from the first, by paired t-tests over their shared seeds S.
 
     Seeds pair because they share initial weights and data order. The noise of a difference is pooled over the settings
-    named poolable (all seeds complete, none diverged), since two seeds alone say almost nothing about noise; degrees of
-    freedom as in a two-way layout, (T-1)(S-1). A pair clearly noisier than the pool (F test, 5 %) stands on its own
-    noise with S-1. All pairs are the family that is corrected for (Holm 1979; of more than a thousand settings
-    Bonferroni), because the best setting was chosen by looking: against the best alone, false claims were measured in
-    5-24 % of sweeps without an effect. With two settings it is the ordinary paired t-test. It assumes one noise level
-    for the settings that finished: where a quarter of them has eight times the others' noise and nothing differs,
-    10-29 % of sweeps claim a difference. NaN for the first and where fewer than two seeds are shared.
+    named poolable (all seeds complete, none diverged) that are not `noisy`, since a few seeds alone say almost nothing
+    about noise; degrees of freedom as in a two-way layout, (T-1)(S-1). A pair clearly noisier than the pool (F test,
+    5 %) stands on its own noise with S-1. All pairs are the family that is corrected for (Holm 1979; of more than a
+    thousand settings Bonferroni), because the best setting was chosen by looking: against the best alone, false claims
+    were measured in 5-24 % of sweeps without an effect. With two settings it is the ordinary paired t-test. It assumes
+    one noise level for most settings that finished: where a quarter of them has eight times the others' noise and
+    nothing differs, 5-27 % of sweeps with three seeds and more claim a difference, and 13-63 % with two. NaN for the
+    first and where fewer than two seeds are shared.
     """
     T = len(objective_TS)
     adjusted_T = np.full(T, np.nan)
     if T < 2:
         return adjusted_T
-    variance, degrees = residual_variance(objective_TS[poolable_T])
+    variance, degrees = pooled_noise(objective_TS[poolable_T])
     if T > MOST_FOR_HOLM:
         adjusted_T[1:] = np.minimum(
             _p_values(objective_TS[0] - objective_TS[1:], variance, degrees) * T * (T - 1) / 2, 1
@@ -167,9 +204,21 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
+def noisy_settings(runs: pd.DataFrame) -> list[int]:
+    """The trials, all of whose seeds are complete, that are `noisy`."""
+    order = runs["trial"].drop_duplicates()
+    complete = order[all_complete(runs, order)]
+    if len(complete) < LEAST_TO_OUTLIE:
+        return []
+    return [int(trial) for trial in complete[noisy(objectives(runs, complete))]]
+
+
 def seed_noise(runs: pd.DataFrame) -> float:
-    """Standard deviation over seeds of the final loss of one setting, pooled over complete settings; NaN if unknown."""
-    complete = runs[runs["state"] == "COMPLETE"]
+    """Standard deviation over seeds of the final loss of one setting; NaN if unknown.
+
+    Pooled over the complete settings that are not `noisy`.
+    """
+    complete = runs[(runs["state"] == "COMPLETE") & ~runs["trial"].isin(noisy_settings(runs))]
     by_setting = complete["objective"].astype(float).groupby(complete["trial"])
     degrees = by_setting.count() - 1
     if degrees.sum() < 1:

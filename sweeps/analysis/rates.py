@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.analysis.ranking import all_complete, residual_variance
+from sweeps.analysis.ranking import all_complete, noisy_settings, pooled_noise
 from sweeps.analysis.settings import Floats, Plan, is_number, objectives, ordered_values
 from sweeps.space import short
 
@@ -40,8 +40,8 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
       the range, else "").
     - optimum, optimum_low, optimum_high: of a parabola in log rate through the best rate and its neighbours, a mean a
       seed of its own; the interval is Fieller's (1954), 95 %, with the sweep's residual noise. NaN where the best rate
-      is an end, a run diverged within the fit, or the parabola has no minimum; the interval is NaN with one seed or
-      where the curvature can't be told from none.
+      is an end, where training is unstable within the fit (a run diverged, or the setting is noisy), or where the
+      parabola has no minimum; the interval is NaN with one seed or where the curvature can't be told from none.
     - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
       arXiv 2309.14322), and its standard error over seeds.
     - best_loss: the lowest mean loss over the rates.
@@ -54,9 +54,9 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
         return pd.DataFrame(columns=columns)
     order = [trial["trial"] for trial in plan["trials"]]
     objective_TS = objectives(runs.assign(state=runs["state"].replace("DIVERGED", "COMPLETE")), order)
-    noise = Noise(*residual_variance(objective_TS[all_complete(runs, pd.Series(order))]))
+    noise = Noise(*pooled_noise(objective_TS[all_complete(runs, pd.Series(order))]))
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"]).any()
-    diverged_T = diverged.reindex(order).to_numpy(dtype=np.bool_)
+    unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
     for field in plan["swept"]:
@@ -68,7 +68,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     listed = plan["search"] == "grid" or plan["space"][RATE]["kind"] == "choice"
     rows = []
     for field, label, inside in groups:
-        found = _rate_row(rate_T[inside], objective_TS[inside], diverged_T[inside], noise, initial_loss, listed=listed)
+        found = _rate_row(rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss, listed=listed)
         if found:
             rows.append({"parameter": field, "value": label, **found})
     return pd.DataFrame(rows, columns=columns)
@@ -77,7 +77,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
 def _rate_row(
     rate_T: Floats,
     objective_TS: Floats,
-    diverged_T: NDArray[np.bool_],
+    unstable_T: NDArray[np.bool_],
     noise: Noise,
     initial_loss: float,
     *,
@@ -102,7 +102,7 @@ def _rate_row(
     edge = "low" if best == 0 else "high" if best == len(rates) - 1 else ""
     its_noise = Noise(noise.variance / num_rest, noise.degrees)
     optimum = (math.nan,) * 3
-    unstable = set(rate_T[diverged_T])
+    unstable = set(rate_T[unstable_T])
     window = _window(rates, best)
     if listed and not edge and not unstable & set(rates[window]):
         optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window], its_noise)

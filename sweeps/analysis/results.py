@@ -50,7 +50,13 @@ class Results:
         """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""
         order = self.board["trial"]
         objective_TS = settings.objectives(self.runs, order)[ranking.all_complete(self.runs, order)]
-        return float(np.sqrt(ranking.residual_variance(objective_TS)[0]))
+        return float(np.sqrt(ranking.pooled_noise(objective_TS)[0]))
+
+    @cached_property
+    def noisy(self) -> list[str]:
+        """The settings whose seeds scatter far more than the others': `ranking.noisy_settings`."""
+        trials = ranking.noisy_settings(self.runs)
+        return [str(label) for label in self.board.loc[self.board["trial"].isin(trials), "label"]]
 
     @cached_property
     def worst_loss(self) -> float:

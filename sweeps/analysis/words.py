@@ -108,6 +108,9 @@ def _trouble(results: Results) -> str:
     if len(overfitting):
         verb = "overfits" if len(overfitting) == 1 else "overfit"
         parts.append(f"{_count(len(overfitting), 'run')} {verb} ({some(overfitting)})")
+    if results.noisy:
+        whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
+        parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
     done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
     if 0 < done < len(runs) - failed:
         parts.append(f"this is half-finished, {_of(done, len(runs), 'run')} done, and the rest may change the answer")
