@@ -2,8 +2,8 @@
 
     python -m sweeps.run weight_decay          # 3 runs, about 2 minutes on two cores
 
-Found (one seed, preliminary): all three overfit from half of the tokens on. The gap shrinks from 1.95 nats without
-decay to 1.88 with 0.1, and validation loss from 4.63 to 4.60, which one seed can't tell from noise.
+Found (five seeds): all overfit from half of the tokens on, and decay slows that: the gap ends at 1.96 nats without it,
+1.89 with 0.1, 1.44 with 1. The lowest validation loss on the way hardly moves: 0.023 ± 0.002 nats from none to 1.
 
 Several epochs over little text, so that there is a gap between train and validation loss to see.
 """

@@ -72,6 +72,10 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     assert f"{(b - a).groupby('setting').mean().iloc[0]:+.4f}" in done.out
     itself = launcher.run("sweeps.report", "question", "--compare", first, first, "--store", store)
     assert "ends at the same loss" in itself.out
+    commit = Kept(store).of("run")[0].data.tags["mlflow.source.git.commit"]
+    by_commit = launcher.run("sweeps.report", "question", "--compare", first, commit[:10], "--store", store)
+    assert by_commit.code == 0, by_commit
+    assert "Each at its best setting" in by_commit.out
     unknown = launcher.run("sweeps.report", "question", "--compare", first, "fffffff", "--store", store)
     assert unknown.code == 2
     assert "neither a definition nor a commit 'fffffff'" in unknown.one_line

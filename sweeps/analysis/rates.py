@@ -19,6 +19,7 @@ RATE = "learning_rate"
 LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least
 MOST_DECADES = 1.0  # an interval that goes further beyond the rates says nothing
 NEARBY = 4.0  # of a range's points, those within this factor of the best
+LEAST_BATCHES = 3
 CONFIDENCE = 0.95
 
 
@@ -186,11 +187,11 @@ def batch_growth(table: pd.DataFrame) -> BatchGrowth | None:
     """The exponent of the best rate in the batch, by weighted least squares in logarithms over a `rate_table`.
 
     Linear scaling (Goyal et al. 2017) is 1, square-root scaling 0.5. Takes gradient accumulation or the batch size,
-    whichever was swept, and the batches whose optimum has an interval; None with fewer than two.
+    whichever was swept, and the batches whose optimum has an interval; None with fewer than three.
     """
     for field in ("gradient_accumulation_steps", "batch_size"):
         rows = table[(table["parameter"] == field) & table["optimum_low"].notna()]
-        if len(rows) < 2:
+        if len(rows) < LEAST_BATCHES:
             continue
         x = np.log(rows["value"].astype(float).to_numpy())
         y = np.log(rows["optimum"].to_numpy(dtype=np.float64))

@@ -47,7 +47,8 @@ def rate_panels(results: Results) -> Figure:
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
     notes = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
-    notes.append("bar below: 95 % interval of the optimum of a parabola, the dot in it the optimum")
+    if table["optimum"].notna().any():
+        notes.append("dot below: optimum of a parabola, with its 95 % interval")
     if (results.runs["state"] == "DIVERGED").any():
         notes.append(f"✖ at the top: diverged, counts as ln V = {results.worst_loss:.2f}")
     canvas.heading(figure, f"{title}: final validation loss against it", notes + absent(results.runs))
