@@ -15,9 +15,10 @@ def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     plan = report.results.plan
     name, definition = str(plan["name"]), str(plan["definition"])
     found = links(store, report)
-    if best := best_complete_run(report):
-        found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{best}/model")'
-        outbox.put("model", {"run_id": best, "definition": definition})
+    with_weights = report.best_runs("COMPLETE") if plan.get("keep_checkpoints") != 0 else []
+    if with_weights:
+        found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
+        outbox.put("model", {"run_id": with_weights[0], "definition": definition})
     content = note(str(plan["question"]), answer(report.results), str(plan["command"]), found)
     outbox.put("note", {"run": summary_key(name, definition), "note": content}, sync=True)
 
@@ -26,15 +27,6 @@ def note(question: str, sentences: list[str], command: str, found: dict[str, str
     """Markdown: the question, the answer so far, and where to go from there, as commands and as links."""
     steps = [f"- {what}: {_step(where)}" for what, where in {"Go on with the sweep": command, **found}.items()]
     return "\n\n".join([f"**{question}**", *sentences, "\n".join(steps)])
-
-
-def best_complete_run(report: Report) -> str | None:
-    """The run ID with the lowest objective of those that have weights; None where none does."""
-    trials = report.results.trials
-    trials = trials[trials["state"] == "COMPLETE"].dropna(subset=["objective"])
-    if trials.empty or report.results.plan.get("keep_checkpoints") == 0:
-        return None
-    return str(trials.sort_values(["objective", "trial", "seed"])["run_id"].iloc[0])
 
 
 def _step(where: str) -> str:

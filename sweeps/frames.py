@@ -13,7 +13,6 @@ from sweeps.store.sql import Point
 from tinylm_core.config import RunConfig
 
 _TIME = "datetime64[ms, UTC]"
-_PREFERENCE = {"COMPLETE": 2, "DIVERGED": 2, "RUNNING": 1}
 
 
 def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -103,8 +102,7 @@ def _best_of_each(rows: Iterable[RunRow]) -> dict[str, RunRow]:
     """The run of each identity that counts."""
 
     def order(row: RunRow) -> tuple[int, float, str]:
-        start = row.start_time.timestamp() if row.start_time else 0.0
-        return (_PREFERENCE.get(row.state, 0), start, row.run_id)
+        return schema.attempt_order(row.state, row.start_time.timestamp() if row.start_time else 0, row.run_id)
 
     return {row.identity: row for row in sorted(rows, key=order) if row.identity is not None}
 

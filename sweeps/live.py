@@ -21,7 +21,6 @@ from sweeps.store.place import without_user_info
 from sweeps.workers import Evaluated, Message, Steps
 from tinylm_core.records import EvalRecord, StepRecord
 
-SLOWEST_REFRESH_SECONDS = 0.25
 SECONDS_BETWEEN_LINES = 10
 
 Output = Literal["people", "quiet", "json"]

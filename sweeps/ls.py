@@ -132,9 +132,8 @@ def best_of_each(
     """The run of each planned identity that counts: one with a result, else one that runs, else the newest."""
     from sweeps.store import schema
 
-    def order(row: "RawRun") -> tuple[bool, bool, int]:
-        state = row.tags.get(schema.STATE, "")
-        return state in schema.RESULTS, state == "RUNNING", row.start_time or 0
+    def order(row: "RawRun") -> tuple[int, float, str]:
+        return schema.attempt_order(row.tags.get(schema.STATE, ""), row.start_time or 0, row.run_id)
 
     found = ((identities[row.run_id], row) for row in sorted(runs, key=order))
     return {identity: row for identity, row in found if identity in planned and identity is not None}

@@ -48,8 +48,8 @@ def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[st
     plan = results.plan
     num_settings, num_seeds = len(plan["trials"]), len(plan["seeds"])
     facts = (
-        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {_count(num_settings, 'setting')} with "
-        f"{_count(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
+        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {words.count(num_settings, 'setting')} with "
+        f"{words.count(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
     )
 
     def shown(*names: str) -> list[Block]:
@@ -147,8 +147,8 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
             "The optimum is that of a parabola in log rate through the best rate and its neighbours, averaged over the "
             "other parameters, with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
             "drawn from those swept costs on average: mean of min(loss, loss at initialization) minus the best loss, "
-            "nats per token, ± standard error over seeds. The intervals hold seed noise, "
-            "not that the loss is no parabola.",
+            "nats per token, ± standard error over seeds. The intervals hold seed noise, not that the loss is no "
+            "parabola; the optimum is not known where training is unstable beside the best rate, or no parabola fits.",
             "note",
         ),
         Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),
@@ -216,7 +216,7 @@ def _unfinished(results: Results) -> list[Block]:
         return []
     counts = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
     note = (
-        f"Of {_count(len(results.runs), 'run')}: {counts}. The same command fills what is missing and runs failed "
+        f"Of {words.count(len(results.runs), 'run')}: {counts}. The same command fills what is missing and runs failed "
         "ones again."
     )
     if len(table) > MOST_ROWS:
@@ -226,7 +226,3 @@ def _unfinished(results: Results) -> list[Block]:
         Text(note, "note"),
         Table(table.head(MOST_ROWS), numbers=["seed", "last step"], code=["run ID"]),
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

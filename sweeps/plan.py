@@ -7,18 +7,12 @@ from typing import Any
 
 from sweeps.catalog import Experiment
 from sweeps.space import Choice, Range, Space, Value, short
-from sweeps.sweep import BUDGET_FIELDS, COUNTED, Sweep
+from sweeps.sweep import BUDGET_FIELDS, COUNTED, MATCHING_FIELDS, Sweep
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import train_windows, val_windows
 from tinylm_core.machine import Machine, check_precision
 from tinylm_core.schedule import warmup_steps
-
-# Settings that differ in one of these do not see the same tokens in the same order (law 4).
-MATCHING_FIELDS = frozenset(
-    {"data", "tokenizer", "vocab_size", "max_seq_len", "stride", "val_ratio", "max_tokens", "batch_size",
-     "train_tokens", "num_evals", "eval_tokens"}
-)  # fmt: skip
 
 SHORT_NAMES = {
     "learning_rate": "lr",

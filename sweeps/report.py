@@ -8,7 +8,7 @@ Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, a
 --compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,11 @@ class Report:
     page: Path
     results: "Results"
 
-    @property
-    def best_run(self) -> str | None:
-        """The run ID with the lowest objective."""
-        ended = self.results.trials.dropna(subset=["objective"])
-        return None if ended.empty else str(ended.sort_values(["objective", "trial", "seed"])["run_id"].iloc[0])
+    def best_runs(self, *states: str) -> list[str]:
+        """The IDs of the runs with an objective, the lowest first; with `states` only of those in one of them."""
+        trials = self.results.trials.dropna(subset=["objective"])
+        trials = trials[trials["state"].isin(states)] if states else trials
+        return [str(run_id) for run_id in trials.sort_values(["objective", "trial", "seed"])["run_id"]]
 
 
 def make_report(store: "Store", name: str, definition: str | None = None) -> Report:
@@ -65,8 +65,7 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     if plan["command"].startswith("python "):
         plan = plan | {"command": plan["command"] + store.option}
     trials = store.trials(name, plan["definition"])
-    results = Results(plan, trials, store.history(name, plan["definition"]))
-    return replace(results, importances=_importances(results))
+    return Results(plan, trials, store.history(name, plan["definition"]), _importances)
 
 
 def _importances(results: "Results") -> dict[str, float]:
@@ -85,19 +84,15 @@ def _importances(results: "Results") -> dict[str, float]:
 def links(store: "Store", report: Report) -> dict[str, str]:
     """Where to go from a report: commands and pages."""
     name = str(report.results.plan["name"])
-    best = (
-        report.results.trials.dropna(subset=["objective"])
-        .sort_values(["objective", "trial", "seed"])
-        .head(COMPARED_RUNS)
-    )
-    pages = store.ui_links(name, list(best["run_id"]))
+    best = report.best_runs()[:COMPARED_RUNS]
+    pages = store.ui_links(name, best)
     found = {}
     if store.is_local:
         found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if store.option else "")
     found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
-    if report.best_run:
-        found["Reproduce the best run"] = f"python -m sweeps.reproduce {report.best_run}{store.option}"
-        found["Text from the best run"] = f'python -m sweeps.sample {report.best_run} --prompt "The "{store.option}'
+    if best:
+        found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
+        found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
     return found | {"This report again": f"python -m sweeps.report {name}{store.option}"}
 
 

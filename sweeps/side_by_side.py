@@ -13,7 +13,7 @@ from sweeps.markup import Block, Heading, Table, Text, to_html, to_markdown
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.summary import fitting_table
-from sweeps.tables import number
+from sweeps.tables import number, p_value
 
 
 def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
@@ -69,7 +69,7 @@ def cell_table(comparison: Comparison, a: str, b: str) -> pd.DataFrame:
                 number(mean, "+.4f") + ("" if pd.isna(error) else f" ± {error:.4f}")
                 for mean, error in zip(cells["difference"], half, strict=True)
             ],
-            "p": cells["p_value"].map(lambda value: number(value, ".2g")),
+            "p": cells["p_value"].map(p_value),
         }
     )
 

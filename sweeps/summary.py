@@ -55,7 +55,7 @@ def say_answer(store: Store, report: Report) -> None:
         answer=answer(report.results),
         best_setting=best["label"],
         best_objective=None if pd.isna(best["objective"]) else float(best["objective"]),
-        best_run=report.best_run,
+        best_run=next(iter(report.best_runs()), None),
         report=str(report.page),
         links=links(store, report),
     )

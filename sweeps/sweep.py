@@ -18,6 +18,12 @@ COUNTED = ("grid", "points")  # their space or list says how many trials there a
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
 
+# Settings that differ in one of these do not see the same tokens in the same order (law 4).
+MATCHING_FIELDS = frozenset(
+    {"data", "tokenizer", "vocab_size", "max_seq_len", "stride", "val_ratio", "max_tokens", "batch_size",
+     "train_tokens", "num_evals", "eval_tokens"}
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:

@@ -98,7 +98,7 @@ def rate_text_table(results: Results) -> pd.DataFrame:
             optimum = {
                 "low": "at the lowest or below",
                 "high": "at the highest or above",
-                "": "not known: unstable beside the best",
+                "": "not known",
             }[row["edge"]]
         rows.append(
             {
@@ -121,7 +121,7 @@ def effect_table(results: Results) -> pd.DataFrame:
             "effect of": " x ".join(row["fields"]),
             "share of variance": f"{row['share']:.1%}",
             "spread of means": number(spreads.get(row["fields"][0], np.nan), ".4f") if len(row["fields"]) == 1 else "",
-            "p": _p(row["p_value"]),
+            "p": p_value(row["p_value"]),
             "Optuna's importance": _importance(results, row["fields"]),
         }
         for _, row in table.iterrows()
@@ -134,7 +134,8 @@ def _importance(results: Results, fields: tuple[str, ...]) -> str:
     return f"{results.importances[fields[0]]:.1%}" if len(fields) == 1 and fields[0] in results.importances else ""
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A p-value, a dash where there is none."""
     return NOTHING if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 

@@ -9,10 +9,12 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
-from synthetic import choice, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import BASE, choice, lr_warmup_space, make_plan, make_sweep, value_range
 
-from sweeps.analysis import advice, comparison, ranking, rates
+from sweeps.analysis import advice, commands, comparison, effects, ranking, rates
 from sweeps.analysis.results import Results
+from sweeps.figures import parameters
+from tinylm_core.config import check_budget
 
 NOISE = 0.02
 
@@ -237,6 +239,28 @@ def test_a_whole_number_among_others_makes_a_field_no_whole_one():
     assert any(one.command.endswith("--sweep weight_decay=0,0.1,0.3,0.5,0.7") for one in found)
 
 
+def test_more_accumulation_is_advised_with_a_budget_that_it_fits():
+    plan = make_plan({"gradient_accumulation_steps": choice(1, 2, 4)}, seeds=[0, 1])
+    found = advice.advise(results_of(plan, seed=0, effect=lambda s: -0.1 * s["gradient_accumulation_steps"]))
+    command = next(one.command for one in found if "that was tried" in one.text)
+    assert "--sweep gradient_accumulation_steps=1,2,4,8,16" in command
+    budget = int(command.rpartition("train_tokens=")[2])
+    settings = [BASE.replace({"gradient_accumulation_steps": k, "train_tokens": budget}) for k in (1, 2, 4, 8, 16)]
+    check_budget(settings)
+
+
+def test_settings_whose_labels_read_alike_are_settings_of_their_own():
+    """Labels have three digits; a random search may draw two rates that differ in the fourth."""
+    plan = make_plan(lr_warmup_space(), seeds=[0, 1])
+    plan["trials"] = [trial | {"label": "lr=1e-3"} for trial in plan["trials"]]
+    results = results_of(plan, seed=0, effect=lambda s: abs(math.log10(s["learning_rate"]) + 3))
+    best = effects.isolated(plan, results.board, "learning_rate")
+    assert best["learning_rate"].tolist() == [1e-4, 3e-4, 1e-3, 3e-3]
+    assert best["trial"].nunique() == 4
+    assert len(advice.advise(results)) > 0
+    parameters.isolation(results)
+
+
 def test_nothing_is_advised_beyond_what_a_field_allows():
     plan = make_plan({"weight_decay": choice(0.0, 0.1, 0.2)}, seeds=[0, 1])
     results = results_of(plan, seed=0, effect=lambda s: s["weight_decay"])
@@ -265,13 +289,13 @@ def test_leaders_that_more_seeds_would_tell_apart_are_confirmed():
 
 def test_a_flag_that_is_there_is_replaced():
     command = "python -m sweeps.run a --set d_model=64 --sweep learning_rate=1e-3,2e-3 --seeds 2"
-    assert advice.command_with(command, sweep={"learning_rate": "1,2"}, seeds=4) == (
+    assert commands.command_with(command, sweep={"learning_rate": "1,2"}, seeds=4) == (
         "python -m sweeps.run a --set d_model=64 --sweep learning_rate=1,2 --seeds 4"
     )
     confirming = f"{command} --confirm 2"
-    assert advice.command_with(confirming, seeds=5).endswith("--confirm 2 --seeds 5")
-    assert "--confirm" not in advice.command_with(confirming, sweep={"warmup_ratio": "0,0.1"})
-    assert advice.command_with(command, set={"d_model": 8}) == (
+    assert commands.command_with(confirming, seeds=5).endswith("--confirm 2 --seeds 5")
+    assert "--confirm" not in commands.command_with(confirming, sweep={"warmup_ratio": "0,0.1"})
+    assert commands.command_with(command, set={"d_model": 8}) == (
         "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set d_model=8"
     )
 

@@ -156,19 +156,30 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}; {hint}"
 
 
+def budget_unit(configs: Iterable[RunConfig]) -> tuple[int, int]:
+    """Tokens per step that configs of one budget share, and their evaluations: its unit is the product (law 4)."""
+    configs = list(configs)
+    return math.lcm(*(config.tokens_per_step for config in configs)), math.lcm(*(c.num_evals for c in configs))
+
+
+def nearest_budget(train_tokens: int, unit: int) -> int:
+    """The multiple of `unit`, at least one, that is nearest."""
+    return max(1, (2 * train_tokens + unit) // (2 * unit)) * unit
+
+
 def check_budget(configs: Iterable[RunConfig]) -> None:
     """ValueError unless every config's evaluations fall on whole steps of all of them (law 4: equal token counts).
 
     The error names the nearest `train_tokens` that does.
     """
     configs = list(configs)
-    tokens_per_step = math.lcm(*(config.tokens_per_step for config in configs))
+    tokens_per_step, _ = budget_unit(configs)
     for config in configs:
         # Over all that share the budget, so that what the error names is refused by none of them.
-        num_evals = math.lcm(*(other.num_evals for other in configs if other.train_tokens == config.train_tokens))
+        _, num_evals = budget_unit(other for other in configs if other.train_tokens == config.train_tokens)
         unit = tokens_per_step * num_evals
         if config.train_tokens % unit:
-            nearest = max(1, (2 * config.train_tokens + unit) // (2 * unit)) * unit
+            nearest = nearest_budget(config.train_tokens, unit)
             shared = ", common to all settings" if len(configs) > 1 else ""
             raise ValueError(
                 f"train_tokens={config.train_tokens:,} is no multiple of {unit:,} (num_evals {num_evals} x "

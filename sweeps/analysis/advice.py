@@ -4,24 +4,22 @@ Pure functions over `Results`. Commands go on from the one that made the definit
 """
 
 import math
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from sweeps.analysis import ranking
+from sweeps.analysis.commands import command_with, extended
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, is_log, is_number, objectives, ordered_values
+from sweeps.analysis.settings import FINISHED, comparable_objectives, is_log, is_number, ordered_values
 from sweeps.space import short
-from tinylm_core.config import RunConfig, check_budget
+from sweeps.sweep import MATCHING_FIELDS
 
-WIDE_STEP = 2.5
 NEAR_EDGE = 0.05  # of a range: a best setting this close to an end is at the end
 MOST_WORTHWHILE_SEEDS = 20  # to tell two settings apart; with more the difference is too small to matter
 MOST_CONFIRMED = 4
@@ -51,43 +49,6 @@ def advise(results: Results) -> list[Advice]:
     return [*found, *_still_falling(results), *_overfitting(results), *_clipped(results)]
 
 
-def command_with(command: str, **flags: object) -> str:
-    """A `sweeps.run` command with more flags; one that stands there already is replaced.
-
-    `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
-    which nothing can be confirmed yet: --confirm goes.
-    """
-    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
-        given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
-        return f"{command} with {' '.join(given)}"
-    words = shlex.split(command)
-    pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
-    kept: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in ("--set", "--sweep"):
-            assignment = next(rest)
-            if assignment.partition("=")[0] not in pinned:
-                kept += [word, assignment]
-        elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
-            next(rest)
-        else:
-            kept.append(word)
-    for flag, value in flags.items():
-        kept += _flag_words(flag, value)
-    return shlex.join(kept)
-
-
-def _flag_words(flag: str, value: object) -> list[str]:
-    if isinstance(value, dict):
-        return [word for field, text in value.items() for word in (f"--{flag}", f"{field}={text}")]
-    return [f"--{flag.replace('_', '-')}", str(value)]
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _unfinished(results: Results) -> Iterator[Advice]:
     states = results.runs["state"]
     command = str(results.plan["command"])
@@ -111,9 +72,7 @@ def _not_matched(results: Results) -> Iterator[Advice]:
     if results.plan["matched"]:
         return
     base = results.plan["base"]
-    matching = {"data", "tokenizer", "vocab_size", "max_seq_len", "stride", "val_ratio", "max_tokens", "batch_size"}
-    matching |= {"train_tokens", "num_evals", "eval_tokens"}
-    fields = [field for field in results.plan["swept"] if field in matching]
+    fields = [field for field in results.plan["swept"] if field in MATCHING_FIELDS]
     pinned = {field: base[field] for field in fields if base.get(field) is not None}
     command = command_with(results.plan["command"], set=pinned) if pinned else ""
     yield Advice(
@@ -129,7 +88,7 @@ def _edges(results: Results) -> Iterator[Advice]:
         end = _best_end(results, field)
         if end is None:
             continue
-        beyond = _extension(results, field, end)
+        beyond = extended(results.plan, field, end)
         if beyond is None:
             continue
         best = short(results.board.iloc[0][field])
@@ -161,87 +120,18 @@ def _best_end(results: Results, field: str) -> str | None:
 def _is_told_from_inside(results: Results, field: str) -> bool:
     """Whether the best setting differs from the best one at the value next to it, tested alone by seeds."""
     by_value = isolated(results.plan, results.board, field)
-    if len(by_value) < 2:
+    variance, degrees = results.residual_noise
+    if len(by_value) < 2 or not degrees or variance == 0:
         return False
     best = int(by_value["objective"].astype(float).argmin())
-    inner = by_value.iloc[1 if best == 0 else best - 1]
-    labels = [by_value.iloc[best]["label"], inner["label"]]
-    trials = [results.board.loc[results.board["label"] == label, "trial"].iloc[0] for label in labels]
-    objective_TS = objectives(results.runs, trials)
-    return bool(_p_value(results, objective_TS) < ranking.SIGNIFICANCE)
-
-
-def _p_value(results: Results, objective_TS: np.ndarray) -> float:
-    """That two settings differ: paired by seed, with the sweep's residual noise."""
-    difference = objective_TS[0] - objective_TS[1]
+    trials = [int(by_value["trial"].iloc[place]) for place in (best, 1 if best == 0 else best - 1)]
+    first_S, second_S = comparable_objectives(results.runs, trials)
+    difference = first_S - second_S
     difference = difference[np.isfinite(difference)]
-    order = results.board["trial"]
-    whole = objectives(results.runs, order)[ranking.all_complete(results.runs, order)]
-    variance, degrees = ranking.pooled_noise(whole)
-    if not degrees or not len(difference) or variance == 0:
-        return 1.0
-    return float(2 * stats.t.sf(abs(difference.mean()) / math.sqrt(2 * variance / len(difference)), degrees))
-
-
-def _extension(results: Results, field: str, end: str) -> str | None:
-    """The command that goes on beyond an end; None where nothing is allowed there."""
-    values = [float(value) for value in ordered_values(results.plan, field)]
-    log = is_log(results.plan, field) or min(values) > 0
-    edge, inner = (values[0], values[1]) if end == "low" else (values[-1], values[-2])
-    space = results.plan["space"][field]
-    whole = all(isinstance(value, int) for value in ordered_values(results.plan, field))
-    if space["kind"] == "range" and results.plan["search"] != "grid":
-        low, high = float(space["low"]), float(space["high"])
-        log = bool(space["log"])
-        wider = (low / 3, high) if log and end == "low" else (low, high * 3) if log else None
-        if wider is None:
-            wider = (low - (high - low) / 2, high) if end == "low" else (low, high + (high - low) / 2)
-        moved = _allowed(field, wider[0] if end == "low" else wider[1], 2, whole=whole)
-        if moved is None:
-            return None
-        low, high = (moved, high) if end == "low" else (low, moved)
-        text = ":".join([_literal(low, whole=whole), _literal(high, whole=whole), *(["log"] if log else [])])
-        return command_with(results.plan["command"], sweep={field: text})
-    step = edge / inner if log else edge - inner
-    beyond = [edge * step, edge * step**2] if log else [edge + step, edge + 2 * step]
-    digits = 1 if log and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
-    new = [value for value in (_allowed(field, value, digits, whole=whole) for value in beyond) if value is not None]
-    new = [value for value in dict.fromkeys(new) if value not in values]
-    if not new:
-        return None
-    listed = ",".join(_literal(value, whole=whole) for value in sorted([*values, *new]))
-    return _within_budget(results, field, [int(value) if whole else value for value in new], listed)
-
-
-def _within_budget(results: Results, field: str, new: Sequence[float], listed: str) -> str:
-    """The command, with the nearest `train_tokens` that all settings share where the new values need another."""
-    base = RunConfig.model_validate(results.plan["base"])
-    values = [*ordered_values(results.plan, field), *new]
-    pinned: dict[str, object] = {}
-    try:
-        check_budget([base.replace({field: value}) for value in values])
-    except ValueError as error:
-        nearest = str(error).rpartition("train_tokens=")[2]
-        if nearest.isdecimal():
-            pinned["train_tokens"] = nearest
-    flags: dict[str, object] = {"sweep": {field: listed}} | ({"set": pinned} if pinned else {})
-    return command_with(results.plan["command"], **flags)
-
-
-def _allowed(field: str, value: float, digits: int, *, whole: bool) -> float | None:
-    """The value to so many digits where the field takes it, else None."""
-    rounded = float(f"{value:.{digits}g}")
-    if whole:
-        rounded = round(rounded)
-    try:
-        RunConfig().replace({field: int(rounded) if whole else rounded})
-    except ValueError:
-        return None
-    return rounded
-
-
-def _literal(value: float, *, whole: bool) -> str:
-    return str(int(value)) if whole else f"{value:.12g}"
+    if not len(difference):
+        return False
+    t = abs(difference.mean()) / math.sqrt(2 * variance / len(difference))
+    return bool(2 * stats.t.sf(t, degrees) < ranking.SIGNIFICANCE)
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:
@@ -256,7 +146,7 @@ def _stable_to_the_end(results: Results) -> Iterator[Advice]:
     near = board["objective"] - board.iloc[0]["objective"] <= 2 * results.residual
     at_end = board[(board[RATE] == values[-1]) & board["rank"].notna() & near]
     if at_end["tied_with_best"].fillna(False).any():
-        beyond = _extension(results, RATE, "high")
+        beyond = extended(results.plan, RATE, "high")
         if beyond:
             yield Advice(
                 f"No learning rate that is too high was tried: the highest, {short(values[-1])}, can't be told from "

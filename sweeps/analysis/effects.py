@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sweeps.analysis.ranking import all_complete, holm, residual_variance
+from sweeps.analysis.ranking import SIGNIFICANCE, all_complete, holm, residual_variance
 from sweeps.analysis.settings import (
     FINISHED,
     MAX_VALUES,
@@ -30,7 +30,6 @@ LEAST_SETTINGS = 8  # of fewer no forest is grown
 MOST_SETTINGS = 2000  # of more the forest is grown on so many, evenly spread
 MOST_CELLS = 20_000  # of the table that a forest fills
 TREES = 64
-CONFIDENCE = 0.95
 
 
 def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +43,7 @@ def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     for field in plan["swept"]:
         groups = complete.groupby(value_groups(plan, complete, field), observed=False)
         error, count = groups["final_gap"].sem(), groups.size()
-        half = error * stats.t.isf((1 - CONFIDENCE) / 2, np.maximum(count - 1, 1))
+        half = error * stats.t.isf(SIGNIFICANCE / 2, np.maximum(count - 1, 1))
         mean = groups["final_gap"].mean()
         table = pd.DataFrame(
             {
@@ -95,10 +94,9 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     columns = ["fields", "share", "p_value", "method"]
     if not plan["swept"] or runs.empty:
         return pd.DataFrame(columns=columns)
-    objective_TS = _finished_objectives(runs, order)
+    objective_TS = objectives(runs, order)
     known_T = np.isfinite(objective_TS).any(1)
-    with np.errstate(invalid="ignore"):
-        mean_T = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in objective_TS])
+    mean_T = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in objective_TS])
     if is_full_grid(plan) and known_T.all():
         table, method = _grid_table(plan, mean_T), "exact"
     elif known_T.sum() >= LEAST_SETTINGS:
@@ -126,12 +124,6 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("share", ascending=False, ignore_index=True, kind="stable")
 
 
-def _finished_objectives(runs: pd.DataFrame, order: list[int]) -> Floats:
-    """As `objectives`, but a setting of which only some seeds diverged counts as it is."""
-    comparable = runs.assign(state=runs["state"].where(runs["state"] != "DIVERGED", "COMPLETE"))
-    return objectives(comparable, order)
-
-
 def _grid_table(plan: Plan, mean_T: Floats) -> Floats:
     """The settings' means as an array with an axis a swept field."""
     values = [[repr(value) for value in ordered_values(plan, field)] for field in plan["swept"]]
@@ -151,7 +143,7 @@ def _forest_table(plan: Plan, mean_T: Floats) -> Floats:
     known = np.flatnonzero(np.isfinite(mean_T))
     known = known[np.unique(np.linspace(0, len(known) - 1, MOST_SETTINGS).astype(int))]
     place_TF = np.column_stack([positions(plan, field) for field in plan["swept"]])[known]
-    forest = RandomForestRegressor(TREES, random_state=0, min_samples_leaf=1, n_jobs=1).fit(place_TF, mean_T[known])
+    forest = RandomForestRegressor(TREES, random_state=0, n_jobs=1).fit(place_TF, mean_T[known])
     most = max(2, int(MOST_CELLS ** (1 / len(plan["swept"]))))
     levels = [_levels(column, min(most, MAX_VALUES)) for column in place_TF.T]
     cells = np.array(list(itertools.product(*levels)))
@@ -204,14 +196,15 @@ def _f_tests(table: Floats, shares: dict[tuple[int, ...], float], objective_TS: 
 def isolated(plan: Plan, board: pd.DataFrame, field: str) -> pd.DataFrame:
     """The best setting at each value of a field, whatever the others are: an isolation plot's points.
 
-    Columns: value (label, in order; of a fine range its quarters), objective, standard_error, label (of the setting).
+    Columns: value (label, in order; of a fine range its quarters), trial, objective, standard_error, and the field's
+    own value.
     """
     done = board[board["objective"].notna()]
     if done.empty:
-        return pd.DataFrame(columns=["value", "objective", "standard_error", "label"])
+        return pd.DataFrame(columns=["value", "trial", "objective", "standard_error", field])
     groups = value_groups(plan, done, field)
     best = done.assign(value=groups).sort_values("objective").drop_duplicates("value").sort_values("value")
-    return best[["value", "objective", "standard_error", "label"]].reset_index(drop=True)
+    return best[["value", "trial", "objective", "standard_error", field]].reset_index(drop=True)
 
 
 def pair_table(plan: Plan, board: pd.DataFrame, fields: tuple[str, str]) -> pd.DataFrame:
@@ -221,8 +214,8 @@ def pair_table(plan: Plan, board: pd.DataFrame, fields: tuple[str, str]) -> pd.D
     return done["objective"].astype(float).groupby([first, second], observed=False).mean().unstack()  # noqa: PD010 (a pivot table drops what is missing)
 
 
-def interesting_pairs(plan: Plan, decomposition: pd.DataFrame, most: int) -> list[tuple[str, str]]:
-    """The pairs of swept fields worth a picture: those that interact most, else in the order of the sweep."""
-    pairs: list[Any] = [fields for fields in decomposition["fields"] if len(fields) == 2]
-    pairs += [pair for pair in itertools.combinations(plan["swept"], 2) if pair not in pairs]
-    return pairs[:most]
+def interesting_pairs(plan: Plan, decomposition: pd.DataFrame) -> list[tuple[str, str]]:
+    """The pairs of fields with several values: those first that interact most, else in the order of the sweep."""
+    varied = [field for field in plan["swept"] if len(ordered_values(plan, field)) > 1]
+    pairs: list[Any] = [fields for fields in decomposition["fields"] if len(fields) == 2 and set(fields) <= set(varied)]
+    return pairs + [pair for pair in itertools.combinations(varied, 2) if pair not in pairs]

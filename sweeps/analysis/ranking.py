@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, objectives
+from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, comparable_objectives
 
 SIGNIFICANCE = 0.05
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
@@ -40,7 +40,7 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     board = board.drop(columns="_incomplete")
     board.insert(0, "rank", ranks)
     if num_complete:
-        p_values = told_from_first(objectives(runs, board["trial"]), all_complete(runs, board["trial"]))
+        p_values = told_from_first(comparable_objectives(runs, board["trial"]), all_complete(runs, board["trial"]))
         board["p_value"] = p_values
         tied = pd.array(p_values >= SIGNIFICANCE, dtype="boolean")
         tied[np.isnan(p_values)] = pd.NA
@@ -204,13 +204,22 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
+def _whole(runs: pd.DataFrame) -> tuple[pd.Series, Floats]:
+    """The trials all of whose seeds are complete, and their objectives by seed."""
+    order = runs["trial"].drop_duplicates()
+    trials = order[all_complete(runs, order)]
+    return trials, comparable_objectives(runs, trials)
+
+
 def noisy_settings(runs: pd.DataFrame) -> list[int]:
     """The trials, all of whose seeds are complete, that are `noisy`."""
-    order = runs["trial"].drop_duplicates()
-    complete = order[all_complete(runs, order)]
-    if len(complete) < LEAST_TO_OUTLIE:
-        return []
-    return [int(trial) for trial in complete[noisy(objectives(runs, complete))]]
+    trials, objective_TS = _whole(runs)
+    return [int(trial) for trial in trials[noisy(objective_TS)]]
+
+
+def residual_noise(runs: pd.DataFrame) -> tuple[float, int]:
+    """Of a sweep: `pooled_noise` of the settings all of whose seeds are complete."""
+    return pooled_noise(_whole(runs)[1])
 
 
 def seed_noise(runs: pd.DataFrame) -> float:

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeps.analysis.ranking import all_complete, noisy_settings, pooled_noise
-from sweeps.analysis.settings import Floats, Plan, is_number, objectives, ordered_values
+from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise
+from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values
 from sweeps.space import short
 
 RATE = "learning_rate"
@@ -20,7 +20,7 @@ LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, a
 MOST_DECADES = 1.0  # an interval that goes further beyond the rates says nothing
 NEARBY = 4.0  # of a range's points, those within this factor of the best
 LEAST_BATCHES = 3
-CONFIDENCE = 0.95
+LEAST_POINTS = 6  # of a range, for a parabola through them
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     if RATE not in plan["swept"] or not is_number(ordered_values(plan, RATE)):
         return pd.DataFrame(columns=columns)
     order = [trial["trial"] for trial in plan["trials"]]
-    objective_TS = objectives(runs.assign(state=runs["state"].replace("DIVERGED", "COMPLETE")), order)
-    noise = Noise(*pooled_noise(objective_TS[all_complete(runs, pd.Series(order))]))
+    objective_TS = objectives(runs, order)
+    noise = Noise(*residual_noise(runs))
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"]).any()
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
     for field in plan["swept"]:
-        if field == RATE or len(ordered_values(plan, field)) > 8:
+        if field == RATE or len(ordered_values(plan, field)) > MAX_VALUES:
             continue
         for value in ordered_values(plan, field):
             inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
@@ -93,7 +93,7 @@ def _rate_row(
         num_rest = min(int(inside.sum()) for inside in same)
         loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
     else:  # every point has a rate of its own
-        if done.sum() < 5:
+        if done.sum() < LEAST_POINTS:
             return None
         rates, loss_RS, num_rest = rate_T[done], objective_TS[done], 1
         ascending = np.argsort(rates)
@@ -109,7 +109,7 @@ def _rate_row(
         optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window], its_noise)
     elif not listed:
         window = np.abs(np.log(rates / rates[best])) <= math.log(NEARBY)
-        if window.sum() >= 6:  # what scatters about the parabola is the other parameters too
+        if window.sum() >= LEAST_POINTS:  # what scatters about the parabola is the other parameters too
             optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window].mean(1, keepdims=True), None)
     capped_RS = np.fmin(loss_RS, initial_loss)
     by_seed = capped_RS.mean(0) - capped_RS[best]
@@ -158,7 +158,7 @@ def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -
     else:
         return optimum, math.nan, math.nan
     covariance = variance * np.linalg.inv(design.T @ design)[:2, :2]
-    t = float(stats.t.isf((1 - CONFIDENCE) / 2, degrees))
+    t = float(stats.t.isf(SIGNIFICANCE / 2, degrees))
     # Zero slope at x: (b + 2 a x)² <= t² (var b + 4 x cov + 4 x² var a).
     quadratic = 4 * (a**2 - t**2 * covariance[0, 0])
     linear = 4 * (a * b - t**2 * covariance[0, 1])
@@ -196,7 +196,7 @@ def batch_growth(table: pd.DataFrame) -> BatchGrowth | None:
         x = np.log(rows["value"].astype(float).to_numpy())
         y = np.log(rows["optimum"].to_numpy(dtype=np.float64))
         width = np.log((rows["optimum_high"] / rows["optimum_low"]).to_numpy(dtype=np.float64))
-        error = width / (2 * stats.norm.isf((1 - CONFIDENCE) / 2))
+        error = width / (2 * stats.norm.isf(SIGNIFICANCE / 2))
         exponent, half = _weighted_slope(x, y, error)
         return BatchGrowth(field, exponent, exponent - half, exponent + half, len(rows))
     return None
@@ -211,4 +211,4 @@ def _weighted_slope(x: Floats, y: Floats, error: Floats) -> tuple[float, float]:
     residual = y - np.average(y, weights=weight) - slope * centred
     degrees = len(x) - 2
     excess = max(1.0, float((weight * residual**2).sum()) / degrees) if degrees else 1.0
-    return slope, float(stats.norm.isf((1 - CONFIDENCE) / 2)) * math.sqrt(excess / precision)
+    return slope, float(stats.norm.isf(SIGNIFICANCE / 2)) * math.sqrt(excess / precision)

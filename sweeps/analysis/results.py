@@ -1,7 +1,7 @@
 """A sweep's results: its plan and rows, and what several parts of a report ask of them, worked out once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,12 @@ class Results:
     plan: Plan
     trials: pd.DataFrame
     history: pd.DataFrame
-    importances: Mapping[str, float] = field(default_factory=dict)  # Optuna's, by swept field
+    importances_of: Callable[["Results"], Mapping[str, float]] = lambda _: {}  # Optuna's, which only `search` knows
+
+    @cached_property
+    def importances(self) -> Mapping[str, float]:
+        """Optuna's importance of each swept field, shares of 1; empty where too little is known."""
+        return self.importances_of(self)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -46,11 +51,14 @@ class Results:
         return ranking.seed_noise(self.runs)
 
     @cached_property
+    def residual_noise(self) -> tuple[float, int]:
+        """Variance and degrees of freedom of `ranking.residual_noise`."""
+        return ranking.residual_noise(self.runs)
+
+    @property
     def residual(self) -> float:
         """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""
-        order = self.board["trial"]
-        objective_TS = settings.objectives(self.runs, order)[ranking.all_complete(self.runs, order)]
-        return float(np.sqrt(ranking.pooled_noise(objective_TS)[0]))
+        return float(np.sqrt(self.residual_noise[0]))
 
     @cached_property
     def noisy(self) -> list[str]:

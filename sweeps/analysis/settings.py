@@ -57,11 +57,16 @@ def worst_loss(trials: pd.DataFrame) -> float:
     return float(trials.loc[trials["state"] == "DIVERGED", "objective"].astype(float).max())
 
 
-def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
-    """Objective by setting (in this order) and seed; NaN where not finished, and where only some seeds diverged."""
+def comparable_objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
+    """As `objectives`, but NaN where only some of a setting's seeds diverged, which is no seed noise."""
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"])
-    comparable = runs["state"].isin(FINISHED) & (diverged.transform("all") | ~diverged.transform("any"))
-    value = runs["objective"].astype(float).where(comparable)
+    alike = diverged.transform("all") | ~diverged.transform("any")
+    return objectives(runs.assign(objective=runs["objective"].astype(float).where(alike)), order)
+
+
+def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
+    """Objective by setting (in this order) and seed; NaN where not finished."""
+    value = runs["objective"].astype(float).where(runs["state"].isin(FINISHED))
     table = runs.assign(objective=value).pivot_table(
         index="trial", columns="seed", values="objective", dropna=False, aggfunc="first"
     )

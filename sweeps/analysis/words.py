@@ -36,9 +36,9 @@ def _best(results: Results) -> str:
         return (
             f"Every finished run diverged ({_of(int(finished.sum()), len(runs), 'run')}): no setting can be named best."
         )
-    seeds = _count(int(best["num_seeds_done"]), "seed")
+    seeds = count(int(best["num_seeds_done"]), "seed")
     so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
-    start = f"{so_far}{'best' if so_far else 'Best'} of {_count(len(board), 'setting')} is"
+    start = f"{so_far}{'best' if so_far else 'Best'} of {count(len(board), 'setting')} is"
     error = best["standard_error"]
     loss = f"{best['objective']:.4f}" + ("" if np.isnan(error) else f" ± {error:.4f}")
     how = f"over {seeds}" if np.isnan(error) else f"mean ± standard error over {seeds}"
@@ -107,14 +107,14 @@ def _trouble(results: Results) -> str:
     overfitting = found.loc[found["finding"] == "overfitting", "label"]
     if len(overfitting):
         verb = "overfits" if len(overfitting) == 1 else "overfit"
-        parts.append(f"{_count(len(overfitting), 'run')} {verb} ({some(overfitting)})")
+        parts.append(f"{count(len(overfitting), 'run')} {verb} ({some(overfitting)})")
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
     done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
     if 0 < done < len(runs) - failed:
         parts.append(f"this is half-finished, {_of(done, len(runs), 'run')} done, and the rest may change the answer")
-    if not results.plan.get("matched", True):
+    if not results.plan["matched"]:
         parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}." if parts else ""
@@ -129,7 +129,8 @@ def _next(results: Results) -> str:
     return f"Next: {advice.command} ({advice.text[0].lower()}{advice.text[1:].rstrip('.')})."
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 

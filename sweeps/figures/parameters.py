@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from sweeps.analysis.effects import interesting_pairs, isolated, pair_table
 from sweeps.analysis.results import Results
@@ -16,6 +18,7 @@ from sweeps.figures.marks import absent, colour_note, mark, outcomes, spread
 from sweeps.figures.scales import LIGHTEST, MAX_PANELS, ColourScale, ParameterAxis, key, num_values, x_field
 from sweeps.space import short
 
+PALE = "#c9c9c9"
 CROWDED = 9  # more lines than this: points only
 MANY_POINTS = 2000  # of more an SVG would be megabytes of circles: they are drawn as an image
 MOST_HEAT_MAPS = 3
@@ -26,8 +29,6 @@ MOST_MAP_CELLS = 64
 def final_loss(results: Results) -> Figure:
     """Final loss against the learning rate, or the swept number with most values; one line a value of the rest."""
     title, plan, runs, complete = "Final validation loss", results.plan, results.runs, results.complete
-    if not plan["swept"]:
-        return canvas.message(f"{title} against a parameter: nothing was swept.")
     if complete.empty:
         return canvas.message(f"{title} against a parameter: no run has completed. {outcomes(runs)}")
     field = x_field(plan)
@@ -71,17 +72,12 @@ def gap_panels(results: Results) -> Figure:
     """Validation minus train loss at the end of each COMPLETE run, a panel a swept parameter."""
     title, plan, runs, complete = "Gap (validation loss minus train loss)", results.plan, results.runs, results.complete
     fields = _panel_fields(results)
-    if not fields:
-        return canvas.message(f"{title} by parameter: nothing was swept.")
     if complete.empty:
         return canvas.message(f"{title} by parameter: no run has completed. {outcomes(runs)}")
     figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
-        x_axis, scale = ParameterAxis(plan, field), ColourScale(plan, field)
-        x_axis.apply(axes)
-        x = x_axis.position(complete)
-        moved = x_axis.shifted(x, spread(complete[field].map(short)))
-        _points(axes, moved, complete["final_gap"].astype(float), scale.colours(complete), size=16)
+        colours = ColourScale(plan, field).colours(complete)
+        x = _scattered(axes, ParameterAxis(plan, field), complete, complete["final_gap"], colours, size=16)
         groups = value_groups(plan, complete, field)
         rows = results.gaps[results.gaps["parameter"] == field].set_index("value")
         for value in groups.cat.categories:
@@ -111,24 +107,18 @@ def isolation(results: Results) -> Figure:
     title, plan, board = "Best loss at each value, the other parameters tuned", results.plan, results.board
     fields = _panel_fields(results)
     done = board[board["objective"].notna()]
-    if not fields:
-        return canvas.message(f"{title}: nothing was swept.")
     if done.empty:
         return canvas.message(f"{title}: no run has finished. {outcomes(results.runs)}")
     figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
-        x_axis, scale = ParameterAxis(plan, field), ColourScale(plan, field)
-        x_axis.apply(axes)
-        x = x_axis.position(done)
-        moved = x_axis.shifted(x, spread(done[field].map(short)))
-        _points(axes, moved, done["objective"].astype(float), ["#c9c9c9"] * len(done), size=9)
+        x_axis = ParameterAxis(plan, field)
+        _scattered(axes, x_axis, done, done["objective"], [PALE] * len(done), size=9)
         best = isolated(plan, board, field)
-        at = done.set_index("label").loc[best["label"]]
-        places = x_axis.position(at)
+        places = x_axis.position(best)
         errors = best["standard_error"].fillna(0).astype(float)
         axes.plot(places, best["objective"], color=GREY, linewidth=1, zorder=2)
         axes.errorbar(places, best["objective"], errors, fmt="none", ecolor=INK, elinewidth=1, zorder=3)
-        axes.scatter(places, best["objective"], s=34, c=scale.colours(at.reset_index()), zorder=4, linewidths=0)
+        axes.scatter(places, best["objective"], s=34, c=ColourScale(plan, field).colours(best), zorder=4, linewidths=0)
     low, high = float(done["objective"].min()), float(done["objective"].quantile(0.75))
     pad = max(0.08 * (high - low), 0.005)
     panels[0].set_ylim(low - pad, high + pad)  # the worse quarter is not what is asked here
@@ -146,13 +136,7 @@ def isolation(results: Results) -> Figure:
 def heat_maps(results: Results) -> Figure:
     """Mean final loss at each pair of values of two parameters, those first that interact most."""
     title, plan, board = "Mean final validation loss of two parameters together", results.plan, results.board
-    pairs = [
-        (first, second)
-        for first, second in interesting_pairs(plan, results.decomposition, 2 * MOST_HEAT_MAPS)
-        if num_values(plan, first) > 1 and num_values(plan, second) > 1
-    ][:MOST_HEAT_MAPS]
-    if not pairs:
-        return canvas.message(f"{title}: fewer than two parameters were swept.")
+    pairs = interesting_pairs(plan, results.decomposition)[:MOST_HEAT_MAPS]
     if board["objective"].notna().sum() == 0:
         return canvas.message(f"{title}: no run has finished. {outcomes(results.runs)}")
     tables = [pair_table(plan, board, pair) for pair in pairs]
@@ -192,13 +176,8 @@ def _heat_map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
                 look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5}
                 axes.text(column, row, f"{value:.3f}", color="white" if light else INK, **look)
     row, column = np.unravel_index(np.nanargmin(values), values.shape)
-    axes.add_patch(_ring(int(column), int(row)))
-
-
-def _ring(column: int, row: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, fill=False, edgecolor="white", linewidth=1.8)
+    corner = float(column) - 0.47, float(row) - 0.46
+    axes.add_patch(Rectangle(corner, 0.94, 0.92, fill=False, edgecolor="white", linewidth=1.8))
 
 
 def _parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]]:
@@ -208,6 +187,16 @@ def _parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]
 
 def _panel_fields(results: Results) -> list[str]:
     return sorted(results.plan["swept"], key=lambda field: -num_values(results.plan, field))[:MAX_PANELS]
+
+
+def _scattered(
+    axes: Axes, x_axis: ParameterAxis, rows: pd.DataFrame, y: pd.Series, colours: list[str], *, size: float
+) -> NDArray[np.float64]:
+    """A point a row against a parameter, equal values side by side; returns where they would be without that."""
+    x_axis.apply(axes)
+    x = x_axis.position(rows)
+    _points(axes, x_axis.shifted(x, spread(rows[x_axis.field].map(short))), y.astype(float), colours, size=size)
+    return x
 
 
 def _points(axes: Axes, x: Any, y: Any, colours: list[str], *, size: float) -> None:

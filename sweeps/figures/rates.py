@@ -19,8 +19,6 @@ from sweeps.space import short
 def rate_panels(results: Results) -> Figure:
     """Final loss against the learning rate, a panel a further parameter with a line a value of it."""
     title, plan, table = "Learning rate", results.plan, results.rates
-    if RATE not in plan["swept"]:
-        return canvas.message(f"{title}: it was not swept.")
     if table.empty:
         return canvas.message(f"{title}: too few runs have finished. {outcomes(results.runs)}")
     fields = [field for field in dict.fromkeys(table["parameter"]) if field][:MAX_PANELS] or [""]
@@ -111,12 +109,6 @@ def _optima(axes: Axes, rows: pd.DataFrame, results: Results, top: float, step: 
         elif row["edge"]:
             marker = "<" if row["edge"] == "low" else ">"
             axes.plot(row["best_rate"], height, marker, color=colour, markersize=5)
-    left, right = x_limits(results)
-    axes.set_xlim(left, right)
-
-
-def x_limits(results: Results) -> tuple[float, float]:
-    """A little beyond the rates that were swept."""
-    values = [float(value) for value in ordered_values(results.plan, RATE)]
-    margin = (values[-1] / values[0]) ** 0.08
-    return values[0] / margin, values[-1] * margin
+    swept = [float(value) for value in ordered_values(results.plan, RATE)]
+    margin = (swept[-1] / swept[0]) ** 0.08
+    axes.set_xlim(swept[0] / margin, swept[-1] * margin)

@@ -8,31 +8,25 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sweeps.store import links, schema, sql, views
-from sweeps.store.client import connect
+from sweeps.store import links, schema, views
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
+from sweeps.store.raw import RawReader
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
 from sweeps.store.write import Writer
 from tinylm_core.config import RunConfig, identity
 
 if TYPE_CHECKING:
-    import sqlite3
-
     import pandas as pd
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-_PAGE = 1000
 _HISTORIES = 200
 
 
@@ -53,10 +47,7 @@ class Store:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-
-    @cached_property
-    def _client(self) -> "MlflowClient":
-        return connect(self._place)
+        self._raw = RawReader(place)
 
     @property
     def where(self) -> str:
@@ -86,16 +77,16 @@ class Store:
 
     def writer(self) -> Writer:
         """The write side; only the outbox's thread calls it."""
-        return Writer(self._client, self._place)
+        return Writer(self._raw.client, self._place)
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps here, newest first."""
-        return [experiment.name for experiment in self._experiments()]
+        return [experiment.name for experiment in self._raw.experiments()]
 
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, newest first."""
         found: dict[str, Definition] = {}
-        summaries = self._raw_runs([self._experiment_id(name)], "summary")
+        summaries = self._raw.runs([self._experiment_id(name)], "summary")
         for raw in sorted(summaries, key=lambda raw: (raw.start_time or 0, raw.run_id), reverse=True):
             definition = raw.tags.get(schema.DEFINITION, "")
             created = datetime.fromtimestamp((raw.start_time or 0) / 1000, UTC)
@@ -117,42 +108,32 @@ class Store:
 
     def runs(self, name: str, role: schema.Role = "run") -> list[RunRow]:
         """Every run of a sweep in a role, whichever definition made it, except the deleted ones."""
-        return [run_row(raw) for raw in self._raw_runs([self._experiment_id(name)], role)]
+        return [run_row(raw) for raw in self._raw.runs([self._experiment_id(name)], role)]
 
     def listed_runs(self) -> dict[str, list[RawRun]]:
         """Every run of every sweep, newest sweep first: of tags and metrics at least those that a list of sweeps needs.
 
         Reads a thousandth of what `runs` does, as a store may hold tens of thousands.
         """
-        experiments = self._experiments()
+        experiments = self._raw.experiments()
         by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in experiments}
-        for raw in self._listed(list(by_id)):
+        for raw in self._raw.listed(list(by_id)):
             by_id[raw.experiment_id].append(raw)
         return {experiment.name: by_id[experiment.experiment_id] for experiment in experiments}
 
     def identities(self, run_ids: Sequence[str]) -> dict[str, str | None]:
         """Run ID → what the run's identity is today (law 7), of runs of any sweep."""
-        with self._snapshot() as connection:
-            raw = sql.raw_runs(connection, run_ids) if connection is not None else []
-        if connection is None:
-            raw = [_raw_run(self._client.get_run(run_id)) for run_id in run_ids]
-        return {found.run_id: run_row(found).identity for found in raw}
+        return {found.run_id: run_row(found).identity for found in self._raw.runs_of(run_ids)}
 
     def run_ids(self, name: str) -> list[str]:
         """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
-        experiment = self._experiment_id(name)
-        with self._snapshot() as connection:
-            if connection is not None:
-                return sql.all_run_ids(connection, experiment)
-        from mlflow.entities import ViewType
-
-        return [raw.run_id for raw in self._search([experiment], "", ViewType.ALL)]
+        return self._raw.all_run_ids(self._experiment_id(name))
 
     def artifact_bytes(self, run_id: str) -> int:
         """The size of a run's artifacts, as the tracker lists them: a call a folder."""
         sizes, folders = 0, [""]
         while folders:
-            for info in self._client.list_artifacts(run_id, folders.pop() or None):
+            for info in self._raw.client.list_artifacts(run_id, folders.pop() or None):
                 if info.is_dir:
                     folders.append(info.path)
                 else:
@@ -167,8 +148,8 @@ class Store:
         """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
         if not re.fullmatch("[0-9a-f]{4,32}", run_id_or_prefix):
             raise ValueError(f"run ID {run_id_or_prefix!r}: must be 4 to 32 of 0-9 and a-f")
-        experiments = [experiment.experiment_id for experiment in self._experiments()]
-        found = self._runs_starting(experiments, run_id_or_prefix)
+        experiments = [experiment.experiment_id for experiment in self._raw.experiments()]
+        found = self._raw.starting(experiments, run_id_or_prefix)
         if not found:
             raise ValueError(f"run ID {run_id_or_prefix!r}: no such run in {self.where}")
         if len(found) > 1:
@@ -178,7 +159,7 @@ class Store:
 
     def holder(self, name: str) -> dict[str, Any] | None:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
-        for experiment in self._experiments():
+        for experiment in self._raw.experiments():
             if experiment.name == name:
                 with suppress(ValueError):
                     found = json.loads(experiment.tags.get(schema.HOLDER, "null"))
@@ -215,12 +196,16 @@ class Store:
         # Some runs at a time: the values take ten times the memory of their table.
         some = [runs.iloc[start : start + _HISTORIES] for start in range(0, len(runs), _HISTORIES)] or [runs]
         return pd.concat(
-            [frames.history_frame(self._points(list(part["run_id"])), part) for part in some], ignore_index=True
+            [
+                frames.history_frame(self._raw.points(list(part["run_id"]), schema.HISTORY_METRICS), part)
+                for part in some
+            ],
+            ignore_index=True,
         )
 
     def points(self, run_ids: Sequence[str], metric: str) -> list[Point]:
         """Every value of one metric of these runs, in no order."""
-        return self._points(run_ids, (metric,))
+        return self._raw.points(run_ids, (metric,))
 
     def gaps(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
@@ -239,10 +224,10 @@ class Store:
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
             raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
         parent = None if path.parent == PurePosixPath() else str(path.parent)
-        if str(path) not in [info.path for info in self._client.list_artifacts(run_id, parent)]:
+        if str(path) not in [info.path for info in self._raw.client.list_artifacts(run_id, parent)]:
             raise NoArtifactError(f"run {run_id} has no artifact {artifact_path!r}")
         to.mkdir(parents=True, exist_ok=True)
-        return Path(self._client.download_artifacts(run_id, str(path), str(to)))
+        return Path(self._raw.client.download_artifacts(run_id, str(path), str(to)))
 
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
@@ -252,32 +237,11 @@ class Store:
         runs = links.runs_page(base, experiment.experiment_id, view)
         return UiLinks(runs, links.compare_page(base, experiment.experiment_id, run_ids))
 
-    def _experiments(self) -> list[RawExperiment]:
-        with self._snapshot() as connection:
-            if connection is not None:
-                return sql.experiments(connection)
-        ours: list[RawExperiment] = []
-        token = None
-        while True:
-            page = self._client.search_experiments(
-                max_results=_PAGE,
-                filter_string=f"tags.`{schema.SWEEP}` LIKE '%'",
-                order_by=["creation_time DESC"],
-                page_token=token,
-            )
-            ours += [
-                RawExperiment(str(found.experiment_id), found.name, found.artifact_location, dict(found.tags))
-                for found in page
-            ]
-            token = page.token
-            if not token:
-                return ours
-
     def _experiment_id(self, name: str) -> str:
         return self._experiment(name).experiment_id
 
     def _experiment(self, name: str) -> RawExperiment:
-        experiments = self._experiments()
+        experiments = self._raw.experiments()
         for experiment in experiments:
             if experiment.name == name:
                 return experiment
@@ -307,8 +271,7 @@ class Store:
 
     def _read_text(self, run_id: str, artifact_path: str) -> str | None:
         """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
-        with self._snapshot() as connection:
-            uri = sql.artifact_uri(connection, run_id) if connection is not None else None
+        uri = self._raw.artifact_uri(run_id)
         if uri is not None and (folder := folder_of(uri)) is not None:
             try:
                 return (folder / artifact_path).read_text()
@@ -319,55 +282,6 @@ class Store:
                 return self.download(run_id, artifact_path, Path(copies)).read_text()
             except ValueError:
                 return None
-
-    @contextmanager
-    def _snapshot(self) -> "Iterator[sqlite3.Connection | None]":
-        if not self.is_local:
-            yield None
-            return
-        with sql.snapshot(self._place.database) as connection:
-            yield connection
-
-    def _raw_runs(self, experiment_ids: Sequence[str], role: schema.Role) -> list[RawRun]:
-        with self._snapshot() as connection:
-            if connection is not None:
-                return sql.raw_runs(connection, sql.run_ids(connection, experiment_ids, role=role))
-        return list(self._search(experiment_ids, f"tags.`{schema.ROLE}` = '{role}'"))
-
-    def _listed(self, experiment_ids: Sequence[str]) -> list[RawRun]:
-        with self._snapshot() as connection:
-            if connection is not None:
-                ids = sql.run_ids_starting(connection, experiment_ids, "")
-                return sql.raw_runs(connection, ids, only=(schema.LISTED_TAGS, schema.LISTED_METRICS))
-        return list(self._search(experiment_ids, ""))
-
-    def _runs_starting(self, experiment_ids: Sequence[str], prefix: str) -> list[RawRun]:
-        with self._snapshot() as connection:
-            if connection is not None:
-                return sql.raw_runs(connection, sql.run_ids_starting(connection, experiment_ids, prefix))
-        if len(prefix) == 32:
-            return list(self._search(experiment_ids, f"attributes.run_id = '{prefix}'"))
-        return [raw for raw in self._search(experiment_ids, "") if raw.run_id.startswith(prefix)]
-
-    def _search(self, experiment_ids: Sequence[str], query: str, view: int = 1) -> Iterator[RawRun]:
-        token = None
-        while experiment_ids:
-            page = self._client.search_runs(list(experiment_ids), query, view, max_results=_PAGE, page_token=token)
-            yield from map(_raw_run, page)
-            token = page.token
-            if not token:
-                return
-
-    def _points(self, run_ids: Sequence[str], metrics: Sequence[str] = schema.HISTORY_METRICS) -> list[Point]:
-        with self._snapshot() as connection:
-            if connection is not None:
-                return list(sql.points(connection, run_ids, metrics))
-        return [
-            (run_id, metric, point.step, point.timestamp, point.value)
-            for run_id in run_ids
-            for metric in metrics
-            for point in self._client.get_metric_history(run_id, metric)
-        ]
 
 
 def run_row(raw: RawRun) -> RunRow:
@@ -403,21 +317,6 @@ def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:
         return identity(config, tags[schema.FINGERPRINT], numerics)
     except ValueError:
         return tags.get(schema.IDENTITY)
-
-
-def _raw_run(run: "Run") -> RawRun:
-    info, data = run.info, run.data
-    return RawRun(
-        info.run_id,
-        info.run_name or "",
-        str(info.experiment_id),
-        info.status,
-        info.start_time,
-        info.end_time,
-        dict(data.params),
-        dict(data.tags),
-        dict(data.metrics),
-    )
 
 
 def _integer(text: str | None) -> int | None:

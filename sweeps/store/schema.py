@@ -175,6 +175,11 @@ def usage_metrics(record: UsageRecord) -> dict[str, float]:
     return {metric: float(value) for metric, value in values.items() if value is not None}
 
 
+def attempt_order(state: str, start: float, run_id: str) -> tuple[int, float, str]:
+    """Sorts runs that are one piece of science; the last counts: with a result, else one that runs, else the newest."""
+    return 2 if state in RESULTS else int(state == "RUNNING"), start, run_id
+
+
 def check_name(name: str) -> str:
     """The name of a sweep, which becomes a folder's name. ValueError where it can't."""
     if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]{1,100}", name):

@@ -1,0 +1,105 @@
+"""Commands that go on from the one that made a definition: with other flags, or beyond the end of what was swept.
+
+Pure functions over a plan; run nothing.
+"""
+
+import shlex
+from typing import Any
+
+from sweeps.analysis.settings import Plan, is_log, ordered_values
+from sweeps.sweep import BUDGET_FIELDS
+from tinylm_core.config import RunConfig, budget_unit, nearest_budget
+
+WIDE_STEP = 2.5
+
+
+def command_with(command: str, **flags: object) -> str:
+    """A `sweeps.run` command with more flags; one that stands there already is replaced.
+
+    `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
+    which nothing can be confirmed yet: --confirm goes.
+    """
+    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
+        given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
+        return f"{command} with {' '.join(given)}"
+    words = shlex.split(command)
+    pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in ("--set", "--sweep"):
+            assignment = next(rest)
+            if assignment.partition("=")[0] not in pinned:
+                kept += [word, assignment]
+        elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
+            next(rest)
+        else:
+            kept.append(word)
+    for flag, value in flags.items():
+        kept += _flag_words(flag, value)
+    return shlex.join(kept)
+
+
+def _flag_words(flag: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [word for field, text in value.items() for word in (f"--{flag}", f"{field}={text}")]
+    return [f"--{flag.replace('_', '-')}", str(value)]
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def extended(plan: Plan, field: str, end: str) -> str | None:
+    """The command that sweeps a number beyond its "low" or "high" end; None where the field takes nothing there.
+
+    Of a range that is sampled that end is moved; of listed values all stay, so that their runs are used again, and two
+    more follow in the same steps.
+    """
+    values = ordered_values(plan, field)
+    whole = all(isinstance(value, int) for value in values)
+    space = plan["space"][field]
+    if space["kind"] == "range" and plan["search"] != "grid":
+        low, high, log = space["low"], space["high"], space["log"]
+        reach = (high - low) / 2
+        beyond = (low / 3 if log else low - reach) if end == "low" else (high * 3 if log else high + reach)
+        moved = _allowed(field, beyond, 2, whole=whole)
+        if moved is None:
+            return None
+        ends = (moved, high) if end == "low" else (low, moved)
+        return command_with(plan["command"], sweep={field: ":".join([*map(_literal, ends), *["log"] * log])})
+    edge, inner = (values[0], values[1]) if end == "low" else (values[-1], values[-2])
+    by_factor = is_log(plan, field) or min(values) > 0
+    step = edge / inner if by_factor else edge - inner
+    digits = 1 if by_factor and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
+    beyond_it = [edge * step, edge * step**2] if by_factor else [edge + step, edge + 2 * step]
+    allowed = (_allowed(field, value, digits, whole=whole) for value in beyond_it)
+    new = [value for value in dict.fromkeys(allowed) if value is not None and value not in values]
+    if not new:
+        return None
+    flags: dict[str, object] = {"sweep": {field: ",".join(map(_literal, sorted([*values, *new])))}}
+    return command_with(plan["command"], **flags | _budget(plan, field, [*values, *new]))
+
+
+def _budget(plan: Plan, field: str, values: list[Any]) -> dict[str, object]:
+    """`--set train_tokens` to the nearest that all settings share, where these values of a field need another."""
+    if field not in BUDGET_FIELDS or field == "train_tokens":
+        return {}
+    base = RunConfig.model_validate(plan["base"])
+    tokens_per_step, num_evals = budget_unit(base.replace({field: value}) for value in values)
+    nearest = nearest_budget(base.train_tokens, tokens_per_step * num_evals)
+    return {} if nearest == base.train_tokens else {"set": {"train_tokens": nearest}}
+
+
+def _allowed(field: str, value: float, digits: int, *, whole: bool) -> float | int | None:
+    """The value to so many digits where the field takes it, else None."""
+    rounded = float(f"{value:.{digits}g}")
+    try:
+        RunConfig().replace({field: round(rounded) if whole else rounded})
+    except ValueError:
+        return None
+    return round(rounded) if whole else rounded
+
+
+def _literal(value: float) -> str:
+    return f"{value:.12g}"
