@@ -33,7 +33,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from sweeps import frames
-from sweeps.store import Store, Writer, is_temporary, links, open_store, place, read, schema, sql
+from sweeps.store import Store, Writer, is_temporary, links, open_store, place, raw, read, schema, sql
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.machine import Machine
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
@@ -874,7 +874,7 @@ def reader(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mon
     """The store, read as it chooses to, and as it is read where the schema is not the tested one, in small pages."""
     if request.param == "client":
         monkeypatch.setattr(sql, "TESTED_REVISION", "another")
-        monkeypatch.setattr(read, "_PAGE", 2)
+        monkeypatch.setattr(raw, "_PAGE", 2)
         monkeypatch.setattr(read, "_HISTORIES", 2)
     return store
 

@@ -92,13 +92,13 @@ def _budget(plan: Plan, field: str, values: list[Any]) -> dict[str, object]:
 
 
 def _allowed(field: str, value: float, digits: int, *, whole: bool) -> float | int | None:
-    """The value to so many digits where the field takes it, else None."""
-    rounded = float(f"{value:.{digits}g}")
+    """The value, to so many digits where it is no whole number, where the field takes it; else None."""
+    rounded = round(value) if whole else float(f"{value:.{digits}g}")
     try:
-        RunConfig().replace({field: round(rounded) if whole else rounded})
+        RunConfig().replace({field: rounded})
     except ValueError:
         return None
-    return round(rounded) if whole else rounded
+    return rounded
 
 
 def _literal(value: float) -> str:
