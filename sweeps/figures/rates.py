@@ -47,6 +47,8 @@ def rate_panels(results: Results) -> Figure:
     notes = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
     if table["optimum"].notna().any():
         notes.append("dot below: optimum of a parabola, with its 95 % interval")
+    if (table["edge"] != "").any():
+        notes.append("arrow below: the best rate is the last that was tried on that side")
     if (results.runs["state"] == "DIVERGED").any():
         notes.append(f"✖ at the top: diverged, counts as ln V = {results.worst_loss:.2f}")
     canvas.heading(figure, f"{title}: final validation loss against it", notes + absent(results.runs))
