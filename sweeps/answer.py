@@ -15,7 +15,8 @@ def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     plan = report.results.plan
     name, definition = str(plan["name"]), str(plan["definition"])
     found = links(store, report)
-    with_weights = report.best_runs("COMPLETE") if plan.get("keep_checkpoints") != 0 else []
+    is_text_model = plan.get("trainer") is None and plan.get("keep_checkpoints") != 0
+    with_weights = report.best_runs("COMPLETE") if is_text_model else []
     if with_weights:
         found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
         outbox.put("model", {"run_id": with_weights[0], "definition": definition})

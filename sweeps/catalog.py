@@ -7,15 +7,16 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from pydantic import ValidationError
 
+from sweeps.configs import parsed
 from sweeps.space import Space, parse_dimension
 from sweeps.store.schema import check_name
 from sweeps.sweep import Sweep
-from tinylm_core.config import RunConfig, explain, parse_value, unknown_name
+from tinylm_core.config import explain, unknown_name
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Experiment:
     file: str | None  # where it stands: relative to the folder that holds `experiments`, else the absolute path
     docstring: str
     sweep: Sweep
+    path: Path | None = None  # the file, and its content as it was read
+    source: bytes = b""
     flags: tuple[str, ...] = ()  # what a command line has changed of the file
 
     @property
@@ -83,8 +86,9 @@ def load_experiment(name_or_path: str) -> Experiment:
     check_name(file.stem)
     root = experiments_folder().parent
     relative = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
-    sweep, docstring = _execute(file)
-    return Experiment(file.stem, relative, docstring, sweep)
+    source = file.read_bytes()
+    sweep, docstring = executed(source, file)
+    return Experiment(file.stem, relative, docstring, sweep, file, source)
 
 
 def sweep_name(name_or_path: str, known: Iterable[str]) -> str:
@@ -111,7 +115,8 @@ def overridden(
     seeds: int | None,
 ) -> Experiment:
     """The experiment with what a command line changes: FIELD=VALUE settings and FIELD=v1,v2|low:high:points:log."""
-    values = {field: parse_value(RunConfig, field, text) for field, text in map(_assignment, settings)}
+    config_class = type(experiment.sweep.base)
+    values = {field: parsed(config_class, field, text) for field, text in map(_assignment, settings)}
     space: Space = {}
     for field, text in map(_assignment, dimensions):
         try:
@@ -137,14 +142,19 @@ def _assignment(text: str) -> tuple[str, str]:
     return field.strip(), value
 
 
-def _execute(file: Path) -> tuple[Sweep, str]:
-    spec = spec_from_file_location(f"_experiment_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}", file)
-    assert spec
-    assert spec.loader
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module
+def executed(source: bytes, file: Path) -> tuple[Sweep, str]:
+    """The sweep that an experiment file of this content declares, and its docstring. ValueError where it raises.
+
+    As for any Python script, what stands beside the file can be imported.
+    """
+    name = f"_experiment_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    module = ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module  # where dataclasses and pydantic look names up
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, file, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # whatever a user's file raises is told with its own line
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]

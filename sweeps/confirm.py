@@ -5,10 +5,10 @@ from dataclasses import replace
 from sweeps.analysis.ranking import leaderboard
 from sweeps.analysis.settings import Plan, planned_runs
 from sweeps.catalog import Experiment
-from sweeps.plan import without_impossible_choices
+from sweeps.configs import loaded
 from sweeps.store.read import Store
 from sweeps.sweep import Sweep
-from tinylm_core.config import RunConfig
+from sweeps.trainers import trainer_of
 from tinylm_core.machine import Machine
 
 
@@ -17,7 +17,7 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
 
     Whatever seeds that had. ValueError where there is none, or it has fewer settings with all their seeds.
     """
-    sweep, _ = without_impossible_choices(experiment.sweep, machine)
+    sweep, _ = trainer_of(experiment, machine).fitting(experiment.sweep)
     name = experiment.name
     definitions = store.definitions(name) if name in store.sweeps() else []
     plans = [known.plan for known in definitions if known.plan is not None and _is_same_search(known.plan, sweep)]
@@ -42,9 +42,14 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
 
 def _is_same_search(plan: Plan, sweep: Sweep) -> bool:
     try:
-        base = RunConfig.model_validate(plan["base"])
+        base = loaded(type(sweep.base), plan["base"])
     except ValueError:  # of a version with other fields
         return False
     space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
-    same = base == sweep.base and plan["space"] == space and list(plan["space"]) == list(space)
+    same = (
+        base == sweep.base
+        and plan.get("trainer") == sweep.version
+        and plan["space"] == space
+        and list(plan["space"]) == list(space)
+    )
     return same and plan["search"] == sweep.search and plan["search_seed"] == sweep.search_seed

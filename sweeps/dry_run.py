@@ -7,11 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.configs import Config
 from sweeps.live import duration
-from sweeps.plan import Plan, Trial, disk_bytes, num_epochs, num_parameters
+from sweeps.plan import Plan, Trial
 from sweeps.space import Value
-from tinylm_core.config import RunConfig
-from tinylm_core.schedule import warmup_steps
 
 MOST_ROWS = 40
 
@@ -20,11 +19,9 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     """Settings, steps, warmup steps, effective batch, epochs, parameters, tokens, time and disk."""
     console = Console(highlight=False)
     trials = plan.known_trials()
-    config = trials[0].runs[0].config if trials else plan.trial(0, _first_setting(plan)).runs[0].config
-    corpus = plan.corpus_of(config)
-    parameters = num_parameters(config, corpus.vocab_size)
+    first = trials[0].runs[0] if trials else plan.trial(0, _first_setting(plan)).runs[0]
     num_runs = plan.num_trials * plan.sweep.seeds
-    tokens = sum(run.config.train_tokens for trial in trials for run in trial.runs) or num_runs * config.train_tokens
+    tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
     known = known_identities(plan, where)
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
 
@@ -32,72 +29,45 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     for label, text in [
         ("search", f"{plan.sweep.search}, {plan.num_trials} trials x {plan.sweep.seeds} seeds = {num_runs} runs"),
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
-        ("data", f"{config.data}, {len(corpus.train):,} train and {len(corpus.val):,} validation tokens"),
-        ("model", f"{parameters:,} parameters, {4 * parameters / 1e6:.1f} MB of weights"),
-        ("decay groups", decay_groups_line(config, corpus.vocab_size)),
-        (
-            "budget",
-            f"{config.train_tokens:,} tokens a run = {num_epochs(config, corpus):.2f} epochs; {tokens:,} in all",
-        ),
-        ("time", time_line(plan, config, tokens * (1 - reused / num_runs), num_workers)),
-        ("disk", f"about {num_runs * disk_bytes(config, corpus.vocab_size) / 1e6:,.0f} MB"),
+        *plan.trainer.facts(first.config),
+        ("tokens", f"{tokens:,} in all"),
+        ("time", time_line(plan, first.config, tokens * (1 - reused / num_runs), num_workers)),
+        ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
         *(("note", note) for note in plan.notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
-    console.print(settings_table(trials or [plan.trial(0, _first_setting(plan))]))
+    console.print(settings_table(plan, trials or [plan.trial(0, _first_setting(plan))]))
     if len(trials) > MOST_ROWS:
         console.print(f"… and {len(trials) - MOST_ROWS} more settings")
     if not trials and plan.sweep.space:
         console.print(Text("The search chooses the settings; the first choice or lower end of each is shown."))
 
 
-def settings_table(trials: Iterable[Trial]) -> Table:
+def settings_table(plan: Plan, trials: Iterable[Trial]) -> Table:
     """One row a setting."""
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("trial", "setting", "steps", "warmup steps", "effective batch", "tokens a step"):
+    rows = [
+        {"trial": f"t{trial.number:03d}", "setting": trial.label, "steps": f"{config.num_steps:,}"}
+        | {"tokens a step": f"{config.tokens_per_step:,}"}
+        | plan.trainer.details(config)
+        for trial in list(trials)[:MOST_ROWS]
+        for config in [trial.runs[0].config]
+    ]
+    for name in rows[0]:
         table.add_column(name, justify="left" if name in ("trial", "setting") else "right")
-    for trial in list(trials)[:MOST_ROWS]:
-        config = trial.runs[0].config
-        batch = config.batch_size * config.gradient_accumulation_steps
-        table.add_row(
-            f"t{trial.number:03d}",
-            trial.label,
-            f"{config.num_steps:,}",
-            f"{warmup_steps(config):,}",
-            f"{batch} sequences",
-            f"{config.tokens_per_step:,}",
-        )
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 
-def decay_groups_line(config: RunConfig, vocab_size: int) -> str:
-    """How many parameters decay and how many don't."""
-    import torch
-
-    from tinylm_core.model import TinyGPT
-    from tinylm_core.optimizer import decay_groups
-
-    with torch.device("meta"):
-        model = TinyGPT(config, vocab_size)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    groups = decay_groups(model, config)
-    return "; ".join(
-        f"{group.replace('_', ' ')}: {len(names)} tensors, {sum(sizes[name] for name in names):,} parameters"
-        for group, names in groups.items()
-    )
-
-
-def time_line(plan: Plan, config: RunConfig, tokens: float, num_workers: int) -> str:
+def time_line(plan: Plan, config: Config, tokens: float, num_workers: int) -> str:
     """The time all tokens take at the pace of a few steps measured now."""
-    from tinylm_core.speed import tokens_per_second
-
-    pace = tokens_per_second(config, plan.corpus_of(config), plan.machine.device, threads=1)
-    # Training alone; evaluations see two windows for each that they measure, forward only.
-    evaluated = 2 * (config.num_evals + 1) * (config.eval_tokens or len(plan.corpus_of(config).val)) / 3
-    share = 1 + evaluated / config.train_tokens
+    pace = plan.trainer.pace(config)
+    if pace is None:
+        return f"not known before the first run; {num_workers} workers"
     return (
-        f"about {duration(tokens * share / (pace * num_workers))} with {num_workers} workers "
-        f"at {pace:,.0f} tokens/s each (measured now)"
+        f"about {duration(tokens / (pace * num_workers))} with {num_workers} workers "
+        f"at {pace:,.0f} tokens/s each, evaluations included (measured now)"
     )
 
 

@@ -9,7 +9,7 @@ from sweeps.catalog import Experiment
 from sweeps.driver import Drive, View
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
-from sweeps.plan import Plan, Trial, disk_bytes, work_bytes
+from sweeps.plan import Plan, Trial
 from sweeps.search import TrialSearch, learns
 from sweeps.store import schema
 from sweeps.store.read import Store
@@ -55,7 +55,7 @@ def execute(
         search.adopt(trial.setting)
     while not learns(plan.sweep) and len(trials) < plan.num_trials:
         trials.append(plan.trial(len(trials), search.ask()))
-    needed = work_bytes(plan.sweep.base, plan.corpus_of(plan.sweep.base).vocab_size)
+    needed = plan.trainer.work_bytes(plan.sweep.base)
     check_room(store.folder, needed + bytes_to_keep(plan, trials, ledger))
     ledger.open(trials)
     drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials, max_failures)
@@ -90,10 +90,9 @@ def execute(
 
 def bytes_to_keep(plan: Plan, trials: list[Trial], ledger: Ledger) -> int:
     """What the runs that are still to be made will keep on disk."""
-    vocab_size = plan.corpus_of(plan.sweep.base).vocab_size
     missing = {run.identity: run.config for trial in trials for run in trial.runs if run.identity not in ledger.results}
-    to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds * disk_bytes(plan.sweep.base, vocab_size)
-    return to_come + sum(disk_bytes(config, vocab_size) for config in missing.values())
+    to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds * plan.trainer.disk_bytes(plan.sweep.base)
+    return to_come + sum(plan.trainer.disk_bytes(config) for config in missing.values())
 
 
 def earlier_trials(store: Store, plan: Plan) -> list[Trial]:

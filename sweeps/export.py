@@ -97,8 +97,9 @@ def study_trial(
 
 def validation_losses(store: "Store", runs: "pd.DataFrame") -> dict[str, dict[int, float]]:
     """Run ID → tokens trained on → validation loss: settings with other batches have other steps, the same tokens."""
-    tokens_per_step = runs["batch_size"] * runs["max_seq_len"] * runs["gradient_accumulation_steps"]
-    tokens_of = dict(zip(runs["run_id"], tokens_per_step.fillna(1), strict=True))  # 1 of a config that isn't ours
+    tokens_of = dict(
+        zip(runs["run_id"], runs["tokens_per_step"].fillna(1), strict=True)
+    )  # 1 of a config that isn't ours
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for run_id, _, step, _, value in store.points(list(runs["run_id"]), "val/loss"):
         if value is not None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFram
     """The planned runs that exist, one a row, sorted by trial and seed.
 
     Columns: run_id, run_name, trial, seed, state, setting, identity, definition (that made it), start_time, end_time,
-    duration_seconds; every field of `RunConfig` under its own name; `final_…`, `best_…` and objective, in nats per
-    token; weights_sha256, num_parameters, device, threads, fingerprint; then swept fields that `RunConfig` lacks.
+    duration_seconds; every field of the config under its own name; num_steps and tokens_per_step; `final_…`, `best_…`
+    and objective, in nats per token; weights_sha256, num_parameters, device, threads, fingerprint; then swept fields
+    that `RunConfig` lacks.
     Of several runs that are the same piece of science one that ended with a result counts, else one that runs, else
     the newest.
     """
@@ -29,12 +30,12 @@ def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFram
     # A plan made before a field was added holds identities of that time; the runs' tags say what they are today.
     today = {row.tags.get(schema.IDENTITY): row.identity for row in rows}
     records = [
-        _record(chosen[identity], trial, int(seed))
+        _record(chosen[identity], plan, trial, int(seed))
         for trial in plan["trials"]
         for seed, planned in trial["runs"].items()
         if (identity := today.get(planned, planned)) in chosen
     ]
-    column_types = _column_types(records)
+    column_types = _column_types(records, _field_types(plan))
     frame = pd.DataFrame(records, columns=list(column_types)).astype(column_types)
     return frame.sort_values(["trial", "seed"], ignore_index=True)
 
@@ -107,9 +108,15 @@ def _best_of_each(rows: Iterable[RunRow]) -> dict[str, RunRow]:
     return {row.identity: row for row in sorted(rows, key=order) if row.identity is not None}
 
 
-def _record(row: RunRow, trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A row of `trials_frame`. What the config lacks, its own trainer's fields, comes from the plan's setting."""
-    fields = dict(trial["setting"]) if row.config is None else dict(trial["setting"]) | row.config.model_dump()
+def _record(row: RunRow, plan: Mapping[str, Any], trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A row of `trials_frame`. The fields of a config that can't be read come from the plan."""
+    fields: dict[str, Any] = dict(trial["setting"])
+    if row.config is not None:
+        fields |= row.config.model_dump()
+        fields |= {"num_steps": row.config.num_steps, "tokens_per_step": row.config.tokens_per_step}
+    elif plan.get("trainer") is not None:
+        fields = dict(plan["base"]) | fields
+        fields |= {name: trial[name] for name in ("num_steps", "tokens_per_step")}
     duration = row.end_time - row.start_time if row.start_time and row.end_time else None
     return fields | {
         "run_id": row.run_id,
@@ -133,12 +140,21 @@ def _record(row: RunRow, trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def _column_types(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _field_types(plan: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a config's fields, each with its type; of a trainer's own, what the plan's values are."""
+    if plan.get("trainer") is None:
+        return {name: _type(field.annotation) for name, field in RunConfig.model_fields.items()}
+    values = {name: [value, *(t["setting"].get(name) for t in plan["trials"])] for name, value in plan["base"].items()}
+    return {name: _type(Union[*map(type, its)]) for name, its in values.items()}
+
+
+def _column_types(records: Iterable[Mapping[str, Any]], fields: Mapping[str, str]) -> dict[str, str]:
     """The columns of `trials_frame` in their order, each with its type; others of the records go last."""
     texts = ("run_id", "run_name", "state", "setting", "identity", "definition")
     known: dict[str, str] = {"run_id": "string", "run_name": "string", "trial": "Int64", "seed": "Int64"}
     known |= dict.fromkeys(texts, "string") | {"start_time": _TIME, "end_time": _TIME, "duration_seconds": "float64"}
-    known |= {name: _type(field.annotation) for name, field in RunConfig.model_fields.items()}
+    known |= fields
+    known |= dict.fromkeys(("num_steps", "tokens_per_step"), "Int64")
     known |= dict.fromkeys(map(column, schema.SUMMARY_METRICS), "float64")
     known |= {
         "weights_sha256": "string",

@@ -6,7 +6,6 @@ Joins a run's records with where they come from; knows neither how the tracker s
 import gzip
 import json
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -17,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweeps import provenance
+from sweeps.configs import dumped, to_params
 from sweeps.outbox import Outbox
-from sweeps.plan import Plan, PlannedRun, Trial, budget_configs
+from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store import schema
-from sweeps.workers import SAMPLES, Job
+from sweeps.trainers.own import trainer_file
+from sweeps.workers import LOG, SAMPLES, Job
 from tinylm_core.checkpoint import write_durably
-from tinylm_core.config import RunConfig
-from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
+from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
 
@@ -55,6 +55,7 @@ class Ledger:
     ) -> None:
         self._plan, self._outbox, self._work, self._conditions_of = plan, outbox, work, conditions_of
         self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
+        self._trainer_file = trainer_file(plan.experiment)
         self._latest: dict[str, schema.RunRow] = {}
         self.results: dict[str, float] = {}
         for row in sorted(rows, key=lambda row: str(row.start_time)):
@@ -83,11 +84,9 @@ class Ledger:
 
     def _archive_corpora(self) -> None:
         """Small corpora go along with the summary, so that a run reproduces on a machine that lacks them."""
-        # Of all that the search may come to: one that learns has no trials yet.
-        corpora = [self._plan.corpus_of(config) for config in budget_configs(self._plan.sweep)]
         folder = self._work / "corpus"
-        for fingerprint, text in {corpus.fingerprint: corpus.text_path for corpus in corpora}.items():
-            if text is not None and text.stat().st_size <= MAX_CORPUS_BYTES:
+        for fingerprint, text in self._plan.trainer.texts(self._plan.sweep).items():
+            if text.stat().st_size <= MAX_CORPUS_BYTES:
                 content = gzip.compress(text.read_bytes(), compresslevel=6, mtime=0)
                 write_durably(folder / f"{fingerprint}.txt.gz", content)
         if folder.exists():
@@ -103,6 +102,8 @@ class Ledger:
         conditions = self._conditions_of(device)
         note = {"identity": run.identity, "conditions": conditions}
         creation_id = _creation_id(workdir, note)
+        if self._trainer_file is not None and not _has_kept_something(workdir):
+            creation_id = None  # it can't go on from where it was, and only it knows whether it would train alike
         is_new = creation_id is None
         if creation_id is None:
             shutil.rmtree(workdir, ignore_errors=True)
@@ -111,7 +112,8 @@ class Ledger:
         self.live[run.identity] = Live(run, creation_id, workdir)
         start = self._start_content(run, creation_id, conditions) | {"is_new": is_new}
         self._outbox.put("start", start, sync=True)
-        return Job(run.identity, run.config.model_dump_json(), workdir, device, int(conditions[schema.THREADS]))
+        threads = int(conditions[schema.THREADS])
+        return Job(run.identity, json.dumps(dumped(run.config)), workdir, device, threads, self._trainer_file)
 
     def _start_content(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, Any]:
         experiment = self._plan.experiment
@@ -123,8 +125,12 @@ class Ledger:
             schema.FILE: experiment.made_by,
             schema.TRIAL: str(run.trial),
             schema.IDENTITY: run.identity,
-            schema.FINGERPRINT: run.fingerprint,
         }
+        if run.fingerprint is not None:
+            tags[schema.FINGERPRINT] = run.fingerprint
+        if self._trainer_file is not None:
+            tags[schema.TRAINER] = str(self._plan.sweep.version)
+            tags[schema.TRAINER_SOURCE] = self._trainer_file.sha256
         before = self._latest.get(run.identity)
         if before is not None and before.tags.get(schema.CREATION) != creation_id:
             tags[schema.RETRY_OF] = before.run_id
@@ -132,10 +138,10 @@ class Ledger:
             "run": creation_id,
             "name": run.name,
             "tags": tags,
-            "params": run.config.to_params(),
+            "params": to_params(run.config),
             "start_time_ms": now_ms(),
             "summary": self._summary,
-            "dataset": {"name": Path(run.config.data).name, "digest": run.fingerprint, "source": run.config.data},
+            "dataset": dataset_of(run),
         }
 
     def keep_steps(self, identity: str, records: list[StepRecord]) -> None:
@@ -191,7 +197,7 @@ class Ledger:
         tags: dict[str, str],
         files: dict[str, str] | None = None,
     ) -> None:
-        artifacts = gather_artifacts(live.workdir, live.run.config, live.steps, live.evals, state, files)
+        artifacts = gather_artifacts(live.workdir, dumped(live.run.config), live.steps, live.evals, state, files)
         content = {"run": live.creation_id, "state": state, "end_time_ms": now_ms(), "metrics": metrics, "tags": tags}
         self._outbox.put("end", content | {"artifacts": str(artifacts), "workdir": str(live.workdir)}, sync=True)
 
@@ -203,7 +209,7 @@ class Ledger:
 
 def gather_artifacts(
     workdir: Path,
-    config: RunConfig,
+    config: dict[str, Any],
     steps: list[StepRecord],
     evals: list[EvalRecord],
     state: str,
@@ -213,7 +219,7 @@ def gather_artifacts(
     artifacts = workdir / "artifacts"
     shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
     texts = {
-        "config.json": config.model_dump_json(indent=2),
+        "config.json": json.dumps(config, indent=2),
         "environment.txt": provenance.environment(),
         **({schema.DIFF: diff} if (diff := provenance.code().diff) else {}),
         **(files or {}),
@@ -270,6 +276,19 @@ def _creation_id(workdir: Path, note: dict[str, Any]) -> str | None:
     return str(found["creation_id"])
 
 
+def _has_kept_something(workdir: Path) -> bool:
+    """Whether a run has left anything of its own in its folder to go on from."""
+    return any(path.name not in ("run.json", LOG) for path in workdir.glob("*"))
+
+
+def dataset_of(run: PlannedRun) -> dict[str, str] | None:
+    """The data as the tracker shows it; None where only the trainer knows them."""
+    source = dumped(run.config).get("data")
+    if run.fingerprint is None or source is None:
+        return None
+    return {"name": Path(source).name, "digest": run.fingerprint, "source": source}
+
+
 def history_table(steps: list[StepRecord], evals: list[EvalRecord]) -> pa.Table:
     """history.parquet: a row a step or evaluation, columns named as the tracker's metrics with / as _."""
     rows: dict[int, dict[str, float]] = {}
@@ -286,7 +305,3 @@ def history_table(steps: list[StepRecord], evals: list[EvalRecord]) -> pa.Table:
         kind = pa.int64() if name == "timestamp_ms" else pa.float64()
         columns[schema.column(name)] = pa.array(values_in_order, kind)
     return pa.table(columns)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

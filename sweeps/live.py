@@ -13,13 +13,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.ledger import Ledger, now_ms
+from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.space import short
 from sweeps.store.place import without_user_info
 from sweeps.workers import Evaluated, Message, Steps
-from tinylm_core.records import EvalRecord, StepRecord
+from tinylm_core.records import EvalRecord, StepRecord, now_ms
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -70,7 +70,7 @@ class Tally:
             return
         if state != "INTERRUPTED":
             self.done_runs += 1
-            self.ended_tokens += run.config.train_tokens
+            self.ended_tokens += run.num_tokens
         self.failed_runs += state == "FAILED"
 
     @property
@@ -224,7 +224,9 @@ def view_for(
     runs = {run.identity: run for trial in trials for run in trial.runs}
     missing = [run for identity, run in runs.items() if identity not in ledger.results]
     to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds
-    tokens = sum(run.config.train_tokens for run in missing) + to_come * plan.sweep.base.train_tokens
+    tokens = (
+        sum(run.num_tokens for run in missing) + to_come * plan.sweep.base.num_steps * plan.sweep.base.tokens_per_step
+    )
     tally = Tally(len(runs) + to_come, len(runs) - len(missing), tokens)
     console = Console(highlight=False)
     known = f", {tally.done_runs} known" if tally.done_runs else ""

@@ -42,5 +42,5 @@ def run_sweep(
         place.get_ready()
         plan = make_plan(experiment, place.machine)
         opened = open_store(store, create=True)
-        run(plan, place.make_workers(plan.corpus_of), opened, None, 600, output)
+        run(plan, place.make_workers(plan.trainer.corpus_of), opened, None, 600, output)
     return read_results(opened, name, plan.sweep.definition)

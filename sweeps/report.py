@@ -92,6 +92,7 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
     if best:
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
+    if best and report.results.plan.get("trainer") is None:
         found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
     return found | {"This report again": f"python -m sweeps.report {name}{store.option}"}
 

@@ -6,6 +6,7 @@ Exit code 0: bit-identical (or within --rtol); 1: different; 2: can't be run her
 """
 
 import gzip
+import json
 import shutil
 import tempfile
 import uuid
@@ -20,9 +21,11 @@ from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sweeps.configs import Config
     from sweeps.outbox import Outbox
     from sweeps.store.read import Store
     from sweeps.store.schema import RunRow
+    from sweeps.trainers.own import TrainerFile
     from sweeps.workers import Job
     from tinylm_core.config import RunConfig
     from tinylm_core.records import EvalRecord, Metrics, StepRecord
@@ -33,14 +36,18 @@ if TYPE_CHECKING:
 @click.option("--rtol", type=click.FloatRange(0), default=0.0, help="Relative difference allowed, for other hardware.")
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
+    from sweeps.configs import dumped, from_params
     from sweeps.store import open_store, schema
     from sweeps.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
     from sweeps.workers import Job
 
     opened = open_store(store)
     row = opened.find_run(run_id)
-    if row.role != "run" or row.config is None:  # a config that this version can't read
+    if row.role != "run":
         raise ValueError(f"run {row.run_id} ({row.name}) is a {row.role} and can't be reproduced")
+    trainer = own_trainer(row) if schema.TRAINER in row.tags else None
+    if row.config is None and trainer is None:
+        raise ValueError(f"run {row.run_id} ({row.name}) has a config that this version can't read")
     name = row.tags[schema.SWEEP]
     workdir = work_folder(opened, name) / "reproduction"
     with locked_work(opened, name) as outbox, tempfile.TemporaryDirectory() as folder:
@@ -49,25 +56,30 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         recorded = opened.history(run_ids=[row.run_id])
         if recorded.empty:
             raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
-        config = with_same_data(opened, row, Path(folder))
-        device, differences = here_and_there(opened, row)
+        if trainer is not None:
+            config = from_params(trainer.config_class, row.params)
+        else:
+            config = with_same_data(opened, row, Path(folder))
+        device, differences = here_and_there(opened, row, trainer)
         click.echo(f"reproducing {row.name} ({row.run_id}), {row.state}")
         for line in differences:
             click.echo(f"  differs: {line}")
         if not differences:
             click.echo("  same conditions as recorded")
-        job = Job(uuid.uuid4().hex, config.model_dump_json(), workdir, device, int(row.tags.get(schema.THREADS, 1)))
-        outbox.put("start", start_content(row, job), sync=True)
+        threads = int(row.tags.get(schema.THREADS, 1))
+        file = trainer.file if trainer else None
+        job = Job(uuid.uuid4().hex, json.dumps(dumped(config)), workdir, device, threads, file)
+        outbox.put("start", start_content(row, job, file), sync=True)
         repeat = Repeat()
         try:
             train_again(outbox, row, job, repeat, int(recorded["step"].max()))
         finally:  # Ctrl-C too
-            outbox.put("end", end_content(row, job, repeat), sync=True)
+            outbox.put("end", end_content(job, repeat), sync=True)
             outbox.drain(QUIET_SECONDS)
         drain(outbox, WAIT_SECONDS)
         (again,) = [run.run_id for run in opened.runs(name, "reproduction") if run.tags[schema.CREATION] == job.key]
     code = tell(row, recorded, repeat, rtol)
-    if repeat.metrics and repeat.metrics.weights_sha256:
+    if trainer is None and repeat.metrics and repeat.metrics.weights_sha256:
         click.echo(f"Its weights: python -m sweeps.sample {again}{opened.option}")
     return code
 
@@ -99,7 +111,29 @@ def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
     return config
 
 
-def here_and_there(store: "Store", row: "RunRow") -> tuple[str, list[str]]:
+@dataclass(frozen=True)
+class OwnTrainer:
+    """The trainer of a recorded run, as its file has it today."""
+
+    file: "TrainerFile"
+    version: str
+    config_class: "type[Config]"
+
+
+def own_trainer(row: "RunRow") -> OwnTrainer:
+    """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
+    from sweeps.catalog import load_experiment
+    from sweeps.store import schema
+    from sweeps.trainers.own import trainer_file
+
+    experiment = load_experiment(row.tags[schema.FILE])
+    file = trainer_file(experiment)
+    if file is None:
+        raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")
+    return OwnTrainer(file, str(experiment.sweep.version), type(experiment.sweep.base))
+
+
+def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) -> tuple[str, list[str]]:
     """The device to train on, and a line for each condition that is not as recorded."""
     from sweeps import provenance
     from sweeps.store import schema
@@ -108,7 +142,9 @@ def here_and_there(store: "Store", row: "RunRow") -> tuple[str, list[str]]:
     recorded_device = row.tags.get(schema.DEVICE, "cpu").partition(" ")[0]
     device = this_machine(None if recorded_device != "cpu" else "cpu").device
     tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
-    keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code."))]
+    if trainer is not None:
+        tags |= {schema.TRAINER: trainer.version, schema.TRAINER_SOURCE: trainer.file.sha256}
+    keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
     lines = [
         f"{key}: recorded {row.tags[key]}, here {tags[key]}"
         for key in [*keys, schema.COMMIT]
@@ -171,12 +207,12 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
             workers.kill()
 
 
-def end_content(row: "RunRow", job: "Job", repeat: Repeat) -> dict[str, Any]:
+def end_content(job: "Job", repeat: Repeat) -> dict[str, Any]:
     """How a reproduction ended, with the files that any run has."""
-    from sweeps.ledger import gather_artifacts, now_ms
+    from sweeps.ledger import gather_artifacts
     from sweeps.store import schema
+    from tinylm_core.records import now_ms
 
-    assert row.config
     metrics = repeat.metrics
     state = metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"
     return {
@@ -185,27 +221,29 @@ def end_content(row: "RunRow", job: "Job", repeat: Repeat) -> dict[str, Any]:
         "end_time_ms": now_ms(),
         "metrics": schema.summary_metrics(metrics) if metrics else {},
         "tags": {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
-        "artifacts": str(gather_artifacts(job.workdir, row.config, repeat.steps, repeat.evals, state)),
+        "artifacts": str(gather_artifacts(job.workdir, json.loads(job.config), repeat.steps, repeat.evals, state)),
         "workdir": str(job.workdir),
     }
 
 
-def start_content(row: "RunRow", job: "Job") -> dict[str, Any]:
+def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict[str, Any]:
     """The MLflow run of a reproduction: it never enters a report, by its role."""
     from sweeps import provenance
-    from sweeps.ledger import now_ms
     from sweeps.store import schema
     from tinylm_core.machine import conditions
+    from tinylm_core.records import now_ms
 
-    kept = (schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY)
-    tags = {key: row.tags[key] for key in (*kept, schema.FINGERPRINT) if key in row.tags}
+    kept = [schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY]
+    kept += [schema.FINGERPRINT, schema.TRAINER]
+    tags = {key: row.tags[key] for key in kept if key in row.tags}
+    if file is not None:
+        tags[schema.TRAINER_SOURCE] = file.sha256
     tags |= provenance.run_tags(conditions(job.device, job.threads))
     tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
-    dataset = {
-        "name": Path(row.params["data"]).name,
-        "digest": row.tags[schema.FINGERPRINT],
-        "source": row.params["data"],
-    }
+    dataset = None
+    if schema.FINGERPRINT in row.tags:
+        source = row.params["data"]
+        dataset = {"name": Path(source).name, "digest": row.tags[schema.FINGERPRINT], "source": source}
     return {
         "run": job.key,
         "name": f"{row.name} again",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.store.read import Store
     from sweeps.workers import Workers
-    from tinylm_core.config import RunConfig
     from tinylm_core.corpus import Corpus
     from tinylm_core.machine import Machine
 
@@ -132,7 +131,7 @@ def run(
             click.echo(note, err=quiet or json_)
         opened = open_store(store, create=True)
         output: Output = "json" if json_ else "quiet" if quiet else "people"
-        return sweep(plan, place.make_workers(plan.corpus_of), opened, max_failures, wait, output)
+        return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Place:
     machine: "Machine"  # that trains
     num_slots: int  # runs at a time
     get_ready: "Callable[[], None]"  # begins what takes a while, beside what else is to be done first
-    make_workers: "Callable[[Callable[[RunConfig], Corpus]], Workers]"  # of where a config's corpus comes from
+    make_workers: "Callable[[Callable[[str], Corpus | None]], Workers]"  # of where a config's corpus comes from
 
 
 @contextmanager

@@ -36,6 +36,8 @@ def sample(
 
     opened = open_store(store)
     row = opened.find_run(run_id)
+    if schema.TRAINER in row.tags:
+        raise ValueError(f"run {row.run_id} ({row.name}) is of a trainer of its own, which alone can use its weights")
     if row.tags.get(schema.WEIGHTS_KEPT) == "false":
         again = f"python -m sweeps.reproduce {row.run_id}"
         raise ValueError(f"run {row.run_id} ({row.name}): the sweep keeps the weights of its best runs only; {again}")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeps.plan import grid_settings
-from sweeps.space import Choice, Range, Space, Value, dimension_from_json
+from sweeps.space import Choice, Range, Space, Value, dimension_from_json, grid_settings
 from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -161,7 +161,7 @@ class Sender:
         params: dict[str, str],
         start_time_ms: int,
         summary: str | None,
-        dataset: dict[str, str],
+        dataset: dict[str, str] | None,
         is_new: bool = False,
     ) -> None:
         """A run's MLflow run: made, or taken up again after an interruption.
@@ -172,7 +172,8 @@ class Sender:
             tags = tags | {schema.SUMMARY_RUN: self._run_id(summary)}
         adopt = self._is_repeat or not is_new
         run_id = self._create(run, name, tags, params, start_time_ms, adopt=adopt)
-        self._writer.log_dataset(run_id, context="training", **dataset)
+        if dataset is not None:
+            self._writer.log_dataset(run_id, context="training", **dataset)
         if adopt:
             self._writer.resume_run(run_id)
             self._mark(run)

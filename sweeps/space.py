@@ -1,5 +1,6 @@
 """What a sweep varies: `Choice` and `Range`. Pure data; knows no search."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,6 +113,12 @@ class Range:
 
 
 Space = dict[str, Choice | Range]
+
+
+def grid_settings(space: Space) -> list[dict[str, Value]]:
+    """Every combination, the last field varying fastest; cell k is trial k."""
+    values = itertools.product(*(dimension.grid() for dimension in space.values()))
+    return [dict(zip(space, cell, strict=True)) for cell in values]
 
 
 def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
+from sweeps.configs import Config, changed, dumped, field_types, validated
 from sweeps.space import Choice, Range, Space, Value
 from tinylm_core.config import RunConfig, explain, unknown_name
+
+if TYPE_CHECKING:
+    from tinylm_core.records import Metrics
 
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
 SEARCHES = get_args(Search)
@@ -29,8 +33,8 @@ MATCHING_FIELDS = frozenset(
 class Sweep:
     """A question about hyperparameters: a base config, the space around it, and how to search that.
 
-    base: the config whose fields are varied.
-    space: field → Choice or Range; any RunConfig field but `seed`.
+    base: the config whose fields are varied: a RunConfig, or where `run` is given whatever that takes.
+    space: field → Choice or Range; any field of the base but `seed`.
     search: grid (every combination), random, sobol (a space-filling sequence), tpe (learns from the trials so far) or
         points (those listed, and no others).
     num_trials: how many trials; None for grid and points, which count their own.
@@ -42,9 +46,12 @@ class Sweep:
     keep_checkpoints: "all", or of how many runs, the best, the weights are kept after the sweep; `reproduce` makes any
         of the others again.
     log_every: the tracker gets every so many-th step; history.parquet has all.
+    run: a trainer of your own with the signature of `tinylm_core.run`; the sweep must stand in a file then.
+    version: of that trainer and all that it reads. Runs are the same piece of science where their configs and this are;
+        whoever changes a loss curve changes it.
     """
 
-    base: RunConfig
+    base: Config
     space: Space
     search: Search = "grid"
     num_trials: int | None = None
@@ -55,8 +62,11 @@ class Sweep:
     search_seed: int = 0
     keep_checkpoints: Literal["all"] | int = "all"
     log_every: int = 1
+    run: "Callable[..., Metrics] | None" = None
+    version: str | int | None = None
 
     def __post_init__(self) -> None:
+        self._check_trainer()
         if self.search not in SEARCHES:
             raise ValueError(f"search={self.search!r} is not one of {', '.join(SEARCHES)}")
         for name in ("seeds", "concurrency", "log_every"):
@@ -88,16 +98,38 @@ class Sweep:
         if self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
             raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
 
+    def _check_trainer(self) -> None:
+        if self.run is None:
+            if not isinstance(self.base, RunConfig):
+                raise ValueError(f"base: a {type(self.base).__name__} needs run=…, the trainer that takes it")
+            if self.version is not None:
+                raise ValueError(f"version={self.version!r} is of a trainer of one's own: run=…")
+            return
+        if not callable(self.run):
+            raise ValueError(f"run={self.run!r} must be a function with the signature of tinylm_core.run")
+        if self.version is None:
+            raise ValueError("version: a sweep with its own run needs one, to be changed with whatever changes results")
+        types = field_types(type(self.base))
+        if "seed" not in types:
+            raise ValueError(f"base: {type(self.base).__name__} needs a field seed")
+        for name in ("num_steps", "tokens_per_step"):
+            value = getattr(self.base, name, None)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"base: {type(self.base).__name__} needs {name}, a whole number of at least 1")
+        if changed(self.base, {}) != self.base:
+            raise ValueError(f"base: {type(self.base).__name__} must be made of values that JSON can hold")
+
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
-        if name not in RunConfig.model_fields:
-            raise ValueError(unknown_name("field in the space", name, RunConfig.model_fields))
+        types = field_types(type(self.base))
+        if name not in types:
+            raise ValueError(unknown_name("field in the space", name, types))
         if name == "seed":
             raise ValueError("space: seed is not swept; seeds=N trains each trial with N of them")
         if not isinstance(dimension, Choice | Range):
             raise ValueError(f"space: {name}={dimension!r} must be Choice(…) or Range(…)")
-        if isinstance(dimension, Range) and name in BUDGET_FIELDS:
+        if isinstance(dimension, Range) and name in BUDGET_FIELDS and self.run is None:
             raise ValueError(f"space: {name} decides the tokens per step, so it takes Choice(…), not Range(…)")
-        annotation = RunConfig.model_fields[name].annotation
+        annotation = types[name]
         if isinstance(dimension, Range) and not {int, float} & {annotation, *get_args(annotation)}:
             raise ValueError(f"space: {name} is no number, so it takes Choice(…), not Range(…)")
         # Somewhere inside too: a whole-numbered field takes Range(1, 4), and not Range(1.0, 4.0).
@@ -111,7 +143,7 @@ class Sweep:
     def _check_value(self, name: str, value: Value) -> None:
         """The value alone must be allowed; what fits together is checked for each setting by the plan."""
         try:
-            RunConfig.model_validate(self.base.model_dump() | {name: value})
+            validated(type(self.base), dumped(self.base) | {name: value})
         except ValidationError as error:
             if error.errors()[0]["loc"]:  # else the value does not suit another field of the base
                 raise ValueError(f"space: {explain(error)}") from None
@@ -136,8 +168,8 @@ class Sweep:
     @property
     def definition(self) -> str:
         """The digest of what makes the trials what they are; not how many, nor what is logged or kept."""
-        content = {
-            "base": self.base.model_dump(),
+        content: dict[str, Any] = {
+            "base": dumped(self.base),
             # A list: the order of the fields decides which trial is number k.
             "space": [[name, dimension.to_json()] for name, dimension in self.space.items()],
             "search": self.search,
@@ -146,6 +178,8 @@ class Sweep:
             "seeds": self.seed_values,
             "objective": self.objective,
         }
+        if self.run is not None:
+            content["trainer"] = self.version
         if self.points:  # a definition without any is what it was before there were points
             content["points"] = [dict(point) for point in self.points]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -167,7 +201,7 @@ class Sweep:
         search = search or self.search
         return replace(
             self,
-            base=self.base.replace(settings),
+            base=changed(self.base, settings),
             space=space,
             search=search,  # type: ignore[arg-type]  # checked in __post_init__
             num_trials=None if search in COUNTED else num_trials or self.num_trials,

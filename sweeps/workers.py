@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tinylm_core.config import RunConfig
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
@@ -44,10 +44,11 @@ class Job:
     """One run to execute."""
 
     key: str
-    config: str  # RunConfig as JSON
+    config: str  # as JSON
     workdir: Path
     device: str
     threads: int
+    trainer: Callable[..., Metrics] | None = None  # what takes the config in place of `tinylm_core.run`
 
 
 @dataclass(frozen=True)
@@ -160,25 +161,33 @@ def train_job(
     try:
         import torch
 
-        from tinylm_core.samples import write_samples
-        from tinylm_core.train import run
         from tinylm_core.usage import watched
 
         torch.set_num_threads(job.threads)  # for the samples too
+        listeners: dict[str, Any] = {
+            "workdir": job.workdir,
+            "on_steps": lambda records: say(Steps(job.key, records)),
+            "on_eval": lambda record: say(Evaluated(job.key, record)),
+            "should_stop": should_stop,
+            "device": job.device,
+            "threads": job.threads,
+        }
         with watched(lambda record: say(Used(job.key, record)), job.device):
-            metrics = run(
-                RunConfig.model_validate_json(job.config),
-                workdir=job.workdir,
-                on_steps=lambda records: say(Steps(job.key, records)),
-                on_eval=lambda record: say(Evaluated(job.key, record)),
-                should_stop=should_stop,
-                device=job.device,
-                threads=job.threads,
-                checkpoint_seconds=checkpoint_seconds,
-                on_checkpoint=on_checkpoint,
-                corpus=corpus,
-            )
-        if metrics.state == "COMPLETE":
+            if job.trainer is not None:
+                metrics = job.trainer(job.config, **listeners)
+            else:
+                from tinylm_core.train import run
+
+                metrics = run(
+                    RunConfig.model_validate_json(job.config),
+                    checkpoint_seconds=checkpoint_seconds,
+                    on_checkpoint=on_checkpoint,
+                    corpus=corpus,
+                    **listeners,
+                )
+        if metrics.state == "COMPLETE" and job.trainer is None:
+            from tinylm_core.samples import write_samples
+
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
     except Exception as error:  # whatever a run raises is told, with its traceback

@@ -157,6 +157,7 @@ def _row(trial: Mapping[str, Any], seed: int, state: str, final: float, gap: flo
     complete = state == "COMPLETE"
     nan = float("nan")
     number = trial["trial"]
+    accumulation = int(trial["setting"].get("gradient_accumulation_steps", 1))
     base = {
         "learning_rate": 1e-3,
         "warmup_ratio": 0.1,
@@ -169,6 +170,8 @@ def _row(trial: Mapping[str, Any], seed: int, state: str, final: float, gap: flo
         "max_seq_len": 128,
         "gradient_accumulation_steps": 1,
         "train_tokens": NUM_STEPS * TOKENS_PER_STEP,
+        "num_steps": NUM_STEPS // accumulation,
+        "tokens_per_step": TOKENS_PER_STEP * accumulation,
         "num_evals": NUM_EVALS,
         "vocab_size": VOCAB_SIZE,
         "dropout": 0.1,

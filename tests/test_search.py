@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import qmc
 
 from sweeps import Choice, Range, Sweep
-from sweeps.plan import grid_settings
 from sweeps.search import Setting, TrialSearch, importances, learns, sobol_points
+from sweeps.space import grid_settings
 from sweeps.sweep import COUNTED
 from tinylm_core import RunConfig
 

@@ -105,6 +105,8 @@ def weights_sha256(model: nn.Module) -> str:
 
 def save_model(folder: Path, model: nn.Module, config: RunConfig, tokenizer: Tokenizer | None) -> None:
     """`model.safetensors`, `config.json` and, for text, `tokenizer.json`: all that `load_model` needs."""
+    for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     write_durably(folder / "config.json", config.model_dump_json(indent=2).encode())
     if tokenizer is not None:
         write_durably(folder / "tokenizer.json", tokenizer.to_json().encode())

@@ -1,24 +1,30 @@
 """What a run says of itself while it trains and when it ends. Plain data; knows nobody who listens."""
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["COMPLETE", "DIVERGED", "INTERRUPTED"]
 
 
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step. `loss` is nats per token over the step's tokens, with dropout."""
+    """One optimizer step. `loss` is nats per token over the step's tokens, with dropout. NaN: not measured."""
 
     step: int  # 1 … num_steps
     tokens: int  # trained on so far, this step included
     loss: float
     learning_rate: float  # the rate this step used
-    grad_norm: float  # before clipping
-    tokens_per_second: float
-    skipped: bool  # fp16 loss scaling found an overflow and left the weights alone
-    timestamp_ms: int  # Unix time, stamped once
+    grad_norm: float = math.nan  # before clipping
+    tokens_per_second: float = math.nan
+    skipped: bool = False  # fp16 loss scaling found an overflow and left the weights alone
+    timestamp_ms: int = field(default_factory=now_ms)  # Unix time, stamped once
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class EvalRecord:
     val_loss_standard_error: float
     train_loss: float
     train_loss_standard_error: float
-    timestamp_ms: int
+    timestamp_ms: int = field(default_factory=now_ms)
 
     @property
     def gap(self) -> float:
@@ -64,10 +70,10 @@ class Metrics:
 
     state: State
     num_parameters: int
-    vocab_size: int
-    steps: list[StepRecord] = field(repr=False)
-    evals: list[EvalRecord] = field(repr=False)
-    weights_sha256: str | None  # over the tensors' bytes in name order; None unless complete
+    vocab_size: int  # what a prediction chooses among: ln of it is the loss of knowing nothing
+    steps: list[StepRecord] = field(default_factory=list, repr=False)
+    evals: list[EvalRecord] = field(default_factory=list, repr=False)
+    weights_sha256: str | None = None  # over the tensors' bytes in name order; None unless complete
     diverged_at: int | None = None  # the step whose loss or gradient norm was not finite
 
     @property

@@ -25,7 +25,7 @@ from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val
 from tinylm_core.evaluate import evaluate, token_losses, widest_float
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
-from tinylm_core.records import EvalRecord, Metrics, State, StepRecord
+from tinylm_core.records import EvalRecord, Metrics, State, StepRecord, now_ms
 from tinylm_core.schedule import learning_rate
 from tinylm_core.state import TrainState
 
@@ -254,10 +254,6 @@ def autocast(config: RunConfig, device: str) -> Callable[[], AbstractContextMana
     if config.precision not in dtypes:
         return nullcontext
     return partial(torch.autocast, device.partition(":")[0], dtype=dtypes[config.precision])
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass

@@ -26,6 +26,7 @@ MOST_CONFIRMED = 4
 COARSE = 0.02  # nats that a step away from the best rate costs, at least, for a finer one to be worth a run
 FINISHED_ENOUGH = 2  # settings, for anything to be said of a space
 OTHER_SEEDS = 3
+BUDGETS = ("train_tokens", "num_steps")  # fields that say how long a run trains; the first that a config has
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,19 @@ def _unfinished(results: Results) -> Iterator[Advice]:
 
 
 def _all_diverged(results: Results) -> Iterator[Advice]:
-    rates = [float(rate) for rate in results.started[RATE]]
-    lower = [float(f"{min(rates) * factor:.2g}") for factor in (0.01, 0.03, 0.1, 0.3)]
-    yield Advice(
-        "Every run diverged, so the learning rate is too high, or the data or the model is at fault.",
-        command_with(results.plan["command"], sweep={RATE: ",".join(f"{rate:g}" for rate in lower)}),
-    )
+    command = ""
+    if RATE in results.started:
+        lowest = min(float(rate) for rate in results.started[RATE])
+        lower = [float(f"{lowest * factor:.2g}") for factor in (0.01, 0.03, 0.1, 0.3)]
+        command = command_with(results.plan["command"], sweep={RATE: ",".join(f"{rate:g}" for rate in lower)})
+    yield Advice("Every run diverged, so the learning rate is too high, or the data or the model is at fault.", command)
 
 
 def _not_matched(results: Results) -> Iterator[Advice]:
     if results.plan["matched"]:
+        return
+    if results.plan.get("trainer") is not None:
+        yield Advice("Settings train on different numbers of tokens, so their losses differ for that reason too.")
         return
     base = results.plan["base"]
     fields = [field for field in results.plan["swept"] if field in MATCHING_FIELDS]
@@ -230,7 +234,9 @@ def _best_has(results: Results, finding: str) -> bool:
 def _still_falling(results: Results) -> Iterator[Advice]:
     if not _best_has(results, "still falling"):
         return
-    command = command_with(results.plan["command"], set={"train_tokens": 2 * int(results.plan["base"]["train_tokens"])})
+    base = results.plan["base"]
+    budget = next((field for field in BUDGETS if field in base), None)
+    command = command_with(results.plan["command"], set={budget: 2 * int(base[budget])}) if budget else ""
     yield Advice(
         "The best setting was still improving when its tokens ran out: with more, a lower loss, and maybe another "
         "best setting.",
@@ -246,20 +252,21 @@ def _overfitting(results: Results) -> Iterator[Advice]:
         return
     tokens, rise = int(best["best_tokens"].iloc[0]), float(best["rise"].iloc[0])
     run = results.started[results.started["trial"] == results.board.iloc[0]["trial"]].iloc[0]
-    unit = int(run["train_tokens"]) // int(run["num_evals"])
-    fewer = max(unit, round(tokens / unit) * unit)
+    command = ""
+    if "train_tokens" in run and "num_evals" in run:
+        unit = int(run["train_tokens"]) // int(run["num_evals"])
+        fewer = max(unit, round(tokens / unit) * unit)
+        budget = {"train_tokens": fewer, "num_evals": max(1, fewer // unit)}
+        command = command_with(results.plan["command"], set=budget)
     yield Advice(
         f"The best setting overfits: its validation loss is lowest at {tokens:,} tokens and {rise:.3f} nats higher at "
         "the end. Train less, use more text, or regularize.",
-        command_with(
-            results.plan["command"],
-            set={"train_tokens": fewer, "num_evals": max(1, fewer // unit)},
-        ),
+        command,
     )
 
 
 def _clipped(results: Results) -> Iterator[Advice]:
-    if _share(results, "mostly clipped") <= 0.5:
+    if _share(results, "mostly clipped") <= 0.5 or "max_grad_norm" not in results.complete:
         return
     norms = results.history.loc[results.history["train_grad_norm"].notna(), "train_grad_norm"].astype(float)
     limits = pd.to_numeric(results.complete["max_grad_norm"].astype(str), errors="coerce").dropna()

@@ -63,7 +63,7 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
         low, high, log = space["low"], space["high"], space["log"]
         reach = (high - low) / 2
         beyond = (low / 3 if log else low - reach) if end == "low" else (high * 3 if log else high + reach)
-        moved = _allowed(field, beyond, 2, whole=whole)
+        moved = _allowed(plan, field, beyond, 2, whole=whole)
         if moved is None:
             return None
         ends = (moved, high) if end == "low" else (low, moved)
@@ -73,7 +73,7 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
     step = edge / inner if by_factor else edge - inner
     digits = 1 if by_factor and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
     beyond_it = [edge * step, edge * step**2] if by_factor else [edge + step, edge + 2 * step]
-    allowed = (_allowed(field, value, digits, whole=whole) for value in beyond_it)
+    allowed = (_allowed(plan, field, value, digits, whole=whole) for value in beyond_it)
     new = [value for value in dict.fromkeys(allowed) if value is not None and value not in values]
     if not new:
         return None
@@ -83,7 +83,7 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
 
 def _budget(plan: Plan, field: str, values: list[Any]) -> dict[str, object]:
     """`--set train_tokens` to the nearest that all settings share, where these values of a field need another."""
-    if field not in BUDGET_FIELDS or field == "train_tokens":
+    if field not in BUDGET_FIELDS or field == "train_tokens" or plan.get("trainer") is not None:
         return {}
     base = RunConfig.model_validate(plan["base"])
     tokens_per_step, num_evals = budget_unit(base.replace({field: value}) for value in values)
@@ -91,9 +91,11 @@ def _budget(plan: Plan, field: str, values: list[Any]) -> dict[str, object]:
     return {} if nearest == base.train_tokens else {"set": {"train_tokens": nearest}}
 
 
-def _allowed(field: str, value: float, digits: int, *, whole: bool) -> float | int | None:
+def _allowed(plan: Plan, field: str, value: float, digits: int, *, whole: bool) -> float | int | None:
     """The value, to so many digits where it is no whole number, where the field takes it; else None."""
     rounded = round(value) if whole else float(f"{value:.{digits}g}")
+    if plan.get("trainer") is not None:  # which knows what it takes: what all of a scale have in common
+        return rounded if rounded > 0 else None
     try:
         RunConfig().replace({field: rounded})
     except ValueError:

@@ -9,12 +9,8 @@ import pandas as pd
 def evaluations(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The rows of `history` that hold an evaluation, with `tokens` trained on by then; sorted by run and step."""
     evals = history[history["val_loss"].notna()]
-    per_step = (
-        trials["batch_size"].astype(float)
-        * trials["max_seq_len"].astype(float)
-        * trials["gradient_accumulation_steps"].astype(float)
-    )
-    tokens = evals["step"] * evals["run_id"].map(dict(zip(trials["run_id"], per_step, strict=True)))
+    per_step = dict(zip(trials["run_id"], trials["tokens_per_step"].astype(float), strict=True))
+    tokens = evals["step"] * evals["run_id"].map(per_step)
     return evals.assign(tokens=tokens.astype(float)).sort_values(["run_id", "step"], ignore_index=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis.settings import Floats, tokens_per_step
+from sweeps.analysis.settings import Floats
 
 SPIKE_WINDOW = 32  # steps whose median a step is held against
 SPIKE_DEVIATIONS = 6.0  # robust standard deviations above it; under 1 false alarm in 1e8 steps of Gaussian noise
@@ -51,8 +51,8 @@ def diagnoses(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     run_ids = ordered["run_id"].to_numpy()
     edges = [0, *(np.flatnonzero(run_ids[1:] != run_ids[:-1]) + 1), len(run_ids)]
     places = {run_ids[start]: slice(start, end) for start, end in itertools.pairwise(edges) if start < end}
-    needed = ["run_id", "label", "trial", "seed", "state", "max_grad_norm", "batch_size", "max_seq_len"]
-    started = runs.loc[runs["run_id"].notna(), [*needed, "gradient_accumulation_steps"]]
+    needed = ["run_id", "label", "trial", "seed", "state", "tokens_per_step", "max_grad_norm"]
+    started = runs.loc[runs["run_id"].notna(), runs.columns.intersection(needed)]
     records: list[dict[str, Any]] = started.to_dict("records")  # type: ignore[assignment]  # the columns are named
     rows = [
         {"finding": kind, "detail": detail, "label": run["label"], "trial": run["trial"], "seed": run["seed"]}
@@ -84,11 +84,11 @@ def _findings(run: Mapping[str, Any] | pd.Series, history: Mapping[str, Floats])
         found.append(("diverged", f"at step {last_step + 1:,}"))
     elif state != "COMPLETE":
         found.append(("unfinished", f"{str(state).lower()} at step {last_step:,}"))
-    found += _spikes(step, loss) + _clipped(norm, run["max_grad_norm"])
+    found += _spikes(step, loss) + _clipped(norm, run.get("max_grad_norm"))
     if state == "COMPLETE":
         evaluated = ~np.isnan(history["val_loss"])
         evals = {name: column[evaluated] for name, column in history.items()}
-        tokens = evals["step"] * tokens_per_step(run)
+        tokens = evals["step"] * int(run["tokens_per_step"])
         found += _overfitting(evals, tokens) or _still_falling(evals, tokens)
     return found or [("healthy", "")]
 

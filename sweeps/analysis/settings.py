@@ -118,8 +118,3 @@ def is_full_grid(plan: Plan) -> bool:
     sizes = [len(ordered_values(plan, field)) for field in plan["swept"]]
     distinct = {tuple(map(repr, trial["setting"].values())) for trial in plan["trials"]}
     return len(distinct) == len(plan["trials"]) == int(np.prod(sizes))
-
-
-def tokens_per_step(run: Mapping[str, Any] | pd.Series) -> int:
-    """Training tokens in one optimizer step of a run."""
-    return int(run["batch_size"]) * int(run["max_seq_len"]) * int(run["gradient_accumulation_steps"])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, is_log, ordered_values, tokens_per_step, value_groups
+from sweeps.analysis.settings import MAX_VALUES, is_log, ordered_values, value_groups
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, End, styled
 from sweeps.figures.marks import SIGNS, absent, colour_note, mark, markers
@@ -47,7 +47,7 @@ def schedules(results: Results) -> Figure:
     runs = results.started[results.started["run_id"].isin(num_steps.index)]
     if runs.empty:
         return canvas.message(f"{title}: no run has taken a step yet.")
-    distinct = [field for field in SCHEDULE_FIELDS if field in runs]
+    distinct = [field for field in SCHEDULE_FIELDS if field in runs] or list(plan["swept"])
     runs = runs.assign(_steps=runs["run_id"].map(num_steps)).sort_values("_steps", ascending=False, kind="stable")
     runs = runs.drop_duplicates(distinct).sort_values("trial")
     num_schedules = len(runs)
@@ -62,11 +62,13 @@ def schedules(results: Results) -> Figure:
     for _, run in runs.iterrows():
         curve, colour = curves[run["run_id"]], run["_colour"]
         thinned = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))]
-        tokens = thinned["step"] * tokens_per_step(run)
+        tokens = thinned["step"] * int(run["tokens_per_step"])
         width = 1.4 if len(runs) <= CROWDED else 0.8
         axes.plot(tokens, thinned["train_learning_rate"], color=colour, linewidth=width, alpha=0.85)
         warmup = curve[curve["step"] == _warmup_steps(run)]
-        axes.plot(warmup["step"] * tokens_per_step(run), warmup["train_learning_rate"], "o", color=colour, markersize=4)
+        axes.plot(
+            warmup["step"] * int(run["tokens_per_step"]), warmup["train_learning_rate"], "o", color=colour, markersize=4
+        )
         if run["_steps"] == runs.loc[runs["_colour"] == colour, "_steps"].max():
             ends.append(End(float(curve["train_learning_rate"].iloc[-1]), scale.label(run), colour))
     if "learning_rate" in swept and is_log(plan, "learning_rate"):
@@ -79,7 +81,8 @@ def schedules(results: Results) -> Figure:
     count = f"{num_schedules:,} different ones" if num_schedules > 1 else "one for all runs"
     if num_schedules > len(runs):
         count += f", {len(runs)} of them drawn"
-    canvas.heading(figure, title, [count, "dot: end of the warmup", *colour_note(scale)])
+    warmup_note = ["dot: end of the warmup"] * ("warmup_ratio" in runs)
+    canvas.heading(figure, title, [count, *warmup_note, *colour_note(scale)])
     key(figure, [axes], [ends], scale)
     return figure
 
@@ -211,10 +214,11 @@ def _limits(evals: pd.DataFrame, columns: Sequence[str], worst: float) -> tuple[
     low, high = float(values.min()), float(values.max())
     if columns == ["val_perplexity"]:
         return low / 1.08, 1.25 * (high if math.isnan(worst) else math.exp(worst))
+    high = float(np.fmin(high, 1.01 * worst))
     pad = max(0.03 * (high - low), 0.01)
-    return low - pad, float(np.fmin(high, 1.01 * worst)) + pad
+    return low - pad, high + pad
 
 
 def _warmup_steps(run: pd.Series) -> int:
-    num_steps = int(run["train_tokens"]) // tokens_per_step(run)
-    return math.ceil(Decimal(str(run["warmup_ratio"])) * num_steps)
+    """0, where no step is, of a config that has no warmup."""
+    return math.ceil(Decimal(str(run.get("warmup_ratio", 0.0))) * int(run["num_steps"]))

@@ -41,7 +41,7 @@ def train(
     job: Job,
     attempt: str,
     states: dict[str, bytes],
-    corpus: Corpus,
+    corpus: Corpus | None,  # of our own trainer
     expected: dict[str, str],
     mailbox: Any,  # the actor
     checkpoint_seconds: float,

@@ -16,7 +16,6 @@ from sweeps.ray_workers.mailbox import Letter, Mailbox
 from sweeps.ray_workers.task import train
 from sweeps.workers import LOG, NO_SPACE, Died, Job, Message, NoSpace, UnderWay
 from tinylm_core.checkpoint import is_state, keep_state, state_files, write_durably
-from tinylm_core.config import RunConfig
 from tinylm_core.corpus import Corpus
 
 COUNT_SECONDS = 2.0  # between looks at the cluster's size
@@ -41,7 +40,7 @@ class RayWorkers:
         self,
         demand: Demand,
         found: Found,
-        corpus_of: Callable[[RunConfig], Corpus],
+        corpus_of: Callable[[str], Corpus | None],
         max_runs: int | None = None,
         checkpoint_seconds: float = 30.0,
     ) -> None:
@@ -78,7 +77,8 @@ class RayWorkers:
         return bool(self._tasks)
 
     def submit(self, job: Job) -> None:
-        tokens = self._put(self._corpus_of(RunConfig.model_validate_json(job.config)))
+        corpus = self._corpus_of(job.config)
+        tokens = None if corpus is None else self._put(corpus)
         states = {path.name: path.read_bytes() for path in state_files(job.workdir)}
         attempt = uuid.uuid4().hex
         task = ray.remote(train).options(**self._demand.options, name=f"run {job.key[:16]}")

@@ -286,10 +286,7 @@ class Store:
 
 def run_row(raw: RawRun) -> RunRow:
     """A run with its config, typed, and its identity as today's code sees it."""
-    try:
-        config = RunConfig.from_params(raw.params)
-    except ValueError:
-        config = None
+    config = _config(raw)
     return RunRow(
         run_id=raw.run_id,
         name=raw.name,
@@ -307,6 +304,15 @@ def run_row(raw: RawRun) -> RunRow:
         start_time=_moment(raw.start_time),
         end_time=None if raw.status == "RUNNING" else _moment(raw.end_time),
     )
+
+
+def _config(raw: RawRun) -> RunConfig | None:
+    if schema.TRAINER in raw.tags:
+        return None  # of a class that only its own file knows
+    try:
+        return RunConfig.from_params(raw.params)
+    except ValueError:
+        return None
 
 
 def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:

@@ -34,6 +34,8 @@ STATE = "trial.state"
 IDENTITY = "run.identity"  # as the version that made the run computed it
 FINGERPRINT = "data.fingerprint"
 NUMERICS = "numerics.version"
+TRAINER = "trainer.version"  # of a sweep with a trainer of its own
+TRAINER_SOURCE = "trainer.sha256"  # of its file
 WEIGHTS = "weights.sha256"
 WEIGHTS_KEPT = "weights.kept"  # "false" where the sweep keeps only its best runs' weights
 NUM_PARAMETERS = "model.num_parameters"
@@ -123,7 +125,7 @@ class RunRow:
     trial: int | None  # the number in the definition that made it
     seed: int | None
     params: dict[str, str]
-    config: RunConfig | None  # None where today's RunConfig can't read the params
+    config: RunConfig | None  # None where today's RunConfig can't read the params, or a trainer of its own takes others
     identity: str | None  # of `config`, today; where that is None, what the run was tagged with
     tags: dict[str, str]
     metrics: dict[str, float]  # latest values
@@ -159,8 +161,8 @@ def summary_metrics(metrics: Metrics) -> dict[str, float]:
         summary |= {f"best/{result}": getattr(metrics.best, result) for result in _RESULTS}
     if metrics.evals or metrics.state == "DIVERGED":
         summary[OBJECTIVE] = metrics.objective
-    if metrics.steps:
-        summary[TOKENS_PER_SECOND] = median(record.tokens_per_second for record in metrics.steps)
+    if paces := [record.tokens_per_second for record in metrics.steps if not math.isnan(record.tokens_per_second)]:
+        summary[TOKENS_PER_SECOND] = median(paces)
     return summary
 
 

@@ -324,7 +324,8 @@ def _step_metrics(record: StepRecord) -> "list[Metric]":
 def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
+    known = {name: value for name, value in values.items() if not math.isnan(value)}  # NaN: not measured
+    return [Metric(name, value, timestamp_ms, step) for name, value in known.items()]
 
 
 def _tags(tags: Mapping[str, str]) -> "list[RunTag]":

@@ -1,0 +1,111 @@
+"""A config, as far as a sweep needs to know it: `RunConfig`, or the class of a trainer of the user's own.
+
+A sweep varies its fields, writes them down and reads them again; what they mean only the trainer knows.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol, TypeVar, get_type_hints
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tinylm_core.config import explain, unknown_name
+
+
+class Config(Protocol):
+    """One training run, complete: a frozen dataclass or pydantic model whose fields JSON can hold.
+
+    The three may be fields or properties. `seed` must be a field, and is the only one that a sweep sets by itself.
+    """
+
+    @property
+    def seed(self) -> int:
+        """Whatever is random in a run follows from it."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        ...
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step trains on; examples, where the trainer knows no tokens."""
+        ...
+
+
+C = TypeVar("C", bound=Config)
+
+
+@cache
+def field_types(config_class: type[Any]) -> Mapping[str, Any]:
+    """Name → annotation of each field that a config is made with. ValueError for a class that is no config."""
+    if issubclass(config_class, BaseModel):
+        return {name: field.annotation for name, field in config_class.model_fields.items()}
+    if not dataclasses.is_dataclass(config_class):
+        raise ValueError(f"{config_class.__name__} must be a dataclass or a pydantic model")
+    hints = get_type_hints(config_class)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class) if field.init}
+
+
+@cache
+def _adapter(config_class: type[C]) -> TypeAdapter[C]:
+    return TypeAdapter(config_class)
+
+
+def dumped(config: Config) -> dict[str, Any]:
+    """The fields and their values, as JSON has them."""
+    config_class: type[Config] = type(config)
+    values: dict[str, Any] = _adapter(config_class).dump_python(config, mode="json")
+    return {name: values[name] for name in field_types(config_class)}
+
+
+def loaded(config_class: type[C], values: Mapping[str, object]) -> C:
+    """The config with these values and else the defaults. ValueError, in one line: the field, the value, the rule."""
+    for name in values:
+        if name not in field_types(config_class):
+            raise ValueError(unknown_name("field", name, field_types(config_class)))
+    try:
+        return validated(config_class, values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def validated(config_class: type[C], values: Mapping[str, object]) -> C:
+    """The config of these values. pydantic's ValidationError says which of them is wrong."""
+    config: C = _adapter(config_class).validate_python(dict(values))
+    return config
+
+
+def changed(config: C, changes: Mapping[str, object]) -> C:
+    """A validated copy with other values. ValueError as `loaded`."""
+    return loaded(type(config), dumped(config) | dict(changes))
+
+
+def to_params(config: Config) -> dict[str, str]:
+    """Every field as text, numbers with `repr`: what a tracker stores. `from_params` reads it back."""
+    return {name: _text(value) for name, value in dumped(config).items()}
+
+
+def from_params(config_class: type[C], params: Mapping[str, str]) -> C:
+    """The config that `to_params` wrote; a field that was not written yet has its default."""
+    return loaded(config_class, {name: parsed(config_class, name, text) for name, text in params.items()})
+
+
+def parsed(config_class: type[C], name: str, text: str) -> object:
+    """The value that a text means for a field: None, a list or a dict where the field may be one; else the text."""
+    annotation = field_types(config_class).get(name)
+    if text == "None" and type(None) in getattr(annotation, "__args__", ()):
+        return None
+    if text[:1] in ("[", "{") and annotation is not str:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict) else repr(value)

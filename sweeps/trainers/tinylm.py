@@ -1,0 +1,188 @@
+"""`tinylm_core` as the trainer: its budgets, its corpora, its identity, and what its models cost."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from sweeps.configs import Config
+from sweeps.space import Choice, Range, Value, grid_settings
+from sweeps.sweep import BUDGET_FIELDS, MATCHING_FIELDS, Sweep
+from sweeps.trainers import Identified
+from tinylm_core.config import RunConfig, check_budget, identity, resolve
+from tinylm_core.corpus import Corpus, load_corpus
+from tinylm_core.data import train_windows, val_windows
+from tinylm_core.machine import Machine, check_precision
+from tinylm_core.schedule import warmup_steps
+
+ADAM_BYTES_PER_PARAMETER = 12  # float32 weight and two moments
+
+
+class TinyLM:
+    """`tinylm_core` on a machine; reads each corpus once."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._corpora: dict[tuple[object, ...], Corpus] = {}
+
+    def fitting(self, sweep: Sweep) -> tuple[Sweep, list[str]]:
+        sweep, notes = without_impossible_choices(sweep, self._machine)
+        if sweep.search != "grid":  # of a grid every cell is looked at
+            check_shapes(sweep)
+        check_budget(budget_configs(sweep))
+        for config in budget_configs(sweep):
+            corpus = self.corpus(config)
+            train_windows(corpus, config)
+            val_windows(corpus, config)
+        if not self.is_matched(sweep):
+            fields = ", ".join(sorted(MATCHING_FIELDS & set(sweep.space)))
+            notes.append(f"not matched: settings with different {fields} do not see the same tokens in the same order")
+        return sweep, notes
+
+    def is_matched(self, sweep: Sweep) -> bool:
+        return not MATCHING_FIELDS & set(sweep.space)
+
+    def identified(self, config: Config) -> Identified:
+        resolved = resolve(_ours(config), self._machine)
+        fingerprint = self.corpus(resolved).fingerprint
+        return Identified(resolved, identity(resolved, fingerprint), fingerprint)
+
+    def notes_on(self, runs: Sequence[tuple[str, Config]]) -> list[str]:
+        return same_schedule_notes([(name, _ours(config)) for name, config in runs])
+
+    def work_bytes(self, config: Config) -> int:
+        """Two checkpoints, one being written, and the final weights."""
+        return (3 * ADAM_BYTES_PER_PARAMETER + 4) * self._num_parameters(config)
+
+    def disk_bytes(self, config: Config) -> int:
+        """Its weights, and about 100 bytes a step in history and database rows for each of 5 metrics."""
+        return 4 * self._num_parameters(config) + 500 * config.num_steps
+
+    def texts(self, sweep: Sweep) -> Mapping[str, Path]:
+        # Of all that the search may come to: one that learns has no trials yet.
+        corpora = [self.corpus(config) for config in budget_configs(sweep)]
+        return {corpus.fingerprint: corpus.text_path for corpus in corpora if corpus.text_path is not None}
+
+    def corpus(self, config: Config) -> Corpus:
+        """`load_corpus` that reads each corpus once."""
+        ours = _ours(config)
+        key = (ours.data, ours.tokenizer, ours.vocab_size, ours.val_ratio)
+        if key not in self._corpora:
+            self._corpora[key] = load_corpus(ours)
+        return self._corpora[key]
+
+    def corpus_of(self, config_json: str) -> Corpus:
+        return self.corpus(RunConfig.model_validate_json(config_json))
+
+    def pace(self, config: Config) -> float:
+        from tinylm_core.speed import tokens_per_second
+
+        config, corpus = _ours(config), self.corpus(config)
+        pace = tokens_per_second(config, corpus, self._machine.device, threads=1)
+        # That is training alone; evaluations see two windows for each that they measure, forward only.
+        evaluated = 2 * (config.num_evals + 1) * (config.eval_tokens or len(corpus.val)) / 3
+        return pace / (1 + evaluated / config.train_tokens)
+
+    def facts(self, config: Config) -> list[tuple[str, str]]:
+        config, corpus, parameters = _ours(config), self.corpus(config), self._num_parameters(config)
+        return [
+            ("data", f"{config.data}, {len(corpus.train):,} train and {len(corpus.val):,} validation tokens"),
+            ("model", f"{parameters:,} parameters, {4 * parameters / 1e6:.1f} MB of weights"),
+            ("decay groups", decay_groups_line(config, corpus.vocab_size)),
+            ("budget", f"{config.train_tokens:,} tokens a run = {num_epochs(config, corpus):.2f} epochs"),
+        ]
+
+    def details(self, config: Config) -> dict[str, str]:
+        config = _ours(config)
+        batch = config.batch_size * config.gradient_accumulation_steps
+        return {"warmup steps": f"{warmup_steps(config):,}", "effective batch": f"{batch} sequences"}
+
+    def _num_parameters(self, config: Config) -> int:
+        return num_parameters(_ours(config), self.corpus(config).vocab_size)
+
+
+def _ours(config: Config) -> RunConfig:
+    return cast(RunConfig, config)  # a sweep without a trainer of its own has no other
+
+
+def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, list[str]]:
+    """The sweep without the precisions that this machine can't run, and a line for each."""
+    notes: list[str] = []
+    dimension = sweep.space.get("precision")
+    if not isinstance(dimension, Choice):
+        check_precision(_ours(sweep.base).precision, machine)
+        return sweep, notes
+    possible = []
+    for value in dimension.values:
+        try:
+            check_precision(str(value), machine)
+            possible.append(value)
+        except ValueError as error:
+            notes.append(f"left out: {error}")
+    if not possible:
+        raise ValueError(notes[0].removeprefix("left out: "))
+    return sweep.override(dimensions={"precision": Choice(*possible)}), notes
+
+
+def budget_configs(sweep: Sweep) -> list[RunConfig]:
+    """The base with every combination of the swept fields that decide steps and windows; of a Range its ends."""
+    space: dict[str, Choice | Range] = {
+        name: dimension if isinstance(dimension, Choice) else Choice(dimension.low, dimension.high)
+        for name, dimension in sweep.space.items()
+        if name in BUDGET_FIELDS or name in MATCHING_FIELDS
+    }
+    return [_ours(sweep.base).replace(setting) for setting in grid_settings(space)]
+
+
+def check_shapes(sweep: Sweep) -> None:
+    """ValueError where a search may propose a width that its number of heads does not divide."""
+
+    def values(name: str) -> Iterable[Value]:
+        dimension = sweep.space.get(name, Choice(getattr(sweep.base, name)))
+        if isinstance(dimension, Choice):
+            return dimension.values
+        return range(int(dimension.low), int(dimension.high) + 1)
+
+    for d_model, num_heads in itertools.product(values("d_model"), values("num_heads")):
+        _ours(sweep.base).replace({"d_model": d_model, "num_heads": num_heads})
+
+
+def same_schedule_notes(runs: Sequence[tuple[str, RunConfig]]) -> list[str]:
+    """A line for settings whose warmup ratios round up to the same number of warmup steps."""
+    groups: dict[str, list[str]] = {}
+    for name, config in runs:
+        key = config.model_copy(update={"warmup_ratio": 0.0}).model_dump_json() + str(warmup_steps(config))
+        groups.setdefault(key, []).append(name)
+    return ["the same schedule twice: " + " and ".join(group) for group in groups.values() if len(group) > 1]
+
+
+def decay_groups_line(config: RunConfig, vocab_size: int) -> str:
+    """How many parameters decay and how many don't."""
+    import torch
+
+    from tinylm_core.model import TinyGPT
+    from tinylm_core.optimizer import decay_groups
+
+    with torch.device("meta"):
+        model = TinyGPT(config, vocab_size)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    groups = decay_groups(model, config)
+    return "; ".join(
+        f"{group.replace('_', ' ')}: {len(names)} tensors, {sum(sizes[name] for name in names):,} parameters"
+        for group, names in groups.items()
+    )
+
+
+def num_parameters(config: RunConfig, vocab_size: int) -> int:
+    """Trainable parameters of the model of a config, a shared matrix counted once."""
+    d, f, b = config.d_model, config.d_ff or 4 * config.d_model, int(config.bias)
+    attention = 4 * d * d + b * 4 * d
+    feed_forward = 2 * d * f + b * (f + d)
+    norms = 2 * (d + b * d)
+    embeddings = vocab_size * d * (1 if config.tie_embeddings else 2) + config.max_seq_len * d
+    return config.num_layers * (attention + feed_forward + norms) + (d + b * d) + embeddings
+
+
+def num_epochs(config: RunConfig, corpus: Corpus) -> float:
+    """How often the run sees its training windows."""
+    return config.train_tokens / (len(train_windows(corpus, config)) * config.max_seq_len)

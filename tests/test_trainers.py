@@ -1,0 +1,264 @@
+"""What a plan knows of the trainers: the size of our own models, and any trainer that keeps a run's promises."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from sweeps import Choice, Range, Sweep
+from sweeps.catalog import Experiment, load_experiment, overridden
+from sweeps.configs import dumped, from_params, to_params
+from sweeps.plan import make_plan
+from sweeps.space import Space
+from sweeps.trainers.own import Told, train, trainer_file
+from sweeps.trainers.tinylm import TinyLM, num_epochs, num_parameters
+from tinylm_core import RunConfig
+from tinylm_core.machine import Machine
+from tinylm_core.model import TinyGPT
+from tinylm_core.records import EvalRecord, Metrics, StepRecord
+
+PLAIN = Machine("cpu", "AVX2", fast_bf16=False, fast_fp16=False)
+
+# --- Ours
+
+
+@given(
+    heads=st.integers(1, 4), width=st.integers(1, 8), layers=st.integers(1, 3), d_ff=st.none() | st.integers(1, 40),
+    context=st.integers(1, 20), vocab=st.integers(2, 50), bias=st.booleans(), tied=st.booleans(), pre=st.booleans(),
+)  # fmt: skip
+def test_the_formula_counts_the_parameters_of_the_model(
+    heads: int, width: int, layers: int, d_ff: int | None, context: int, vocab: int, bias: bool, tied: bool, pre: bool
+) -> None:
+    config = RunConfig(
+        d_model=heads * width, num_heads=heads, num_layers=layers, d_ff=d_ff, max_seq_len=context, bias=bias,
+        tie_embeddings=tied, norm_first=pre,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = TinyGPT(config, vocab)
+    assert num_parameters(config, vocab) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_epochs_and_disk_follow_the_budget(tiny: Any) -> None:
+    config, trainer = tiny(), TinyLM(PLAIN)
+    corpus = trainer.corpus(config)
+    windows = (len(corpus.train) - 1) // 8
+    assert num_epochs(config, corpus) == 64 * 12 / (windows * 8)
+    weights = 4 * num_parameters(config, corpus.vocab_size)
+    assert weights < trainer.disk_bytes(config) < weights + 1000 * 12
+
+
+# --- A config of one's own
+
+
+@dataclass(frozen=True)
+class Plain:
+    rate: float = 0.1
+    sizes: tuple[int, ...] = (2, 3)
+    warm: bool = True
+    name: str | None = None
+    num_steps: int = 6
+    seed: int = 0
+
+    @property
+    def tokens_per_step(self) -> int:
+        return 4
+
+    def __post_init__(self) -> None:
+        if self.rate > 1:
+            raise ValueError(f"rate={self.rate} is above 1")
+
+
+class Model(BaseModel, frozen=True, extra="forbid"):
+    rate: float = 0.1
+    num_steps: int = 6
+    tokens_per_step: int = 4
+    seed: int = 0
+
+
+def fall(config: Plain, *, on_steps: Any, on_eval: Any, **_: Any) -> Metrics:
+    """Loss 1/step; an evaluation before the first step and after the last."""
+    on_eval(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
+    for step in range(1, config.num_steps + 1):
+        on_steps([StepRecord(step, 4 * step, 1 / step, config.rate)])
+    last = config.num_steps
+    on_eval(EvalRecord(last, 4 * last, config.rate, 0.0, 0.01, 0.0))
+    return Metrics("COMPLETE", num_parameters=1, vocab_size=2)
+
+
+def own_sweep(base: Any = None, space: Space | None = None, **fields: Any) -> Sweep:
+    return Sweep(
+        base=base or Plain(), space={"rate": Choice(0.1, 0.2)} if space is None else space,
+        **{"run": fall, "version": 1} | fields,
+    )  # fmt: skip
+
+
+@given(
+    rate=st.floats(0, 1), sizes=st.lists(st.integers(), max_size=3).map(tuple), warm=st.booleans(),
+    name=st.none() | st.text().filter(lambda text: text != "None"), seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_a_config_survives_the_trackers_text_and_json(
+    rate: float, sizes: tuple[int, ...], warm: bool, name: str | None, seed: int
+) -> None:
+    config = Plain(rate, sizes, warm, name, seed=seed)
+    assert from_params(Plain, to_params(config)) == config
+    assert json.loads(json.dumps(dumped(config))) == dumped(config)
+
+
+def test_of_our_own_config_text_and_values_are_what_it_says_itself() -> None:
+    config = RunConfig(warmup_ratio=0.05, d_ff=None, vocab_size=77, bias=False)
+    assert to_params(config) == config.to_params()
+    assert dumped(config) == config.model_dump()
+    assert from_params(RunConfig, to_params(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"version": None}, "version: a sweep with its own run needs one, to be changed with whatever changes results"),
+        ({"run": None}, "base: a Plain needs run=…, the trainer that takes it"),
+        ({"run": "fall"}, "run='fall' must be a function with the signature of tinylm_core.run"),
+        ({"run": None, "base": RunConfig()}, "version=1 is of a trainer of one's own: run=…"),
+        ({"space": {"rat": Choice(1)}}, "unknown field in the space 'rat'; did you mean rate?"),
+        ({"space": {"seed": Choice(1)}}, "space: seed is not swept; seeds=N trains each trial with N of them"),
+        ({"space": {"rate": Choice("much")}}, "space: rate='much': input should be a valid number, unable to parse"),
+        ({"space": {"name": Range(0.0, 1.0, points=2)}}, "space: name is no number, so it takes Choice(…), not Range"),
+        ({"base": Plain(num_steps=0)}, "base: Plain needs num_steps, a whole number of at least 1"),
+        ({"base": 7}, "int must be a dataclass or a pydantic model"),
+    ],
+)
+def test_what_can_be_no_sweep_is_told_in_a_line(fields: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the line is compared below
+        own_sweep(**fields)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_a_setting_that_the_config_refuses_is_named() -> None:
+    sweep = own_sweep(space={"rate": Choice(0.1, 0.2), "num_steps": Choice(6)})
+    plan = make_plan(Experiment("own", "own.py", "", sweep), PLAIN)
+    with pytest.raises(ValueError, match=r"^rate=2.0 is above 1 \(setting rate=2\)$"):
+        plan.trial(0, {"rate": 2.0})
+
+
+def test_the_version_and_every_field_are_in_the_identity_and_the_definition() -> None:
+    def identity(sweep: Sweep) -> str:
+        return make_plan(Experiment("own", "own.py", "", sweep), PLAIN).known_trials()[0].runs[0].identity
+
+    same = own_sweep()
+    assert identity(same) == identity(own_sweep()) == identity(own_sweep(space={"rate": Choice(0.1)}))
+    assert same.definition == own_sweep().definition
+    for other in (own_sweep(version=2), own_sweep(Plain(sizes=(9,))), own_sweep(Plain(seed=5))):
+        assert identity(other) != identity(same)
+        assert other.definition != same.definition
+
+
+def test_settings_of_different_budgets_are_said_not_to_be_matched() -> None:
+    plan = make_plan(Experiment("own", "own.py", "", own_sweep(space={"num_steps": Choice(6, 12)})), PLAIN)
+    assert not plan.matched
+    assert plan.notes == ["not matched: settings train on different numbers of tokens, 24 to 48"]
+    assert make_plan(Experiment("own", "own.py", "", own_sweep()), PLAIN).matched
+
+
+def test_a_pydantic_config_does_as_well_and_the_command_line_changes_it() -> None:
+    experiment = Experiment("own", "own.py", "", own_sweep(Model()))
+    changed = overridden(experiment, ["num_steps=3"], ["rate=0.5,0.7"], None, None, None)
+    configs = [trial.runs[0].config for trial in make_plan(changed, PLAIN).known_trials()]
+    assert configs == [Model(rate=0.5, num_steps=3), Model(rate=0.7, num_steps=3)]
+    with pytest.raises(ValueError, match="unknown field 'd_model'"):
+        overridden(experiment, ["d_model=3"], [], None, None, None)
+
+
+def test_a_sweep_that_stands_in_no_file_can_not_be_sent_to_a_worker(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must stand in a file"):
+        trainer_file(Experiment("own", None, "", own_sweep()))
+    file = tmp_path / "unknown.py"
+    file.write_text("from sweeps import Sweep\nSWEEP = Sweep(run=train)\n")
+    with pytest.raises(ValueError, match=r"unknown\.py, line 2: NameError"):
+        load_experiment(str(file))
+
+
+# --- What a run promises
+
+
+@dataclass
+class Heard:
+    steps: list[StepRecord]
+    evals: list[EvalRecord]
+    metrics: Metrics
+
+
+def heard(run: Any, *, stop: bool = False) -> Heard:
+    steps: list[StepRecord] = []
+    evals: list[EvalRecord] = []
+    told = {"on_steps": steps.extend, "on_eval": evals.append, "should_stop": lambda: stop}
+    return Heard(steps, evals, train(own_sweep(run=run), json.dumps(dumped(Plain())), **told))
+
+
+def test_the_metrics_are_what_was_told_with_a_pace_of_its_own() -> None:
+    got = heard(fall)
+    assert got.metrics.steps == got.steps
+    assert got.metrics.evals == got.evals
+    assert [record.step for record in got.steps] == [1, 2, 3, 4, 5, 6]
+    assert all(record.tokens_per_second > 0 for record in got.steps)
+    assert got.metrics.objective == 0.1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_or_later_is_kept() -> None:
+    asked = []
+
+    def burst(config: Plain, *, on_steps: Any, on_eval: Any, should_stop: Any, **_: Any) -> Metrics:
+        on_eval(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
+        for step in range(1, 100):
+            on_steps([StepRecord(step, step, math.nan if step >= 4 else 1.0, config.rate)])
+            asked.append(should_stop())
+            if asked[-1]:
+                break
+        on_eval(EvalRecord(step, step, math.nan, 0.0, math.nan, 0.0))
+        return Metrics("COMPLETE", num_parameters=1, vocab_size=2, weights_sha256="ab")
+
+    got = heard(burst)
+    assert asked == [False, False, False, True]
+    assert (got.metrics.state, got.metrics.diverged_at, got.metrics.weights_sha256) == ("DIVERGED", 4, None)
+    assert [record.step for record in got.metrics.steps] == [record.step for record in got.steps] == [1, 2, 3]
+    assert [record.step for record in got.metrics.evals] == [0]
+    assert got.metrics.objective == math.log(2)
+
+
+def test_an_evaluation_that_is_no_number_diverges_too() -> None:
+    told = Told(lambda _: None, lambda _: None, lambda: False)
+    told.evaluated(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
+    told.evaluated(EvalRecord(2, 8, math.inf, 0.0, 1.0, 0.0))
+    assert (told.diverged_at, [record.step for record in told.evals]) == (2, [0])
+
+
+STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("tell", "line"),
+    [
+        (lambda told: told.steps_taken([STEP, STEP]), "on_steps was told step 1 after step 1"),
+        (lambda told: told.steps_taken([StepRecord(2, 4, 1.0, 0.1)]), "on_steps was told step 2 after step 0"),
+        (lambda told: told.steps_taken([1.0]), "on_steps takes a list of StepRecord, not of float"),
+        (lambda told: told.evaluated(1.0), "on_eval takes an EvalRecord, not float"),
+        (lambda told: (told.evaluated(EVALUATION), told.evaluated(EVALUATION)), "on_eval was told step 0 after step 0"),
+    ],
+)
+def test_a_broken_promise_is_named(tell: Any, line: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as error:
+        tell(Told(lambda _: None, lambda _: None, lambda: False))
+    assert str(error.value) == line
+
+
+def test_a_run_returns_metrics_and_one_that_is_complete_has_an_evaluation() -> None:
+    with pytest.raises(TypeError, match="run returned float, not Metrics"):
+        heard(lambda *_, **__: 1.5)
+    with pytest.raises(TypeError, match="has told no evaluation"):
+        heard(lambda *_, **__: Metrics("COMPLETE", num_parameters=1, vocab_size=2))
