@@ -50,6 +50,7 @@ SWEEP_TYPES = {
     "base": "`RunConfig(…)`",
     "space": "`{field: Choice(…) or Range(…)}`",
     "points": "`[{field: value, …}, …]`, every swept field in each",
+    "allowed": "`function(config)` or `None`",
 }
 
 

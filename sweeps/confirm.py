@@ -47,4 +47,5 @@ def _is_same_search(plan: Plan, sweep: Sweep) -> bool:
         return False
     space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
     same = base == sweep.base and plan["space"] == space and list(plan["space"]) == list(space)
+    same &= plan.get("allowed") == sweep.constraint
     return same and plan["search"] == sweep.search and plan["search_seed"] == sweep.search_seed

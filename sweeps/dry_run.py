@@ -9,7 +9,8 @@ from rich.text import Text
 
 from sweeps.live import duration
 from sweeps.plan import Plan, Trial, disk_bytes, num_epochs, num_parameters
-from sweeps.space import Value
+from sweeps.space import Value, sampled_settings
+from sweeps.sweep import MOST_REFUSED
 from tinylm_core.config import RunConfig
 from tinylm_core.schedule import warmup_steps
 
@@ -48,7 +49,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     if len(trials) > MOST_ROWS:
         console.print(f"… and {len(trials) - MOST_ROWS} more settings")
     if not trials and plan.sweep.space:
-        console.print(Text("The search chooses the settings; the first choice or lower end of each is shown."))
+        shown = "one that is allowed" if plan.sweep.allowed else "the first choice or lower end of each"
+        console.print(Text(f"The search chooses the settings; {shown} is shown."))
 
 
 def settings_table(trials: Iterable[Trial]) -> Table:
@@ -117,4 +119,7 @@ def known_identities(plan: Plan, where: str | None) -> set[str]:
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:
-    return {name: dimension.at(0.0) for name, dimension in plan.sweep.space.items()}
+    """The first choice or lower end of each field, or else a setting that the sweep allows."""
+    space = plan.sweep.space
+    first = {name: dimension.at(0.0) for name, dimension in space.items()}
+    return next(filter(plan.sweep.allows, [first, *sampled_settings(space, MOST_REFUSED)]))

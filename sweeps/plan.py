@@ -1,12 +1,13 @@
 """Which trials a sweep makes, whether they can be compared, and what they cost. Knows no Optuna and no MLflow."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.space import Choice, Range, Space, Value, short
+from sweeps.space import MOST_POINTS, Choice, Range, Value, grid_settings, short
 from sweeps.sweep import BUDGET_FIELDS, COUNTED, MATCHING_FIELDS, Sweep
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
@@ -109,6 +110,7 @@ class Plan:
             "matched": self.matched,
             "numerics_version": NUMERICS_VERSION,
             "trials": [trial.to_json() for trial in trials],
+            **({"allowed": sweep.constraint} if sweep.constraint else {}),
         }
 
 
@@ -137,19 +139,17 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     if not plan.matched:
         fields = ", ".join(sorted(MATCHING_FIELDS & set(sweep.space)))
         plan.notes.append(f"not matched: settings with different {fields} do not see the same tokens in the same order")
+    if sweep.search == "grid" and (num_refused := len(grid_settings(sweep.space)) - plan.num_trials):
+        plan.notes.append(f"left out: {num_refused} of {num_refused + plan.num_trials} cells, which allowed refuses")
     plan.notes.extend(same_schedule_notes(plan.known_trials()))
     return plan
 
 
 def counted_settings(sweep: Sweep) -> list[dict[str, Value]]:
     """The settings of a grid or of listed points; trial k is number k."""
-    return grid_settings(sweep.space) if sweep.search == "grid" else [dict(point) for point in sweep.points]
-
-
-def grid_settings(space: Space) -> list[dict[str, Value]]:
-    """Every combination, the last field varying fastest; cell k is trial k."""
-    values = itertools.product(*(dimension.grid() for dimension in space.values()))
-    return [dict(zip(space, cell, strict=True)) for cell in values]
+    if sweep.search == "points":
+        return [dict(point) for point in sweep.points]
+    return [cell for cell in grid_settings(sweep.space) if sweep.allows(cell)]
 
 
 def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, list[str]]:
@@ -178,11 +178,28 @@ def budget_configs(sweep: Sweep) -> list[RunConfig]:
         for name, dimension in sweep.space.items()
         if name in BUDGET_FIELDS or name in MATCHING_FIELDS
     }
-    return [sweep.base.replace(setting) for setting in grid_settings(space)]
+    settings = grid_settings(space)
+    if sweep.allowed is not None and (known := listed_settings(sweep)) is not None:
+        occurring = [{name: setting[name] for name in space} for setting in known]
+        settings = [setting for setting in settings if setting in occurring]
+    return [sweep.base.replace(setting) for setting in settings]
+
+
+def listed_settings(sweep: Sweep) -> list[dict[str, Value]] | None:
+    """All settings that may be proposed, where they can be listed."""
+    if sweep.search in COUNTED:
+        return counted_settings(sweep)
+    choices = [dimension.values for dimension in sweep.space.values() if isinstance(dimension, Choice)]
+    if len(choices) < len(sweep.space) or math.prod(map(len, choices)) > MOST_POINTS:
+        return None
+    return [cell for cell in grid_settings(sweep.space) if sweep.allows(cell)]
 
 
 def check_shapes(sweep: Sweep) -> None:
-    """ValueError where a search may propose a width that its number of heads does not divide."""
+    """ValueError where a search may propose a width that its number of heads does not divide.
+
+    The sweep's `allowed` may refuse it: it is asked with the base's values of the other fields.
+    """
 
     def values(name: str) -> Iterable[Value]:
         dimension = sweep.space.get(name, Choice(getattr(sweep.base, name)))
@@ -191,7 +208,11 @@ def check_shapes(sweep: Sweep) -> None:
         return range(int(dimension.low), int(dimension.high) + 1)
 
     for d_model, num_heads in itertools.product(values("d_model"), values("num_heads")):
-        sweep.base.replace({"d_model": d_model, "num_heads": num_heads})
+        try:
+            sweep.base.replace({"d_model": d_model, "num_heads": num_heads})
+        except ValueError:
+            if sweep.allows({"d_model": d_model, "num_heads": num_heads}):
+                raise
 
 
 def corpus_cache() -> Callable[[RunConfig], Corpus]:

@@ -6,15 +6,16 @@ for the next. So resuming needs nothing of its own (law 10). A search that doesn
 Optuna and SciPy take 0.7 s to load, and a grid needs neither, so they are where they are used.
 """
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeps.plan import grid_settings
+from sweeps.plan import counted_settings
 from sweeps.space import Choice, Range, Space, Value, dimension_from_json
-from sweeps.sweep import Sweep
+from sweeps.sweep import COUNTED, MOST_REFUSED, Sweep
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Setting = dict[str, Value]
 
+SOBOL_BATCH = 256  # points that SciPy makes at a time; the sequence is the same however many
 MOST_FOR_IMPORTANCE = 1000  # settings: Optuna's forest takes seconds with more
 
 
@@ -33,6 +35,7 @@ class TrialSearch:
         self._sweep = sweep
         self._points = known_points(sweep)
         self._study = _study(_sampler(sweep, 0)) if learns(sweep) else None
+        self._places: list[int] = []  # in the study, which holds what was refused too
         self.num_asked = 0
 
     def ask(self) -> Setting:
@@ -41,11 +44,13 @@ class TrialSearch:
         if number < len(self._points):
             self.adopt(self._points[number])
             return self._points[number]
-        self.num_asked += 1
         if self._study is None:  # what was asked before plays no part
-            return self._proposed(_study(_sampler(self._sweep, number)))
-        self._study.sampler = _sampler(self._sweep, number)
-        return self._proposed(self._study)
+            setting = self._proposed(_study(_sampler(self._sweep, number)))
+        else:
+            self._study.sampler = _sampler(self._sweep, number)
+            setting = self._proposed(self._study)
+        self.adopt(setting)
+        return setting
 
     def adopt(self, setting: Setting) -> None:
         """A trial that needs no proposal, asked in an earlier start or listed: RUNNING, without a value, until told."""
@@ -59,6 +64,7 @@ class TrialSearch:
                     distributions=_distributions(self._sweep.space),
                 )
             )
+            self._places.append(len(self._study.get_trials(deepcopy=False)) - 1)
         self.num_asked += 1
 
     def tell(self, number: int, value: float | None) -> None:
@@ -69,17 +75,25 @@ class TrialSearch:
         if value is None:
             from optuna.trial import TrialState
 
-            self._study.tell(number, state=TrialState.FAIL)
+            self._study.tell(self._places[number], state=TrialState.FAIL)
         else:
-            self._study.tell(number, value)
+            self._study.tell(self._places[number], value)
 
     def _proposed(self, study: "Study") -> Setting:
+        """The sampler's first proposal that is allowed. ValueError where it makes too many that are not."""
         from optuna.exceptions import ExperimentalWarning
+        from optuna.trial import TrialState
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            trial = study.ask(_distributions(self._sweep.space))
-        return _decode(self._sweep.space, trial.params)
+        for _ in range(MOST_REFUSED):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                trial = study.ask(_distributions(self._sweep.space))
+            # Failed, it plays no part. What is allowed is adopted, so that a restart leaves the same study.
+            study.tell(trial, state=TrialState.FAIL)
+            setting = _decode(self._sweep.space, trial.params)
+            if self._sweep.allows(setting):
+                return setting
+        raise too_narrow(self._sweep, self.num_asked)
 
 
 def importances(
@@ -136,29 +150,47 @@ def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
 
 def known_points(sweep: Sweep) -> list[Setting]:
     """All settings of a grid; of others the points that are tried first, and of Sobol' the sequence after them."""
-    if sweep.search == "grid":
-        return grid_settings(sweep.space)
+    if sweep.search in COUNTED:
+        return counted_settings(sweep)
     points = [dict(point) for point in sweep.points]
     if sweep.search == "sobol":
-        points += sobol_points(sweep.space, sweep.search_seed, max(0, (sweep.num_trials or 0) - len(points)))
+        points += allowed_points(sweep, max(0, (sweep.num_trials or 0) - len(points)))
     return points
 
 
-def sobol_points(space: Space, seed: int, num_points: int) -> list[Setting]:
-    """The first points of one scrambled Sobol' sequence (Owen 1998), mapped onto the space."""
+def allowed_points(sweep: Sweep, num_points: int) -> list[Setting]:
+    """The first points of the sweep's Sobol' sequence that it allows. ValueError where it refuses too many in a row."""
+    points: list[Setting] = []
+    num_refused = 0
+    for point in sobol_sequence(sweep.space, sweep.search_seed):
+        if len(points) == num_points:
+            break
+        if sweep.allows(point):
+            points.append(point)
+            num_refused = 0
+        elif (num_refused := num_refused + 1) == MOST_REFUSED:
+            raise too_narrow(sweep, len(sweep.points) + len(points))
+    return points
+
+
+def sobol_sequence(space: Space, seed: int) -> Iterator[Setting]:
+    """One scrambled Sobol' sequence (Owen 1998), mapped onto the space, without end."""
     if not space:
-        return [{}] * num_points
+        yield from itertools.repeat({})
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(seed))
-    with warnings.catch_warnings():
-        # SciPy warns of a number that is no power of two; the sequence as a whole is balanced.
-        warnings.simplefilter("ignore", UserWarning)
-        points = sequence.random(num_points)
-    return [
-        {name: dimension.at(float(u)) for (name, dimension), u in zip(space.items(), point, strict=True)}
-        for point in points
-    ]
+    while True:
+        for point in sequence.random(SOBOL_BATCH):
+            yield {name: dimension.at(float(u)) for (name, dimension), u in zip(space.items(), point, strict=True)}
+
+
+def too_narrow(sweep: Sweep, number: int) -> ValueError:
+    """What a user is told whose constraint leaves too little of the space to find trial `number`."""
+    return ValueError(
+        f"allowed: refuses {MOST_REFUSED:,} proposals of search={sweep.search!r} in a row for trial {number}; "
+        "narrow the space to what it allows"
+    )
 
 
 def _distributions(space: Space) -> "dict[str, BaseDistribution]":

@@ -1,6 +1,8 @@
 """What a sweep varies: `Choice` and `Range`. Pure data; knows no search."""
 
+import itertools
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -112,6 +114,18 @@ class Range:
 
 
 Space = dict[str, Choice | Range]
+
+
+def grid_settings(space: Space) -> list[dict[str, Value]]:
+    """Every combination, the last field varying fastest."""
+    values = itertools.product(*(dimension.grid() for dimension in space.values()))
+    return [dict(zip(space, cell, strict=True)) for cell in values]
+
+
+def sampled_settings(space: Space, num_settings: int) -> list[dict[str, Value]]:
+    """Settings drawn at random, the same ones on every machine and with every version of whatever library."""
+    draw = random.Random(0).random  # Python promises its sequence; Sobol's is SciPy's to change
+    return [{name: dimension.at(draw()) for name, dimension in space.items()} for _ in range(num_settings)]
 
 
 def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from sweeps.space import Choice, Range, Space, Value
+from sweeps.space import Choice, Range, Space, Value, grid_settings, sampled_settings
 from tinylm_core.config import RunConfig, explain, unknown_name
 
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
 SEARCHES = get_args(Search)
 COUNTED = ("grid", "points")  # their space or list says how many trials there are
+MOST_REFUSED = 1000  # settings in a row; a constraint that refuses more leaves too little to search
 
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
@@ -35,6 +37,8 @@ class Sweep:
         points (those listed, and no others).
     num_trials: how many trials; None for grid and points, which count their own.
     points: settings that are tried first, in this order; of every search but grid, which tries all anyway.
+    allowed: a function of the config of a setting that says whether it may be tried, True or False, and always the
+        same: a grid leaves out the cells that it refuses, other searches go on to the next point.
     seeds: each trial trains with base.seed … base.seed + seeds - 1; its objective is their mean.
     objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
     concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
@@ -49,6 +53,7 @@ class Sweep:
     search: Search = "grid"
     num_trials: int | None = None
     points: tuple[Mapping[str, Value], ...] = ()
+    allowed: Callable[[RunConfig], bool] | None = None
     seeds: int = 1
     objective: Literal["val_loss"] = "val_loss"
     concurrency: int = 4
@@ -87,6 +92,13 @@ class Sweep:
             raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
         if self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
             raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
+        if not (self.allowed is None or callable(self.allowed)):
+            raise ValueError(f"allowed={self.allowed!r} is no function of a config")
+        if self.allowed is not None and self.search != "points" and not any(self._answers):
+            what = (
+                "every cell of the grid" if self.search == "grid" else f"each of {MOST_REFUSED:,} settings of the space"
+            )
+            raise ValueError(f"allowed: refuses {what}; narrow the space to what it allows")
 
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
         if name not in RunConfig.model_fields:
@@ -127,6 +139,42 @@ class Sweep:
             for name, dimension in self.space.items():
                 if not dimension.holds(point[name]):
                     raise ValueError(f"points: {name}={point[name]!r} is not in {dimension!r}")
+            if not self.allows(point):
+                raise ValueError(f"points: allowed refuses {said(point)}")
+
+    def allows(self, setting: Mapping[str, Value]) -> bool:
+        """Whether `allowed` lets a setting be tried. ValueError, naming it, where that raises or gives no bool.
+
+        Values that don't fit together are shown to the function too, so that it can leave them out.
+        """
+        if self.allowed is None:
+            return True
+        try:
+            config = self.base.replace(setting)
+        except ValueError:
+            config = self.base.model_copy(update=dict(setting))
+        try:
+            answer = self.allowed(config)
+        except Exception as error:  # whatever a user's function raises
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"allowed: {what} (setting {said(setting)})") from None
+        if not isinstance(answer, bool):
+            raise ValueError(f"allowed: {answer!r} is neither True nor False (setting {said(setting)})")
+        return answer
+
+    @cached_property
+    def _answers(self) -> list[bool]:
+        """What the function does: its answer for each cell of a grid, or for each of a sample of the space."""
+        is_grid = self.search == "grid"
+        settings = grid_settings(self.space) if is_grid else sampled_settings(self.space, MOST_REFUSED)
+        return [self.allows(setting) for setting in settings]
+
+    @property
+    def constraint(self) -> str | None:
+        """The digest of what `allowed` does: how it is written changes no trial. None where there is nothing to do."""
+        if self.allowed is None or self.search == "points":
+            return None
+        return hashlib.sha256(bytes(self._answers)).hexdigest()[:12]
 
     @property
     def seed_values(self) -> tuple[int, ...]:
@@ -148,6 +196,8 @@ class Sweep:
         }
         if self.points:  # a definition without any is what it was before there were points
             content["points"] = [dict(point) for point in self.points]
+        if self.constraint:
+            content["allowed"] = self.constraint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def override(
@@ -174,6 +224,11 @@ class Sweep:
             points=() if search == "grid" or space.keys() != self.space.keys() else self.points,
             seeds=self.seeds if seeds is None else seeds,
         )
+
+
+def said(setting: Mapping[str, Value]) -> str:
+    """A setting in an error: every value as it would be written."""
+    return ", ".join(f"{name}={value!r}" for name, value in setting.items())
 
 
 def _counts_itself(search: str) -> str:

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 from synthetic import NUM_STEPS, TOKENS_PER_STEP, WORST, choice, lr_warmup_space, make_plan, make_sweep, value_range
 
 from sweeps.analysis import curves, diagnosis, ranking, settings, words
+from sweeps.analysis.rates import rate_table
 from sweeps.analysis.results import Results
 
 TRUTH = "lr=1e-3 warmup=0.1"
@@ -216,3 +217,24 @@ def test_answer_is_honest_when_all_diverged_or_nothing_ran():
     assert diverged[0].startswith("Every finished run diverged (32 of 32 runs)")
     assert not any("runner-up" in sentence for sentence in diverged)
     assert nothing == ["No run has finished yet (0 of 32)."]
+
+
+# --- A grid with cells left out
+
+
+def test_of_a_grid_with_cells_left_out_no_mean_over_unlike_cells_is_called_an_optimum() -> None:
+    plan = make_plan(lr_warmup_space())
+    plan["trials"] = [
+        trial
+        for trial in plan["trials"]
+        if trial["setting"]["warmup_ratio"] > 0 or trial["setting"]["learning_rate"] < 1e-3
+    ]
+    trials, history = make_sweep(plan, with_history=False)
+    results = Results(plan, trials, history)
+    assert "(which is not balanced here)" in " ".join(words.answer(results))
+    found = rate_table(plan, results.runs, WORST)
+    assert set(found["parameter"]) == {"warmup_ratio"}
+    assert found.set_index("value").loc["0", "num_rates"] == 2
+    whole = make_plan(lr_warmup_space())
+    runs = Results(whole, *make_sweep(whole, with_history=False)).runs
+    assert set(rate_table(whole, runs, WORST)["parameter"]) == {"", "warmup_ratio"}

@@ -246,6 +246,21 @@ def test_pauses_change_no_trial(tiny: Tiny, store: Store, expected: list[dict[st
     )
 
 
+def test_pauses_change_no_trial_of_a_constrained_search(tiny: Tiny, store: Store) -> None:
+    """What was refused is in the study of the one that never stopped, and not in the others."""
+    fields: dict[str, Any] = {"search": "tpe", "num_trials": NUM_TRIALS, "concurrency": 3}
+    plan = plan_of(tiny(), SPACE, allowed=lambda c: c.learning_rate * c.dropout <= 1e-3, **fields)
+    search, asked = TrialSearch(plan.sweep), list[Setting]()
+    for k in range(NUM_TRIALS):
+        if k >= 3:
+            search.tell(k - 3, objective(tiny().replace(asked[k - 3])))
+        asked.append(search.ask())
+    while go(plan, store, Instant(3, len(asked)), pause_after=9)[0].paused:
+        pass
+    assert settings(store) == asked
+    assert all(plan.sweep.allows(setting) for setting in asked)
+
+
 def test_more_trials_go_on_from_the_first_ones(tiny: Tiny, store: Store, expected: list[dict[str, Any]]) -> None:
     go(searching(tiny, 12), store, Instant(2, 0))
     _, watcher = go(searching(tiny), store, Instant(2, 1))

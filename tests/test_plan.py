@@ -98,6 +98,40 @@ def test_settings_that_see_other_tokens_are_marked_not_matched(tiny: Tiny, space
     assert plan.to_json([])["matched"] is matched
 
 
+# --- Constraints
+
+
+def test_a_grid_without_the_cells_that_are_refused_numbers_the_others(tiny: Tiny) -> None:
+    space: Space = {"learning_rate": Choice(1e-3, 3e-3, 1e-2), "dropout": Choice(0.0, 0.1)}
+    plan = plan_of(tiny(), space, allowed=lambda c: c.learning_rate < 1e-2 or c.dropout > 0)
+    assert [(trial.number, trial.label) for trial in plan.known_trials()][3:] == [
+        (3, "lr=3e-3 dropout=0.1"),
+        (4, "lr=0.01 dropout=0.1"),
+    ]
+    assert plan.num_trials == 5
+    assert plan.notes == ["left out: 1 of 6 cells, which allowed refuses"]
+    assert len(plan.to_json([])["allowed"]) == 12
+    assert "allowed" not in plan_of(tiny(), space).to_json([])
+
+
+@pytest.mark.parametrize("search", ["grid", "random", "tpe"])
+def test_what_is_refused_needs_no_common_budget_and_no_shape(tiny: Tiny, search: str) -> None:
+    later = {} if search == "grid" else {"search": search, "num_trials": 2}
+    batches: Space = {"batch_size": Choice(4, 8, 7), "gradient_accumulation_steps": Choice(1, 2, 4)}
+    plan = plan_of(tiny(), batches, allowed=lambda c: c.batch_size * c.gradient_accumulation_steps == 8, **later)
+    assert not plan.known_trials() or [trial.label for trial in plan.known_trials()] == [
+        "batch_size=4 accum=2",
+        "batch_size=8 accum=1",
+    ]
+    with pytest.raises(ValueError, match="is no multiple of"):
+        plan_of(tiny(), batches, allowed=lambda c: c.batch_size != 4, **later)
+    shapes: Space = {"d_model": Choice(16, 24), "num_heads": Choice(2, 3)}
+    plan = plan_of(tiny(), shapes, allowed=lambda c: c.d_model % c.num_heads == 0, **later)
+    assert search != "grid" or plan.num_trials == 3
+    with pytest.raises(ValueError, match="d_model=16 is not divisible by num_heads=3"):
+        plan_of(tiny(), shapes, allowed=lambda c: c.d_model == 16, **later)
+
+
 # --- Law 5: schedules
 
 

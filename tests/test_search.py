@@ -4,14 +4,15 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 from scipy.stats import qmc
 
 from sweeps import Choice, Range, Sweep
-from sweeps.plan import grid_settings
-from sweeps.search import Setting, TrialSearch, importances, learns, sobol_points
+from sweeps.search import Setting, TrialSearch, importances, learns, sobol_sequence
+from sweeps.space import grid_settings, sampled_settings
 from sweeps.sweep import COUNTED
 from tinylm_core import RunConfig
 
@@ -39,7 +40,19 @@ SWEEPS = {
     "points": Sweep(base=BASE, space=SPACE, search="points", points=POINTS * 10),
     "tpe, one at a time": Sweep(base=BASE, space=SPACE, search="tpe", num_trials=20, concurrency=1),
 }
-sweeps = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+
+
+def is_allowed(config: RunConfig) -> bool:
+    """About half of the space, and both POINTS."""
+    assert config.d_ff is not None
+    return config.learning_rate * config.d_ff <= 0.13
+
+
+CONSTRAINED = {
+    f"{name}, constrained": replace(SWEEPS[name], allowed=is_allowed)
+    for name in ("grid", "random", "sobol", "tpe", "tpe after points")
+}
+sweeps = pytest.mark.parametrize("sweep", (SWEEPS | CONSTRAINED).values(), ids=(SWEEPS | CONSTRAINED).keys())
 Value = Callable[[int, Setting], float | None]
 
 
@@ -82,6 +95,7 @@ def test_every_setting_is_in_the_space(sweep: Sweep) -> None:
             else:
                 assert dimension.low <= setting[name] <= dimension.high  # type: ignore[operator]
                 assert isinstance(setting[name], int) == dimension.is_integer
+        assert sweep.allows(setting)
         sweep.base.replace(setting)
 
 
@@ -137,11 +151,43 @@ def test_a_space_without_fields_has_one_trial() -> None:
 
 def test_sobols_points_are_one_sequence_and_fill_the_space() -> None:
     space: Any = {"learning_rate": Range(0.0, 1.0), "warmup_ratio": Range(0.0, 1.0), "bias": Choice(True, False)}
-    points = sobol_points(space, 3, 64)
-    assert sobol_points(space, 3, 20) == points[:20]
+    points = list(islice(sobol_sequence(space, 3), 64))
+    at_once = qmc.Sobol(d=3, scramble=True, rng=3).random(512)
+    assert [p["learning_rate"] for p in islice(sobol_sequence(space, 3), 512)] == pytest.approx(at_once[:, 0].tolist())
     numeric = [[p["learning_rate"], p["warmup_ratio"]] for p in points]
     assert qmc.discrepancy(numeric) < 0.005  # of random points about 0.02
     assert sum(p["bias"] is True for p in points) == 32
+
+
+def test_a_constraint_leaves_out_what_it_refuses_and_no_more() -> None:
+    """What is allowed comes in the order that it has without the constraint."""
+    cells = [cell for cell in grid_settings(SPACE) if is_allowed(BASE.replace(cell))]
+    assert 20 < len(cells) < len(grid_settings(SPACE))
+    assert sequence(CONSTRAINED["grid, constrained"], len(cells)) == cells
+    points = [
+        point for point in sequence(replace(SWEEPS["sobol"], num_trials=80), 80) if is_allowed(BASE.replace(point))
+    ]
+    assert len(points) > 20
+    assert sequence(CONSTRAINED["sobol, constrained"]) == points[:20]
+    for name in ("random", "tpe"):
+        before, after = sequence(SWEEPS[name]), sequence(CONSTRAINED[f"{name}, constrained"])
+        fine = [is_allowed(BASE.replace(setting)) for setting in before]
+        first = fine.index(False)  # from there on TPE has learned other things
+        until = 20 if name == "random" else first + 1
+        assert [a == b for a, b in zip(before, after, strict=True)][:until] == fine[:until]
+
+
+@pytest.mark.parametrize("search", ["random", "sobol", "tpe"])
+def test_a_constraint_that_leaves_too_little_is_told(search: str) -> None:
+    rate = sampled_settings(SPACE, 1)[0]["learning_rate"]  # one of those that a sweep looks at is let through
+    sweep = replace(SWEEPS[search], allowed=lambda config: config.learning_rate == rate)
+    with pytest.raises(ValueError, match=rf"refuses 1,000 proposals of search='{search}' in a row for trial 0; narrow"):
+        TrialSearch(sweep).ask()
+
+
+def test_a_constraint_that_refuses_nothing_changes_no_trial() -> None:
+    for name in ("grid", "random", "sobol", "tpe"):
+        assert sequence(replace(SWEEPS[name], allowed=lambda _: True)) == sequence(SWEEPS[name])
 
 
 def test_random_trials_differ_and_do_not_learn() -> None:

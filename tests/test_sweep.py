@@ -126,3 +126,81 @@ def test_an_override_leaves_the_rest() -> None:
 def test_a_whole_range_on_a_field_of_real_numbers_is_continuous() -> None:
     sweep = Sweep(base=RunConfig(), space={"weight_decay": Range(0, 1, points=5)})
     assert sweep.space["weight_decay"].grid() == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+# --- Constraints
+
+
+def is_gentle(config: RunConfig) -> bool:
+    return config.learning_rate <= 1e-3 or config.warmup_ratio > 0
+
+
+def is_gentle_in_other_words(config: RunConfig) -> bool:
+    # Written otherwise, it does the same.
+    if config.warmup_ratio == 0:
+        return not config.learning_rate > 0.001
+    return True
+
+
+@pytest.mark.parametrize(
+    ("sweep", "changes", "message"),
+    [
+        (GRID, {"allowed": lambda _: False}, "allowed: refuses every cell of the grid; narrow"),
+        (RANDOM, {"allowed": lambda _: False}, "allowed: refuses each of 1,000 settings of the space; narrow"),
+        (GRID, {"allowed": lambda c: c.d_ff > 2}, r"^allowed: TypeError: .*\(setting learning_rate=0.0001, warmup_rat"),
+        (RANDOM, {"allowed": lambda c: c.rate}, r"^allowed: AttributeError: .*rate.* \(setting learning_rate="),
+        (GRID, {"allowed": lambda _: None}, r"^allowed: None is neither True nor False \(setting learning_rate=0.0001"),
+        (GRID, {"allowed": lambda c: c.num_layers}, "^allowed: 4 is neither True nor False"),
+        (GRID, {"allowed": 3}, "allowed=3 is no function"),
+        (
+            RANDOM,
+            {"allowed": is_gentle, "points": [{"learning_rate": 1e-2, "warmup_ratio": 0.0}]},
+            "points: allowed refuses learning_rate=0.01, warmup_ratio=0.0",
+        ),
+    ],
+)
+def test_a_constraint_that_can_not_be_used_is_told_in_one_line(
+    sweep: Sweep, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        replace(sweep, **changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sweep", [GRID, RANDOM, replace(RANDOM, search="tpe"), replace(RANDOM, search="sobol")])
+def test_the_definition_depends_on_what_a_constraint_does_and_not_on_how_it_is_written(sweep: Sweep) -> None:
+    gentle = replace(sweep, allowed=is_gentle)
+    assert gentle.definition == replace(sweep, allowed=is_gentle_in_other_words).definition != sweep.definition
+    assert gentle.definition != replace(sweep, allowed=lambda c: c.learning_rate < 2e-3).definition
+
+
+def test_a_definition_stays_what_it_is() -> None:
+    """Whoever changes one of these, as a new field of RunConfig does, lets all sweeps begin their trials anew."""
+    assert GRID.definition == "29296741b5f3"
+    assert RANDOM.definition == "1cd5def5ae04"
+    assert replace(GRID, allowed=is_gentle).definition == "515e85747797"
+    assert replace(RANDOM, allowed=is_gentle).definition == "70ba48dad367"
+
+
+def test_a_constraint_sees_the_whole_config_and_stays_when_the_sweep_is_changed() -> None:
+    seen: list[RunConfig] = []
+
+    def remember(config: RunConfig) -> bool:
+        seen.append(config)
+        return is_gentle(config)
+
+    sweep = replace(GRID, base=RunConfig(d_model=64), allowed=remember)
+    assert {(c.d_model, c.learning_rate, c.warmup_ratio) for c in seen} == {
+        (64, rate, warmup) for rate in (1e-4, 1e-3, 1e-2) for warmup in (0.0, 0.1)
+    }
+    changed = sweep.override(settings={"warmup_ratio": 0.0}, dimensions={"dropout": Choice(0.0, 0.5)})
+    assert [changed.allows({"learning_rate": rate, "dropout": 0.0}) for rate in (1e-3, 1e-2)] == [True, False]
+    with pytest.raises(ValueError, match="refuses every cell"):
+        sweep.override(settings={"learning_rate": 1e-2}, dimensions={"warmup_ratio": Choice(0.0)})
+
+
+def test_a_constraint_may_leave_out_values_that_do_not_fit_together() -> None:
+    space = {"d_model": Choice(48, 64), "num_heads": Choice(3, 4)}
+    sweep = Sweep(base=RunConfig(), space=space, allowed=lambda c: c.d_model % c.num_heads == 0)
+    assert not sweep.allows({"d_model": 64, "num_heads": 3})
+    assert sweep.allows({"d_model": 48, "num_heads": 3})

@@ -47,7 +47,8 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
       arXiv 2309.14322), and its standard error over seeds.
     - best_loss: the lowest mean loss over the rates.
 
-    Empty where no learning rate was swept or too little finished.
+    Of a grid with cells left out, only the rows in which every rate meets the same values of the other fields. Empty
+    where no learning rate was swept or too little finished.
     """
     columns = ["parameter", "value", "num_rates", "best_rate", "edge", "optimum", "optimum_low", "optimum_high"]
     columns += ["sensitivity", "sensitivity_error", "best_loss"]
@@ -69,10 +70,22 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     listed = plan["search"] == "grid" or plan["space"][RATE]["kind"] == "choice"
     rows = []
     for field, label, inside in groups:
+        if plan["search"] == "grid" and not _is_balanced(plan, inside):
+            continue
         found = _rate_row(rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss, listed=listed)
         if found:
             rows.append({"parameter": field, "value": label, **found})
     return pd.DataFrame(rows, columns=columns)
+
+
+def _is_balanced(plan: Plan, inside: NDArray[np.bool_]) -> bool:
+    """Whether every rate meets the same values of the other fields: else its mean is not the rate's alone."""
+    rest: dict[float, set[str]] = {}
+    for trial, is_in in zip(plan["trials"], inside, strict=True):
+        if is_in:
+            others = {field: value for field, value in trial["setting"].items() if field != RATE}
+            rest.setdefault(trial["setting"][RATE], set()).add(repr(others))
+    return len(set(map(frozenset, rest.values()))) <= 1
 
 
 def _rate_row(
