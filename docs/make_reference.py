@@ -53,12 +53,17 @@ SWEEP_TYPES = {
     "allowed": "`function(config)` or `None`",
 }
 
+RANGE_TYPES = {"when": "`{field: value or (value, …)}`"}
+
 
 def space_part() -> Iterator[str]:
     yield f"## `Choice`\n\n`Choice(value, value, …)`: {inspect.cleandoc(Choice.__doc__ or '')}\n"
     yield "Values are those that the field takes: numbers, texts, `True`, `False`, `None`.\n"
     yield f"## `Range`\n\n{inspect.cleandoc(Range.__doc__ or '')}\n"
-    yield table(("field", "value", "default"), ((code(f.name), values(f.type), default(f)) for f in fields(Range)))
+    yield table(
+        ("field", "value", "default"),
+        ((code(f.name), RANGE_TYPES.get(f.name) or values(f.type), default(f)) for f in fields(Range)),
+    )
     names = ", ".join(code(name) for name in BUDGET_FIELDS)
     yield f"These take `Choice` alone, since they decide the tokens per step or the budget: {names}.\n"
 
@@ -165,6 +170,8 @@ def option_values(option: click.Option) -> str:
 
 
 def default(field: "Field[Any]") -> str:
+    if field.default_factory is not MISSING:
+        return code(literal(field.default_factory()))
     return "needed" if field.default is MISSING else code(literal(field.default))
 
 

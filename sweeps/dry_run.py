@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sweeps.live import duration
 from sweeps.plan import Plan, Trial, disk_bytes, num_epochs, num_parameters
-from sweeps.space import Value, sampled_settings
+from sweeps.space import Value, sampled_settings, setting_at
 from sweeps.sweep import MOST_REFUSED
 from tinylm_core.config import RunConfig
 from tinylm_core.schedule import warmup_steps
@@ -120,6 +120,6 @@ def known_identities(plan: Plan, where: str | None) -> set[str]:
 
 def _first_setting(plan: Plan) -> dict[str, Value]:
     """The first choice or lower end of each field, or else a setting that the sweep allows."""
-    space = plan.sweep.space
-    first = {name: dimension.at(0.0) for name, dimension in space.items()}
-    return next(filter(plan.sweep.allows, [first, *sampled_settings(space, MOST_REFUSED)]))
+    space, base = plan.sweep.space, plan.sweep.base
+    first = setting_at(space, base, [0.0] * len(space))
+    return next(filter(plan.sweep.allows, [first, *sampled_settings(space, base, MOST_REFUSED)]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.space import MOST_POINTS, Choice, Range, Value, grid_settings, short
+from sweeps.space import MOST_POINTS, Choice, Space, Value, condition, grid_settings, is_varied, short, with_condition
 from sweeps.sweep import BUDGET_FIELDS, COUNTED, MATCHING_FIELDS, Sweep
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
@@ -71,7 +71,8 @@ class Plan:
 
     def trial(self, number: int, setting: dict[str, Value]) -> Trial:
         """The trial of a setting. ValueError, naming the setting, where its values don't fit together."""
-        label = setting_label(setting)
+        space = self.sweep.space
+        label = setting_label({name: value for name, value in setting.items() if is_varied(space[name], setting)})
         runs = []
         for seed in self.sweep.seed_values:
             try:
@@ -139,7 +140,7 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     if not plan.matched:
         fields = ", ".join(sorted(MATCHING_FIELDS & set(sweep.space)))
         plan.notes.append(f"not matched: settings with different {fields} do not see the same tokens in the same order")
-    if sweep.search == "grid" and (num_refused := len(grid_settings(sweep.space)) - plan.num_trials):
+    if sweep.search == "grid" and (num_refused := len(grid_settings(sweep.space, sweep.base)) - plan.num_trials):
         plan.notes.append(f"left out: {num_refused} of {num_refused + plan.num_trials} cells, which allowed refuses")
     plan.notes.extend(same_schedule_notes(plan.known_trials()))
     return plan
@@ -149,7 +150,7 @@ def counted_settings(sweep: Sweep) -> list[dict[str, Value]]:
     """The settings of a grid or of listed points; trial k is number k."""
     if sweep.search == "points":
         return [dict(point) for point in sweep.points]
-    return [cell for cell in grid_settings(sweep.space) if sweep.allows(cell)]
+    return [cell for cell in grid_settings(sweep.space, sweep.base) if sweep.allows(cell)]
 
 
 def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, list[str]]:
@@ -168,18 +169,27 @@ def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, l
             notes.append(f"left out: {error}")
     if not possible:
         raise ValueError(notes[0].removeprefix("left out: "))
-    return sweep.override(dimensions={"precision": Choice(*possible)}), notes
+    dimensions: Space = {"precision": Choice(*possible)}
+    fixed = dict[str, object]()
+    for name, dependent in sweep.space.items():
+        if left := [value for value in condition(dependent).get("precision", ()) if value in possible]:
+            dimensions[name] = with_condition(dependent, {**dependent.when, "precision": tuple(left)})
+        elif "precision" in dependent.when:
+            fixed[name] = getattr(sweep.base, name)
+    return sweep.override(settings=fixed, dimensions=dimensions), notes
 
 
 def budget_configs(sweep: Sweep) -> list[RunConfig]:
     """The base with every combination of the swept fields that decide steps and windows; of a Range its ends."""
-    space: dict[str, Choice | Range] = {
-        name: dimension if isinstance(dimension, Choice) else Choice(dimension.low, dimension.high)
-        for name, dimension in sweep.space.items()
-        if name in BUDGET_FIELDS or name in MATCHING_FIELDS
-    }
-    settings = grid_settings(space)
-    if sweep.allowed is not None and (known := listed_settings(sweep)) is not None:
+    space: Space = {}
+    for name, dimension in sweep.space.items():
+        if name in BUDGET_FIELDS or name in MATCHING_FIELDS:
+            values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+            elsewhere = (getattr(sweep.base, name),) if dimension.when else ()
+            space[name] = Choice(*values, *(value for value in elsewhere if value not in values))
+    settings = grid_settings(space, sweep.base)
+    is_partial = sweep.allowed is not None or any(dimension.when for dimension in sweep.space.values())
+    if is_partial and (known := listed_settings(sweep)) is not None:
         occurring = [{name: setting[name] for name in space} for setting in known]
         settings = [setting for setting in settings if setting in occurring]
     return [sweep.base.replace(setting) for setting in settings]
@@ -192,7 +202,7 @@ def listed_settings(sweep: Sweep) -> list[dict[str, Value]] | None:
     choices = [dimension.values for dimension in sweep.space.values() if isinstance(dimension, Choice)]
     if len(choices) < len(sweep.space) or math.prod(map(len, choices)) > MOST_POINTS:
         return None
-    return [cell for cell in grid_settings(sweep.space) if sweep.allows(cell)]
+    return [cell for cell in grid_settings(sweep.space, sweep.base) if sweep.allows(cell)]
 
 
 def check_shapes(sweep: Sweep) -> None:
@@ -203,9 +213,10 @@ def check_shapes(sweep: Sweep) -> None:
 
     def values(name: str) -> Iterable[Value]:
         dimension = sweep.space.get(name, Choice(getattr(sweep.base, name)))
+        elsewhere = (getattr(sweep.base, name),) if dimension.when else ()
         if isinstance(dimension, Choice):
-            return dimension.values
-        return range(int(dimension.low), int(dimension.high) + 1)
+            return (*dimension.values, *elsewhere)
+        return (*elsewhere, *range(int(dimension.low), int(dimension.high) + 1))
 
     for d_model, num_heads in itertools.product(values("d_model"), values("num_heads")):
         try:

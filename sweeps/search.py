@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeps.plan import counted_settings
-from sweeps.space import Choice, Range, Space, Value, dimension_from_json
+from sweeps.space import Choice, Range, Setting, Space, dimension_from_json, is_varied, setting_at
 from sweeps.sweep import COUNTED, MOST_REFUSED, Sweep
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
-
-Setting = dict[str, Value]
+    from optuna.trial import Trial
 
 SOBOL_BATCH = 256  # points that SciPy makes at a time; the sequence is the same however many
 MOST_FOR_IMPORTANCE = 1000  # settings: Optuna's forest takes seconds with more
@@ -60,8 +59,7 @@ class TrialSearch:
             self._study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,
-                    params=_encode(self._sweep.space, setting),
-                    distributions=_distributions(self._sweep.space),
+                    **_params(self._sweep.space, setting),
                 )
             )
             self._places.append(len(self._study.get_trials(deepcopy=False)) - 1)
@@ -87,10 +85,10 @@ class TrialSearch:
         for _ in range(MOST_REFUSED):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                trial = study.ask(_distributions(self._sweep.space))
+                trial = study.ask()
+                setting = _suggested(trial, self._sweep.space, self._sweep.base)
             # Failed, it plays no part. What is allowed is adopted, so that a restart leaves the same study.
             study.tell(trial, state=TrialState.FAIL)
-            setting = _decode(self._sweep.space, trial.params)
             if self._sweep.allows(setting):
                 return setting
         raise too_narrow(self._sweep, self.num_asked)
@@ -101,11 +99,13 @@ def importances(
 ) -> dict[str, float]:
     """Optuna's importance of each field (functional ANOVA, Hutter et al. 2014), shares of 1; `space` as in plan.json.
 
-    Of many settings a thousand, evenly spread. Empty where there are too few to say, or all values are equal.
+    Of many settings a thousand, evenly spread. A field that is varied under a condition has none. Empty where there are
+    too few to say, or all values are equal.
     """
-    if len(space) < 2 or len(settings) < 2 or min(values) == max(values):
-        return {}
     dimensions: Space = {name: dimension_from_json(content) for name, content in space.items()}
+    dimensions = {name: dimension for name, dimension in dimensions.items() if not dimension.when}
+    if len(dimensions) < 2 or len(settings) < 2 or min(values) == max(values):
+        return {}
     import optuna
 
     study = _study(None)
@@ -113,8 +113,7 @@ def importances(
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params=_encode(dimensions, settings[place]),
-                distributions=_distributions(dimensions),
+                **_params(dimensions, settings[place]),
                 value=values[place],
             )
             for place in places
@@ -143,9 +142,11 @@ def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
     seed = int(np.random.SeedSequence((sweep.search_seed, number)).generate_state(1)[0])
     if sweep.search != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
+    # Optuna's group: fields that are varied under a condition are modelled together where they are varied.
+    group = any(dimension.when for dimension in sweep.space.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=group, constant_liar=True)
 
 
 def known_points(sweep: Sweep) -> list[Setting]:
@@ -162,7 +163,7 @@ def allowed_points(sweep: Sweep, num_points: int) -> list[Setting]:
     """The first points of the sweep's Sobol' sequence that it allows. ValueError where it refuses too many in a row."""
     points: list[Setting] = []
     num_refused = 0
-    for point in sobol_sequence(sweep.space, sweep.search_seed):
+    for point in sobol_sequence(sweep.space, sweep.search_seed, sweep.base):
         if len(points) == num_points:
             break
         if sweep.allows(point):
@@ -173,7 +174,7 @@ def allowed_points(sweep: Sweep, num_points: int) -> list[Setting]:
     return points
 
 
-def sobol_sequence(space: Space, seed: int) -> Iterator[Setting]:
+def sobol_sequence(space: Space, seed: int, base: object) -> Iterator[Setting]:
     """One scrambled Sobol' sequence (Owen 1998), mapped onto the space, without end."""
     if not space:
         yield from itertools.repeat({})
@@ -182,7 +183,7 @@ def sobol_sequence(space: Space, seed: int) -> Iterator[Setting]:
     sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(seed))
     while True:
         for point in sequence.random(SOBOL_BATCH):
-            yield {name: dimension.at(float(u)) for (name, dimension), u in zip(space.items(), point, strict=True)}
+            yield setting_at(space, base, map(float, point))
 
 
 def too_narrow(sweep: Sweep, number: int) -> ValueError:
@@ -193,8 +194,31 @@ def too_narrow(sweep: Sweep, number: int) -> ValueError:
     )
 
 
-def _distributions(space: Space) -> "dict[str, BaseDistribution]":
-    return {name: _distribution(dimension) for name, dimension in space.items()}
+def _suggested(trial: "Trial", space: Space, base: object) -> Setting:
+    """What a trial proposes; a field whose condition doesn't hold is no parameter of it and has the base's value."""
+    setting: Setting = {}
+    for name, dimension in space.items():
+        if not is_varied(dimension, setting):
+            setting[name] = getattr(base, name)
+        elif isinstance(dimension, Choice):
+            setting[name] = dimension.values[trial.suggest_categorical(name, range(len(dimension.values)))]
+        elif dimension.is_integer:
+            setting[name] = trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+        else:
+            setting[name] = trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+    return setting
+
+
+def _params(space: Space, setting: Setting) -> dict[str, Any]:
+    """The parameters of a trial and their distributions, as Optuna takes them."""
+    varied = {name: dimension for name, dimension in space.items() if is_varied(dimension, setting)}
+    return {
+        "params": {
+            name: dimension.position(setting[name]) if isinstance(dimension, Choice) else setting[name]
+            for name, dimension in varied.items()
+        },
+        "distributions": {name: _distribution(dimension) for name, dimension in varied.items()},
+    }
 
 
 def _distribution(dimension: Choice | Range) -> "BaseDistribution":
@@ -213,17 +237,3 @@ def range_distribution(dimension: Range) -> "BaseDistribution":
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _encode(space: Space, setting: Setting) -> dict[str, Any]:
-    return {
-        name: dimension.position(setting[name]) if isinstance(dimension, Choice) else setting[name]
-        for name, dimension in space.items()
-    }
-
-
-def _decode(space: Space, params: dict[str, Any]) -> Setting:
-    return {
-        name: dimension.values[params[name]] if isinstance(dimension, Choice) else params[name]
-        for name, dimension in space.items()
-    }

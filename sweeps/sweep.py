@@ -9,7 +9,18 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from sweeps.space import Choice, Range, Space, Value, grid_settings, sampled_settings
+from sweeps.space import (
+    Choice,
+    Range,
+    Space,
+    Value,
+    condition,
+    grid_settings,
+    is_varied,
+    sampled_settings,
+    with_condition,
+    without_fields,
+)
 from tinylm_core.config import RunConfig, explain, unknown_name
 
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
@@ -75,6 +86,7 @@ class Sweep:
             raise ValueError(f"objective={self.objective!r} is not val_loss")
         for name, dimension in self.space.items():
             self._check_dimension(name, dimension)
+            self._check_condition(name, dimension)
         # Range(0, 1) on a field of real numbers means all between, not 0 and 1.
         object.__setattr__(
             self,
@@ -86,7 +98,7 @@ class Sweep:
                 for name, dim in self.space.items()
             },
         )
-        object.__setattr__(self, "points", tuple(self.points))
+        object.__setattr__(self, "points", tuple(map(self._completed, self.points)))
         self._check_points()
         if self.search in COUNTED and self.num_trials is not None:
             raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
@@ -120,6 +132,18 @@ class Sweep:
         if self.search == "grid":
             dimension.grid()
 
+    def _check_condition(self, name: str, dimension: Choice | Range) -> None:
+        earlier = list(self.space)[: list(self.space).index(name)]
+        for other, values in condition(dimension).items():
+            parent = self.space.get(other)
+            if other not in earlier or not isinstance(parent, Choice):
+                raise ValueError(
+                    f"space: {name} is varied under a condition on {other}, which must be swept before it, by Choice(…)"
+                )
+            for value in values:
+                if not parent.holds(value):
+                    raise ValueError(f"space: {name} is varied when {other}={value!r}, which {parent!r} doesn't hold")
+
     def _check_value(self, name: str, value: Value) -> None:
         """The value alone must be allowed; what fits together is checked for each setting by the plan."""
         try:
@@ -127,6 +151,16 @@ class Sweep:
         except ValidationError as error:
             if error.errors()[0]["loc"]:  # else the value does not suit another field of the base
                 raise ValueError(f"space: {explain(error)}") from None
+
+    def _completed(self, point: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The point with the base's value of each field that it leaves out and whose condition doesn't hold in it."""
+        completed: dict[str, Value] = {}
+        for name, dimension in self.space.items():
+            if name in point:
+                completed[name] = point[name]
+            elif dimension.when.keys() <= completed.keys() and not is_varied(dimension, completed):
+                completed[name] = getattr(self.base, name)
+        return dict(point) if completed.keys() <= point.keys() else completed | dict(point)
 
     def _check_points(self) -> None:
         if self.search == "grid" and self.points:
@@ -137,7 +171,10 @@ class Sweep:
             if set(point) != set(self.space):
                 raise ValueError(f"points: {dict(point)!r} must give each of {', '.join(self.space)} a value")
             for name, dimension in self.space.items():
-                if not dimension.holds(point[name]):
+                if not is_varied(dimension, point):
+                    if point[name] != getattr(self.base, name):
+                        raise ValueError(f"points: {name}={point[name]!r} is not varied in {said(point)}; leave it out")
+                elif not dimension.holds(point[name]):
                     raise ValueError(f"points: {name}={point[name]!r} is not in {dimension!r}")
             if not self.allows(point):
                 raise ValueError(f"points: allowed refuses {said(point)}")
@@ -166,7 +203,9 @@ class Sweep:
     def _answers(self) -> list[bool]:
         """What the function does: its answer for each cell of a grid, or for each of a sample of the space."""
         is_grid = self.search == "grid"
-        settings = grid_settings(self.space) if is_grid else sampled_settings(self.space, MOST_REFUSED)
+        settings = (
+            grid_settings(self.space, self.base) if is_grid else sampled_settings(self.space, self.base, MOST_REFUSED)
+        )
         return [self.allows(setting) for setting in settings]
 
     @property
@@ -213,11 +252,15 @@ class Sweep:
         settings = settings or {}
         if num_trials is not None and (search or self.search) in COUNTED:
             raise ValueError(f"num_trials={num_trials}: {_counts_itself(search or self.search)}; choose another search")
-        space = {name: dim for name, dim in self.space.items() if name not in settings} | (dimensions or {})
+        base = self.base.replace(settings)
+        space = without_fields(self.space, settings, base)
+        for name, dimension in (dimensions or {}).items():
+            keeps = name in space and not dimension.when  # other values, the same condition
+            space[name] = with_condition(dimension, space[name].when) if keeps else dimension
         search = search or self.search
         return replace(
             self,
-            base=self.base.replace(settings),
+            base=base,
             space=space,
             search=search,  # type: ignore[arg-type]  # checked in __post_init__
             num_trials=None if search in COUNTED else num_trials or self.num_trials,

@@ -132,6 +132,45 @@ def test_what_is_refused_needs_no_common_budget_and_no_shape(tiny: Tiny, search:
         plan_of(tiny(), shapes, allowed=lambda c: c.d_model == 16, **later)
 
 
+# --- Conditions
+
+SCHEDULES: Space = {"schedule": Choice("cosine", "wsd"), "decay_ratio": Choice(0.1, 0.3, when={"schedule": "wsd"})}
+
+
+def test_a_field_is_varied_where_its_condition_holds_and_a_label_says_what_is_varied(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), SCHEDULES)
+    trials = plan.known_trials()
+    assert [trial.label for trial in trials] == ["schedule=cosine", "schedule=wsd decay_ratio=0.1",
+                                                 "schedule=wsd decay_ratio=0.3"]  # fmt: skip
+    assert [trial.setting["decay_ratio"] for trial in trials] == [0.2, 0.1, 0.3]
+    assert [trial.runs[0].config.decay_ratio for trial in trials] == [0.2, 0.1, 0.3]
+    assert plan.notes == []
+    space = plan.to_json(trials)["space"]
+    assert space["decay_ratio"] == {"kind": "choice", "values": [0.1, 0.3], "when": {"schedule": ["wsd"]}}
+    assert "when" not in space["schedule"]
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_a_budget_is_common_to_what_may_be_proposed_under_a_condition(tiny: Tiny, search: str) -> None:
+    later = {} if search == "grid" else {"search": search, "num_trials": 2}
+    space: Space = {"batch_size": Choice(4, 8), "gradient_accumulation_steps": Choice(1, 7, when={"batch_size": 8})}
+    with pytest.raises(ValueError, match="is no multiple of"):
+        plan_of(tiny(), space, **later)
+    space = {"batch_size": Choice(4, 8, 28), "gradient_accumulation_steps": Choice(1, 7, when={"batch_size": 4})}
+    plan_of(tiny(train_tokens=4 * 7 * 8 * 3 * 4), space, **later)  # 28 x 7 would be no part of it
+
+
+def test_what_depends_on_a_precision_that_is_left_out_is_left_out_too(tiny: Tiny) -> None:
+    space: Space = {
+        "precision": Choice("fp32", "fp16"),
+        "dropout": Choice(0.0, 0.3, when={"precision": "fp16"}),
+        "bias": Choice(True, False, when={"precision": ("fp32", "fp16")}),
+    }
+    plan = plan_of(tiny(), space)
+    assert [trial.label for trial in plan.known_trials()] == ["precision=fp32 bias=True", "precision=fp32 bias=False"]
+    assert plan_of(tiny(), space, replace(PLAIN, fast_fp16=True)).num_trials == 2 + 2 * 2
+
+
 # --- Law 5: schedules
 
 
@@ -167,10 +206,10 @@ def test_fp16_alone_is_refused_where_it_can_not_run(tiny: Tiny, space: Space) ->
 
 def test_a_grid_is_every_combination_the_last_field_fastest() -> None:
     space: Space = {"learning_rate": Range(1e-3, 1e-1, 3, log=True), "bias": Choice(True, False)}
-    assert [tuple(setting.values()) for setting in grid_settings(space)] == [
+    assert [tuple(setting.values()) for setting in grid_settings(space, RunConfig())] == [
         (rate, bias) for rate in (1e-3, 1e-2, 1e-1) for bias in (True, False)
     ]
-    assert grid_settings({}) == [{}]
+    assert grid_settings({}, RunConfig()) == [{}]
 
 
 def test_a_run_is_named_by_what_differs(tiny: Tiny) -> None:

@@ -204,3 +204,81 @@ def test_a_constraint_may_leave_out_values_that_do_not_fit_together() -> None:
     sweep = Sweep(base=RunConfig(), space=space, allowed=lambda c: c.d_model % c.num_heads == 0)
     assert not sweep.allows({"d_model": 64, "num_heads": 3})
     assert sweep.allows({"d_model": 48, "num_heads": 3})
+
+
+# --- Conditions
+
+WSD = {"schedule": "wsd"}
+SCHEDULES = {
+    "schedule": Choice("cosine", "wsd"),
+    "decay_ratio": Choice(0.1, 0.3, when=WSD),
+    "learning_rate": Choice(1e-3, 3e-3),
+}
+CONDITIONAL = Sweep(base=RunConfig(), space=SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"decay_ratio": Choice(0.1, when=WSD)},
+            "decay_ratio is varied under a condition on schedule, which must be s",
+        ),
+        ({"decay_ratio": Choice(0.1, when=WSD), "schedule": Choice("wsd")}, "which must be swept before it, by Choice"),
+        (
+            {"dropout": Range(0.0, 0.3, 2), "bias": Choice(True, when={"dropout": 0.3})},
+            "bias is varied under a condition on dropout, which must be swept before it, by Choice",
+        ),
+        ({"bias": Choice(True, when={"bias": True})}, "which must be swept before it"),
+        (
+            {"schedule": Choice("cosine", "wsd"), "decay_ratio": Choice(0.1, when={"schedule": ("wsd", "linear")})},
+            "decay_ratio is varied when schedule='linear', which Choice.* doesn't hold",
+        ),
+    ],
+)
+def test_a_condition_that_can_not_hold_is_told_in_one_line(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        Sweep(base=RunConfig(), space=space)
+    assert "\n" not in str(error.value)
+
+
+def test_a_condition_is_part_of_the_definition() -> None:
+    without = replace(CONDITIONAL, space=SCHEDULES | {"decay_ratio": Choice(0.1, 0.3)})
+    other = replace(CONDITIONAL, space=SCHEDULES | {"decay_ratio": Choice(0.1, 0.3, when={"schedule": "cosine"})})
+    assert len({sweep.definition for sweep in (CONDITIONAL, without, other)}) == 3
+
+
+def test_a_point_may_leave_out_what_is_not_varied_in_it() -> None:
+    points = [
+        {"schedule": "cosine", "learning_rate": 1e-3},
+        {"schedule": "wsd", "decay_ratio": 0.3, "learning_rate": 1e-3},
+    ]
+    sweep = replace(CONDITIONAL, search="points", points=points)
+    assert sweep.points == (
+        {"schedule": "cosine", "decay_ratio": 0.2, "learning_rate": 1e-3},
+        {"schedule": "wsd", "decay_ratio": 0.3, "learning_rate": 1e-3},
+    )
+    assert replace(sweep).definition == sweep.definition
+    for point, message in [
+        ({"schedule": "wsd", "learning_rate": 1e-3}, "must give each of schedule, decay_ratio, learning_rate a value"),
+        (
+            {"schedule": "cosine", "decay_ratio": 0.3, "learning_rate": 1e-3},
+            "decay_ratio=0.3 is not varied in .*; leave",
+        ),
+        ({"schedule": "wsd", "decay_ratio": 0.2, "learning_rate": 1e-3}, "decay_ratio=0.2 is not in Choice"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            replace(CONDITIONAL, search="points", points=[point])
+
+
+def test_an_override_keeps_a_condition_or_decides_it() -> None:
+    changed = CONDITIONAL.override(dimensions={"decay_ratio": Range(0.1, 0.4, 4)})
+    assert changed.space["decay_ratio"] == Range(0.1, 0.4, 4, when=WSD)
+    assert list(changed.space) == list(SCHEDULES)
+    assert CONDITIONAL.override(settings={"schedule": "wsd"}).space == {
+        "decay_ratio": Choice(0.1, 0.3),
+        "learning_rate": Choice(1e-3, 3e-3),
+    }
+    assert list(CONDITIONAL.override(settings={"schedule": "linear"}).space) == ["learning_rate"]
+    with pytest.raises(ValueError, match="decay_ratio is varied when schedule='wsd', which"):
+        CONDITIONAL.override(dimensions={"schedule": Choice("cosine", "linear")})

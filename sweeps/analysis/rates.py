@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise
-from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values
+from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values, unconditional
 from sweeps.space import short
 
 RATE = "learning_rate"
@@ -52,7 +52,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     """
     columns = ["parameter", "value", "num_rates", "best_rate", "edge", "optimum", "optimum_low", "optimum_high"]
     columns += ["sensitivity", "sensitivity_error", "best_loss"]
-    if RATE not in plan["swept"] or not is_number(ordered_values(plan, RATE)):
+    if RATE not in unconditional(plan) or not is_number(ordered_values(plan, RATE)):
         return pd.DataFrame(columns=columns)
     order = [trial["trial"] for trial in plan["trials"]]
     objective_TS = objectives(runs, order)
@@ -61,7 +61,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
-    for field in plan["swept"]:
+    for field in unconditional(plan):
         if field == RATE or len(ordered_values(plan, field)) > MAX_VALUES:
             continue
         for value in ordered_values(plan, field):
