@@ -165,7 +165,7 @@ def option_values(option: click.Option) -> str:
         return ", ".join(code(choice) for choice in option.type.choices)
     if isinstance(option.type, click.types._NumberRangeBase):
         number = TYPES[int] if isinstance(option.type, click.IntRange) else TYPES[float]
-        return f"{number} ≥ {literal(option.type.min)}"
+        return f"{number} {'>' if option.type.min_open else '≥'} {literal(option.type.min)}"
     return code(option.metavar or "")
 
 

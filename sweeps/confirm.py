@@ -35,7 +35,7 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
     points = tuple(by_number[trial] for trial in ranked.head(num_settings))
     return replace(
         experiment,
-        sweep=replace(sweep, search="points", points=points, num_trials=None),
+        sweep=replace(sweep, search="points", points=points, num_trials=None, total_tokens=None),
         flags=(*experiment.flags, "--confirm", str(num_settings)),
     )
 

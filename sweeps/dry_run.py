@@ -27,6 +27,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.config.train_tokens for trial in trials for run in trial.runs) or num_runs * config.train_tokens
     known = known_identities(plan, where)
+    paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
 
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
@@ -38,7 +39,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         ("decay groups", decay_groups_line(config, corpus.vocab_size)),
         (
             "budget",
-            f"{config.train_tokens:,} tokens a run = {num_epochs(config, corpus):.2f} epochs; {tokens:,} in all",
+            f"{config.train_tokens:,} tokens a run = {num_epochs(config, corpus):.2f} epochs; {tokens:,}{paid} in all",
         ),
         ("time", time_line(plan, config, tokens * (1 - reused / num_runs), num_workers)),
         ("disk", f"about {num_runs * disk_bytes(config, corpus.vocab_size) / 1e6:,.0f} MB"),

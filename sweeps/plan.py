@@ -124,11 +124,17 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     if sweep.search != "grid":  # of a grid every cell is looked at
         check_shapes(sweep)
     check_budget(budget_configs(sweep))
+    if (
+        sweep.total_tokens is not None and sweep.num_proposed < 1
+    ):  # here, since with more seeds --confirm counts its own
+        base = sweep.base
+        cost = f"{base.train_tokens * sweep.seeds:,} (train_tokens {base.train_tokens:,} x seeds {sweep.seeds})"
+        raise ValueError(f"total_tokens={sweep.total_tokens:,}: one trial takes {cost}")
     plan = Plan(
         experiment=experiment,
         sweep=sweep,
         machine=machine,
-        num_trials=len(counted_settings(sweep)) if sweep.search in COUNTED else sweep.num_trials or 0,
+        num_trials=len(counted_settings(sweep)) if sweep.search in COUNTED else sweep.num_proposed,
         matched=not MATCHING_FIELDS & set(sweep.space),
         notes=notes,
         corpus_of=corpus_cache(),

@@ -155,7 +155,7 @@ def known_points(sweep: Sweep) -> list[Setting]:
         return counted_settings(sweep)
     points = [dict(point) for point in sweep.points]
     if sweep.search == "sobol":
-        points += allowed_points(sweep, max(0, (sweep.num_trials or 0) - len(points)))
+        points += allowed_points(sweep, max(0, sweep.num_proposed - len(points)))
     return points
 
 

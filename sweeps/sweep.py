@@ -47,6 +47,7 @@ class Sweep:
     search: grid (every combination), random, sobol (a space-filling sequence), tpe (learns from the trials so far) or
         points (those listed, and no others).
     num_trials: how many trials; None for grid and points, which count their own.
+    total_tokens: instead of num_trials, training tokens for the whole sweep: as many trials as they pay for.
     points: settings that are tried first, in this order; of every search but grid, which tries all anyway.
     allowed: a function of the config of a setting that says whether it may be tried, True or False, and always the
         same: a grid leaves out the cells that it refuses, other searches go on to the next point.
@@ -63,6 +64,7 @@ class Sweep:
     space: Space
     search: Search = "grid"
     num_trials: int | None = None
+    total_tokens: int | None = None
     points: tuple[Mapping[str, Value], ...] = ()
     allowed: Callable[[RunConfig], bool] | None = None
     seeds: int = 1
@@ -102,7 +104,9 @@ class Sweep:
         self._check_points()
         if self.search in COUNTED and self.num_trials is not None:
             raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
-        if self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
+        if self.total_tokens is not None:
+            self._check_total_tokens()
+        elif self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
             raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
         if not (self.allowed is None or callable(self.allowed)):
             raise ValueError(f"allowed={self.allowed!r} is no function of a config")
@@ -111,6 +115,24 @@ class Sweep:
                 "every cell of the grid" if self.search == "grid" else f"each of {MOST_REFUSED:,} settings of the space"
             )
             raise ValueError(f"allowed: refuses {what}; narrow the space to what it allows")
+
+    def _check_total_tokens(self) -> None:
+        said = f"total_tokens={self.total_tokens!r}"
+        if not _is_count(self.total_tokens):
+            raise ValueError(f"{said} must be a whole number of tokens")
+        if self.search in COUNTED:
+            raise ValueError(f"{said}: {_counts_itself(self.search)}; leave it out")
+        if self.num_trials is not None:
+            raise ValueError(f"{said} and num_trials={self.num_trials}: one says how many trials; leave the other out")
+        if "train_tokens" in self.space:
+            raise ValueError(f"{said}: with train_tokens swept, trials cost different amounts; give num_trials")
+
+    @property
+    def num_proposed(self) -> int:
+        """How many trials the search makes, of those that don't count their own: num_trials, or what the tokens buy."""
+        if self.total_tokens is None:
+            return self.num_trials or 0
+        return self.total_tokens // (self.base.train_tokens * self.seeds)
 
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
         if name not in RunConfig.model_fields:
@@ -264,6 +286,7 @@ class Sweep:
             space=space,
             search=search,  # type: ignore[arg-type]  # checked in __post_init__
             num_trials=None if search in COUNTED else num_trials or self.num_trials,
+            total_tokens=None if search in COUNTED or num_trials is not None else self.total_tokens,
             points=() if search == "grid" or space.keys() != self.space.keys() else self.points,
             seeds=self.seeds if seeds is None else seeds,
         )

@@ -98,6 +98,15 @@ def test_settings_that_see_other_tokens_are_marked_not_matched(tiny: Tiny, space
     assert plan.to_json([])["matched"] is matched
 
 
+def test_a_budget_of_tokens_pays_for_whole_trials_with_all_their_seeds(tiny: Tiny) -> None:
+    later = {"search": "random", "seeds": 2}
+    config = tiny()
+    tokens = config.train_tokens
+    assert plan_of(config, {"dropout": Range(0.0, 0.3)}, total_tokens=7 * tokens, **later).num_trials == 3
+    with pytest.raises(ValueError, match=r"^total_tokens=1,535: one trial takes 1,536 \(train_tokens 768 x seeds 2\)$"):
+        plan_of(config, {"dropout": Range(0.0, 0.3)}, total_tokens=2 * tokens - 1, **later)
+
+
 # --- Constraints
 
 

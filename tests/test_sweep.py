@@ -11,6 +11,7 @@ from tinylm_core import RunConfig
 
 SPACE = {"learning_rate": Range(1e-4, 1e-2, 3, log=True), "warmup_ratio": Choice(0.0, 0.1)}
 RANDOM = Sweep(base=RunConfig(), space=SPACE, search="random", num_trials=5)
+BY_TOKENS = {"num_trials": None, "total_tokens": 9_999_999}
 GRID = Sweep(base=RunConfig(), space=SPACE)
 
 
@@ -26,6 +27,16 @@ GRID = Sweep(base=RunConfig(), space=SPACE)
         ({"num_trials": None}, "num_trials=None: search='random' needs a number"),
         ({"num_trials": 0}, "num_trials=0: search='random' needs a number, at least 1"),
         ({"search": "grid"}, "num_trials=5: a grid has as many trials as cells"),
+        (
+            {"total_tokens": 10**9},
+            "total_tokens=1000000000 and num_trials=5: one says how many trials; leave the other",
+        ),
+        ({**BY_TOKENS, "search": "grid"}, "total_tokens=9999999: a grid has as many trials as cells; leave it out"),
+        ({"num_trials": None, "total_tokens": 1e9}, "total_tokens=1000000000.0 must be a whole number of tokens"),
+        (
+            {**BY_TOKENS, "space": {"train_tokens": Choice(1, 2)}},
+            "total_tokens=9999999: with train_tokens swept, trials",
+        ),
         ({"space": {"seed": Choice(0, 1)}}, "seed is not swept; seeds=N"),
         ({"space": {"learning_rat": Choice(1e-3)}}, "unknown field in the space 'learning_rat'; did you mean learning"),
         ({"space": {"learning_rate": [1e-3]}}, r"learning_rate=\[0.001\] must be Choice"),
@@ -78,9 +89,9 @@ def test_the_definition_depends_on_what_makes_the_trials(change: Callable[[Sweep
     assert change(RANDOM).definition != RANDOM.definition
 
 
-@pytest.mark.parametrize("changes", [{"num_trials": 50}, {"log_every": 10}])
-def test_the_definition_does_not_depend_on_how_many_trials_nor_on_what_is_logged(changes: dict[str, int]) -> None:
-    assert replace(RANDOM, **changes).definition == RANDOM.definition  # type: ignore[arg-type]
+@pytest.mark.parametrize("changes", [{"num_trials": 50}, {"log_every": 10}, BY_TOKENS])
+def test_the_definition_does_not_depend_on_how_many_trials_nor_on_what_is_logged(changes: dict[str, Any]) -> None:
+    assert replace(RANDOM, **changes).definition == RANDOM.definition
 
 
 def test_the_definition_tells_types_apart() -> None:
@@ -116,6 +127,16 @@ def test_another_search_takes_its_number_of_trials() -> None:
         GRID.override(search="tpe")
     with pytest.raises(ValueError, match="num_trials=3: a grid"):
         GRID.override(num_trials=3)
+
+
+def test_tokens_pay_for_as_many_trials_as_fit() -> None:
+    sweep = replace(RANDOM, **BY_TOKENS)
+    assert sweep.num_proposed == 9
+    assert replace(sweep, seeds=2).num_proposed == sweep.override(seeds=2).num_proposed == 4
+    assert sweep.override(settings={"train_tokens": 3_000_000}).num_proposed == 3
+    assert sweep.override(search="tpe").num_proposed == 9
+    assert sweep.override(num_trials=7).num_proposed == 7
+    assert sweep.override(search="grid") == GRID.override()
 
 
 def test_an_override_leaves_the_rest() -> None:
