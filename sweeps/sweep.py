@@ -218,7 +218,7 @@ class Sweep:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"allowed: {what} (setting {said(setting)})") from None
         if not isinstance(answer, bool):
-            raise ValueError(f"allowed: {answer!r} is neither True nor False (setting {said(setting)})")
+            raise ValueError(f"allowed: gave {answer!r}, and must give True or False (setting {said(setting)})")
         return answer
 
     @cached_property

@@ -78,6 +78,13 @@ CONDITIONAL = {
         ("tpe, one at a time", lambda c: c.warmup_ratio + c.decay_ratio < 0.85, 30),
     )
 }
+CONDITIONAL["tpe after points, conditional"] = replace(
+    CONDITIONAL["tpe, conditional"],
+    points=[
+        {"schedule": "linear", "learning_rate": 1e-3, "min_lr_ratio": 0.0, "warmup_ratio": 0.1},
+        {"schedule": "wsd", "learning_rate": 1e-3, "decay_ratio": 0.1, "warmup_ratio": 0.1, "d_ff": 64},
+    ],
+)
 ALL = SWEEPS | CONSTRAINED | CONDITIONAL
 sweeps = pytest.mark.parametrize("sweep", ALL.values(), ids=ALL.keys())
 Value = Callable[[int, Setting], float | None]
