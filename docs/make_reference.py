@@ -47,17 +47,25 @@ def sweep_part() -> Iterator[str]:
 
 # Types that tell a reader less than a few words do.
 SWEEP_TYPES = {
-    "base": "`RunConfig(…)`",
+    "base": "`RunConfig(…)`, or what `run` takes",
     "space": "`{field: Choice(…) or Range(…)}`",
     "points": "`[{field: value, …}, …]`, every swept field in each",
+    "allowed": "`function(config)` or `None`",
+    "run": "`function(config, *, …)` or `None`",
+    "version": "whole number or text; needed with `run`",
 }
+
+RANGE_TYPES = {"when": "`{field: value or (value, …)}`"}
 
 
 def space_part() -> Iterator[str]:
     yield f"## `Choice`\n\n`Choice(value, value, …)`: {inspect.cleandoc(Choice.__doc__ or '')}\n"
     yield "Values are those that the field takes: numbers, texts, `True`, `False`, `None`.\n"
     yield f"## `Range`\n\n{inspect.cleandoc(Range.__doc__ or '')}\n"
-    yield table(("field", "value", "default"), ((code(f.name), values(f.type), default(f)) for f in fields(Range)))
+    yield table(
+        ("field", "value", "default"),
+        ((code(f.name), RANGE_TYPES.get(f.name) or values(f.type), default(f)) for f in fields(Range)),
+    )
     names = ", ".join(code(name) for name in BUDGET_FIELDS)
     yield f"These take `Choice` alone, since they decide the tokens per step or the budget: {names}.\n"
 
@@ -159,11 +167,13 @@ def option_values(option: click.Option) -> str:
         return ", ".join(code(choice) for choice in option.type.choices)
     if isinstance(option.type, click.types._NumberRangeBase):
         number = TYPES[int] if isinstance(option.type, click.IntRange) else TYPES[float]
-        return f"{number} ≥ {literal(option.type.min)}"
+        return f"{number} {'>' if option.type.min_open else '≥'} {literal(option.type.min)}"
     return code(option.metavar or "")
 
 
 def default(field: "Field[Any]") -> str:
+    if field.default_factory is not MISSING:
+        return code(literal(field.default_factory()))
     return "needed" if field.default is MISSING else code(literal(field.default))
 
 

@@ -3,6 +3,7 @@
 A sweep varies its fields, writes them down and reads them again; what they mean only the trainer knows.
 """
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from tinylm_core.config import explain, unknown_name
+from tinylm_core.config import RunConfig, explain, unknown_name
 
 
 class Config(Protocol):
@@ -55,6 +56,13 @@ def _adapter(config_class: type[C]) -> TypeAdapter[C]:
     return TypeAdapter(config_class)
 
 
+def train_tokens(config: Config) -> int:
+    """Training tokens of the whole run."""
+    if isinstance(config, RunConfig):
+        return config.train_tokens  # also where that is no whole number of steps, which a plan refuses
+    return config.num_steps * config.tokens_per_step
+
+
 def dumped(config: Config) -> dict[str, Any]:
     """The fields and their values, as JSON has them."""
     config_class: type[Config] = type(config)
@@ -82,6 +90,14 @@ def validated(config_class: type[C], values: Mapping[str, object]) -> C:
 def changed(config: C, changes: Mapping[str, object]) -> C:
     """A validated copy with other values. ValueError as `loaded`."""
     return loaded(type(config), dumped(config) | dict(changes))
+
+
+def unchecked(config: C, changes: Mapping[str, object]) -> C:
+    """A copy with other values, whether or not they fit together: to be asked about, not to be trained."""
+    other = copy.copy(config)
+    for name, value in changes.items():
+        object.__setattr__(other, name, value)
+    return other
 
 
 def to_params(config: Config) -> dict[str, str]:

@@ -35,7 +35,7 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
     points = tuple(by_number[trial] for trial in ranked.head(num_settings))
     return replace(
         experiment,
-        sweep=replace(sweep, search="points", points=points, num_trials=None),
+        sweep=replace(sweep, search="points", points=points, num_trials=None, total_tokens=None),
         flags=(*experiment.flags, "--confirm", str(num_settings)),
     )
 
@@ -46,10 +46,6 @@ def _is_same_search(plan: Plan, sweep: Sweep) -> bool:
     except ValueError:  # of a version with other fields
         return False
     space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
-    same = (
-        base == sweep.base
-        and plan.get("trainer") == sweep.version
-        and plan["space"] == space
-        and list(plan["space"]) == list(space)
-    )
+    same = base == sweep.base and plan["space"] == space and list(plan["space"]) == list(space)
+    same &= plan.get("allowed") == sweep.constraint and plan.get("trainer") == sweep.version
     return same and plan["search"] == sweep.search and plan["search_seed"] == sweep.search_seed

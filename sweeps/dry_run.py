@@ -10,7 +10,8 @@ from rich.text import Text
 from sweeps.configs import Config
 from sweeps.live import duration
 from sweeps.plan import Plan, Trial
-from sweeps.space import Value
+from sweeps.space import Value, sampled_settings, setting_at
+from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
 
@@ -23,6 +24,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
     known = known_identities(plan, where)
+    paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
 
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
@@ -30,7 +32,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         ("search", f"{plan.sweep.search}, {plan.num_trials} trials x {plan.sweep.seeds} seeds = {num_runs} runs"),
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
         *plan.trainer.facts(first.config),
-        ("tokens", f"{tokens:,} in all"),
+        ("tokens", f"{tokens:,}{paid} in all"),
         ("time", time_line(plan, first.config, tokens * (1 - reused / num_runs), num_workers)),
         ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
         *(("note", note) for note in plan.notes),
@@ -40,7 +42,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     if len(trials) > MOST_ROWS:
         console.print(f"… and {len(trials) - MOST_ROWS} more settings")
     if not trials and plan.sweep.space:
-        console.print(Text("The search chooses the settings; the first choice or lower end of each is shown."))
+        shown = "one that is allowed" if plan.sweep.allowed else "the first choice or lower end of each"
+        console.print(Text(f"The search chooses the settings; {shown} is shown."))
 
 
 def settings_table(plan: Plan, trials: Iterable[Trial]) -> Table:
@@ -87,4 +90,7 @@ def known_identities(plan: Plan, where: str | None) -> set[str]:
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:
-    return {name: dimension.at(0.0) for name, dimension in plan.sweep.space.items()}
+    """The first choice or lower end of each field, or else a setting that the sweep allows."""
+    space, base = plan.sweep.space, plan.sweep.base
+    first = setting_at(space, base, [0.0] * len(space))
+    return next(filter(plan.sweep.allows, [first, *sampled_settings(space, base, MOST_REFUSED)]))

@@ -26,6 +26,8 @@ class Outcome:
 
     paused: bool
     failed: dict[str, str]
+    out_of_time: bool = False  # which is why it has paused
+    has_results: bool = True  # of this plan, earlier ones included
 
 
 def execute(
@@ -39,10 +41,12 @@ def execute(
     uninterrupted: Callable[[], AbstractContextManager[object]] = nullcontext,
     max_failures: int | None = None,
     wait: float = WAIT_SECONDS,
+    is_out_of_time: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run what is missing of a plan. ValueError where the sweep is another file's.
 
     While the tracker is away, runs under way go on and no new one begins; after `wait` seconds TrackerAwayError.
+    Once `is_out_of_time` no run begins and those under way pause, and all that they told still arrives at the tracker.
     Within `uninterrupted` it is `should_pause` that ends the loop, so that runs can keep a checkpoint.
     """
     name = plan.experiment.name
@@ -75,17 +79,24 @@ def execute(
 
     outbox.gives_up = gives_up
     with drive.view, uninterrupted():
-        drive.go(lambda: should_pause() or outbox.refusal is not None)
+        drive.go(lambda: should_pause() or outbox.refusal is not None or is_out_of_time())
+        stopped = should_pause() or outbox.refusal is not None or drive.has_failed_too_often()
+        out_of_time = drive.paused and not stopped
         deadline = time.monotonic() + PAUSE_SECONDS
         if drive.paused:
             drive.pause(CHECKPOINT_SECONDS, time.monotonic)
     ledger.close("INTERRUPTED" if drive.paused else "COMPLETE")
-    if drive.paused:
+    if drive.paused and not out_of_time:
         outbox.drain(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
     else:
         drain(outbox, wait)
     names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
-    return Outcome(drive.paused, {names[identity]: error for identity, error in drive.failed.items()})
+    return Outcome(
+        drive.paused,
+        {names[identity]: error for identity, error in drive.failed.items()},
+        out_of_time,
+        any(identity in ledger.results for identity in names),
+    )
 
 
 def bytes_to_keep(plan: Plan, trials: list[Trial], ledger: Ledger) -> int:

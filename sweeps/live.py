@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.configs import train_tokens
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
@@ -224,9 +225,7 @@ def view_for(
     runs = {run.identity: run for trial in trials for run in trial.runs}
     missing = [run for identity, run in runs.items() if identity not in ledger.results]
     to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds
-    tokens = (
-        sum(run.num_tokens for run in missing) + to_come * plan.sweep.base.num_steps * plan.sweep.base.tokens_per_step
-    )
+    tokens = sum(run.num_tokens for run in missing) + to_come * train_tokens(plan.sweep.base)
     tally = Tally(len(runs) + to_come, len(runs) - len(missing), tokens)
     console = Console(highlight=False)
     known = f", {tally.done_runs} known" if tally.done_runs else ""

@@ -12,6 +12,7 @@ from sweeps.analysis import ranking, words
 from sweeps.analysis.advice import advise
 from sweeps.analysis.rates import batch_growth
 from sweeps.analysis.results import Results
+from sweeps.analysis.settings import Plan, is_conditional
 from sweeps.markup import Block, Code, Heading, Links, Picture, Table, Text, to_html, to_markdown
 from sweeps.tables import MOST_ROWS, TOP_SETTINGS
 
@@ -182,12 +183,17 @@ def _effects(results: Results, pictures: list[Block]) -> list[Block]:
         Heading("Effects"),
         Text(
             f"How much of the variance of the final loss between settings each parameter explains, and two together "
-            f"beyond that. {how}",
+            f"beyond that. {how}{_left_out(results.plan)}",
             "note",
         ),
         Table(text, numbers=["share of variance", "spread of means", "p", "Optuna's importance"]),
         *pictures,
     ]
+
+
+def _left_out(plan: Plan) -> str:
+    fields = [field for field in plan["swept"] if is_conditional(plan, field)]
+    return f" Left out are fields that not all settings vary: {', '.join(fields)}." if fields else ""
 
 
 def _advice(results: Results) -> list[Block]:

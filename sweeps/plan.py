@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.configs import Config, changed, dumped
-from sweeps.space import Value, grid_settings, short
-from sweeps.sweep import COUNTED, Sweep
+from sweeps.configs import Config, changed, dumped, train_tokens
+from sweeps.space import Value, grid_settings, is_varied, short
+from sweeps.sweep import COUNTED, Sweep, counted_settings
 from sweeps.trainers import Trainer, trainer_of
 from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import Machine
@@ -39,7 +39,7 @@ class PlannedRun:
     @property
     def num_tokens(self) -> int:
         """Training tokens of the whole run."""
-        return self.config.num_steps * self.config.tokens_per_step
+        return train_tokens(self.config)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Plan:
 
     def trial(self, number: int, setting: dict[str, Value]) -> Trial:
         """The trial of a setting. ValueError, naming the setting, where its values don't fit together."""
-        label = setting_label(setting)
+        space = self.sweep.space
+        label = setting_label({name: value for name, value in setting.items() if is_varied(space[name], setting)})
         runs = []
         for seed in self.sweep.seed_values:
             try:
@@ -117,6 +118,7 @@ class Plan:
             "matched": self.matched,
             "numerics_version": NUMERICS_VERSION,
             "trials": [trial.to_json() for trial in trials],
+            **({"allowed": sweep.constraint} if sweep.constraint else {}),
         }
 
 
@@ -127,23 +129,26 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     """
     trainer = trainer_of(experiment, machine)
     sweep, notes = trainer.fitting(experiment.sweep)
+    if (
+        sweep.total_tokens is not None and sweep.num_proposed < 1
+    ):  # not sooner: --confirm with more seeds counts its own
+        tokens = train_tokens(sweep.base)
+        cost = f"{tokens * sweep.seeds:,} ({tokens:,} x seeds {sweep.seeds})"
+        raise ValueError(f"total_tokens={sweep.total_tokens:,}: one trial takes {cost}")
     plan = Plan(
         experiment=experiment,
         sweep=sweep,
         machine=machine,
         trainer=trainer,
-        num_trials=len(counted_settings(sweep)) if sweep.search in COUNTED else sweep.num_trials or 0,
+        num_trials=len(counted_settings(sweep)) if sweep.search in COUNTED else sweep.num_proposed,
         matched=trainer.is_matched(sweep),
         notes=notes,
     )
+    if sweep.search == "grid" and (num_refused := len(grid_settings(sweep.space, sweep.base)) - plan.num_trials):
+        notes.append(f"left out: {num_refused} of {num_refused + plan.num_trials} cells, which allowed refuses")
     first_runs = [(f"t{trial.number:03d} ({trial.label})", trial.runs[0].config) for trial in plan.known_trials()]
     notes += trainer.notes_on(first_runs)
     return plan
-
-
-def counted_settings(sweep: Sweep) -> list[dict[str, Value]]:
-    """The settings of a grid or of listed points; trial k is number k."""
-    return grid_settings(sweep.space) if sweep.search == "grid" else [dict(point) for point in sweep.points]
 
 
 def setting_label(setting: dict[str, Value]) -> str:

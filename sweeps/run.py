@@ -7,10 +7,12 @@
 Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/reports/NAME.
 """
 
+import math
 import multiprocessing
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
+from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES, run_command, store_option
 
 if TYPE_CHECKING:
     from sweeps.live import Output
@@ -60,6 +62,11 @@ if TYPE_CHECKING:
 )
 @click.option("--max-failures", type=click.IntRange(1), help="Stop after so many failed runs. Default: a quarter.")
 @click.option(
+    "--max-hours",
+    type=click.FloatRange(0, min_open=True),
+    help="Pause after so many hours, report what there is, and end with exit code 75.",
+)
+@click.option(
     "--wait",
     type=click.FloatRange(0),
     default=600,
@@ -86,6 +93,7 @@ def run(
     cpus_per_run: int | None,
     checkpoint_seconds: float,
     max_failures: int | None,
+    max_hours: float | None,
     wait: float,
     store: str | None,
     quiet: bool,
@@ -93,6 +101,8 @@ def run(
     dry_run: bool,
     list_: bool,
 ) -> int:
+    end = math.inf if max_hours is None else time.monotonic() + max_hours * 3600
+
     from sweeps.catalog import list_experiments
 
     if list_ or name is None:
@@ -131,7 +141,7 @@ def run(
             click.echo(note, err=quiet or json_)
         opened = open_store(store, create=True)
         output: Output = "json" if json_ else "quiet" if quiet else "people"
-        return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output)
+        return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output, end)
 
 
 @dataclass(frozen=True)
@@ -198,8 +208,9 @@ def sweep(
     max_failures: int | None,
     wait: float,
     output: "Output" = "people",
+    end: float = math.inf,
 ) -> int:
-    """Run what is missing of a plan, report and print; returns the exit code."""
+    """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code."""
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.work import drain, locked_work
@@ -217,22 +228,26 @@ def sweep(
                     uninterrupted=signals.deferred,
                     max_failures=max_failures,
                     wait=wait,
+                    is_out_of_time=lambda: time.monotonic() >= end,
                 )
-                if outcome.paused and not signals.received:
+                if outcome.paused and not outcome.out_of_time and not signals.received:
                     tell_failures(outcome.failed)
                     click.echo(
                         f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}",
                         err=output == "json",
                     )
                     return DONE_WITH_FAILURES
-                if outcome.paused or signals.received:
+                if signals.received:
                     raise Paused
+                if outcome.out_of_time and not outcome.has_results:
+                    return time_is_up(outcome.failed, output)
                 from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
                 from sweeps.report import make_report, publish
                 from sweeps.retention import drop_weights
                 from sweeps.summary import print_answer, print_summary, say_answer
 
-                drop_weights(plan, store, outbox)
+                if not outcome.out_of_time:
+                    drop_weights(plan, store, outbox)
                 report = make_report(store, plan.experiment.name, plan.sweep.definition)
                 publish(outbox, report)
                 publish_answer(outbox, store, report)
@@ -242,13 +257,22 @@ def sweep(
                     print_summary(store, report)
                 case "quiet":
                     print_answer(report)
-                case "json":
+                case "json" if not outcome.out_of_time:
                     say_answer(store, report)
         except Paused:
             click.echo(f"paused; the same command goes on: {command_line()}", err=output == "json")
             return 128 + signals.received
+    if outcome.out_of_time:
+        return time_is_up(outcome.failed, output)
     tell_failures(outcome.failed)
     return DONE_WITH_FAILURES if outcome.failed else DONE
+
+
+def time_is_up(failed: dict[str, str], output: "Output") -> int:
+    """The end of a command whose hours are over before its sweep is done."""
+    tell_failures(failed)
+    click.echo(f"out of time; the same command goes on: {command_line()}", err=output == "json")
+    return COME_BACK_LATER
 
 
 def tell_failures(failed: dict[str, str]) -> None:

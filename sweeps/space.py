@@ -1,29 +1,36 @@
 """What a sweep varies: `Choice` and `Range`. Pure data; knows no search."""
 
-import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
 Value = float | int | str | bool | None
+When = Mapping[str, Value | tuple[Value, ...]]
 
 MOST_POINTS = 100_000  # more runs than anybody makes
 
 
 @dataclass(frozen=True, init=False)
 class Choice:
-    """One of the listed values, categorical for every search: `Choice(1, 2, 4)`."""
+    """One of the listed values, categorical for every search: `Choice(1, 2, 4)`.
+
+    `when={"schedule": "wsd"}`, or a tuple of values: it is varied only where that field, swept before it by a Choice,
+    has one of them, and elsewhere it has the base's value.
+    """
 
     values: tuple[Value, ...]
+    when: Mapping[str, tuple[Value, ...]] = field(hash=False, repr=False)
 
-    def __init__(self, *values: Value) -> None:
+    def __init__(self, *values: Value, when: When | None = None) -> None:
         if not values:
             raise ValueError("Choice() needs at least one value")
         if len({(type(value), value) for value in values}) < len(values):
             raise ValueError(f"Choice{values!r} lists a value twice")
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "when", _as_tuples(when or {}))
 
     def grid(self) -> tuple[Value, ...]:
         """Every value."""
@@ -35,7 +42,7 @@ class Choice:
 
     def holds(self, value: Value) -> bool:
         """Whether the value is one of them."""
-        return (type(value), value) in [(type(known), known) for known in self.values]
+        return _is_among(value, self.values)
 
     def position(self, value: Value) -> int:
         """Where the value stands in the list; 1, 1.0 and True are three values."""
@@ -43,22 +50,24 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it."""
-        return {"kind": "choice", "values": list(self.values)}
+        return {"kind": "choice", "values": list(self.values)} | _when_to_json(self.when)
 
 
 @dataclass(frozen=True)
 class Range:
     """From low to high, both included; whole numbers where both are. `points` of it, evenly spaced, make a grid.
 
-    `log=True` spaces and samples it evenly in the logarithm.
+    `log=True` spaces and samples it evenly in the logarithm. `when` is as for Choice.
     """
 
     low: float
     high: float
     points: int | None = None
     log: bool = False
+    when: When = field(default_factory=dict, hash=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "when", _as_tuples(self.when))
         if self.log and self.low <= 0:
             raise ValueError(f"Range({self.low}, {self.high}, log=True): low must be above 0")
         if not (self.low < self.high and self._is_finite()):
@@ -109,23 +118,73 @@ class Range:
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it."""
-        return {"kind": "range", "low": self.low, "high": self.high, "points": self.points, "log": self.log}
+        content = {"kind": "range", "low": self.low, "high": self.high, "points": self.points, "log": self.log}
+        return content | _when_to_json(self.when)
 
 
 Space = dict[str, Choice | Range]
+Setting = dict[str, Value]
 
 
-def grid_settings(space: Space) -> list[dict[str, Value]]:
-    """Every combination, the last field varying fastest; cell k is trial k."""
-    values = itertools.product(*(dimension.grid() for dimension in space.values()))
-    return [dict(zip(space, cell, strict=True)) for cell in values]
+def condition(dimension: Choice | Range) -> dict[str, tuple[Value, ...]]:
+    """Where a dimension is varied: in settings with one of these values of each of these fields."""
+    return {name: _as_tuple(values) for name, values in dimension.when.items()}
+
+
+def is_varied(dimension: Choice | Range, setting: Mapping[str, Value]) -> bool:
+    """Whether the condition of a dimension, if it has one, holds in a setting."""
+    return all(_is_among(setting[name], values) for name, values in condition(dimension).items())
+
+
+def with_condition(dimension: Choice | Range, when: When) -> Choice | Range:
+    """The dimension under another condition, or none."""
+    return Choice(*dimension.values, when=when) if isinstance(dimension, Choice) else replace(dimension, when=when)
+
+
+def without_fields(space: Space, names: Iterable[str], base: object) -> Space:
+    """The space where some fields have `base`'s value: what depends on one is varied always, or not at all."""
+    kept: Space = {}
+    for name, dimension in space.items():
+        decided = {other: values for other, values in condition(dimension).items() if other not in kept}
+        if name not in names and all(getattr(base, other) in values for other, values in decided.items()):
+            when = {other: values for other, values in dimension.when.items() if other in kept}
+            kept[name] = with_condition(dimension, when)
+    return kept
+
+
+def grid_settings(space: Space, base: object) -> list[Setting]:
+    """Every combination, the last field varying fastest; a field whose condition doesn't hold has `base`'s value."""
+    settings: list[Setting] = [{}]
+    for name, dimension in space.items():
+        values, fixed = dimension.grid(), (getattr(base, name),) if dimension.when else ()
+        settings = [
+            {**setting, name: value}
+            for setting in settings
+            for value in (values if is_varied(dimension, setting) else fixed)
+        ]
+    return settings
+
+
+def setting_at(space: Space, base: object, point: Iterable[float]) -> Setting:
+    """The setting at a point of the unit cube; a field whose condition doesn't hold has `base`'s value."""
+    setting: Setting = {}
+    for (name, dimension), u in zip(space.items(), point, strict=True):
+        setting[name] = dimension.at(u) if is_varied(dimension, setting) else getattr(base, name)
+    return setting
+
+
+def sampled_settings(space: Space, base: object, num_settings: int) -> list[Setting]:
+    """Settings drawn at random, the same ones on every machine and with every version of whatever library."""
+    draw = random.Random(0).random  # Python promises its sequence; Sobol's is SciPy's to change
+    return [setting_at(space, base, [draw() for _ in space]) for _ in range(num_settings)]
 
 
 def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:
     """The Choice or Range that `to_json` wrote."""
+    when = {name: tuple(values) for name, values in content.get("when", {}).items()}
     if content["kind"] == "choice":
-        return Choice(*content["values"])
-    return Range(content["low"], content["high"], content["points"], content["log"])
+        return Choice(*content["values"], when=when)
+    return Range(content["low"], content["high"], content["points"], content["log"], when)
 
 
 def short(value: object) -> str:
@@ -159,6 +218,27 @@ def parse_dimension(text: str) -> Choice | Range:
     assert isinstance(low_value, int | float)
     assert isinstance(high_value, int | float)
     return Range(low_value, high_value, int(numbers[0]) if numbers else None, log)
+
+
+def _as_tuples(when: When) -> dict[str, tuple[Value, ...]]:
+    if not isinstance(when, Mapping):
+        raise ValueError(f"when={when!r} must be a field with its value or values: when={{'schedule': 'wsd'}}")
+    for name, values in when.items():
+        if values in ((), []):
+            raise ValueError(f"when={{{name!r}: {values!r}}} names no value")
+    return {name: _as_tuple(values) for name, values in when.items()}
+
+
+def _as_tuple(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return tuple(values) if isinstance(values, tuple | list) else (values,)
+
+
+def _is_among(value: Value, values: Iterable[Value]) -> bool:
+    return (type(value), value) in [(type(known), known) for known in values]
+
+
+def _when_to_json(when: When) -> dict[str, Any]:
+    return {"when": {name: list(_as_tuple(values)) for name, values in when.items()}} if when else {}
 
 
 def _literal(text: str) -> Value:

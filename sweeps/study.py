@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.search import range_distribution
-from sweeps.space import Choice, Range, Space, Value
+from sweeps.space import Choice, Range, Space, Value, is_varied
 
 MARK = "sweep.definition"  # of a study that was exported: only such a one is ever replaced
 
@@ -50,9 +50,8 @@ def write_study(url: str, name: str, space: Space, trials: Iterable[StudyTrial],
         study.set_metric_names(["validation loss"])
     for key, value in attributes.items():
         study.set_user_attr(key, value)
-    distributions = {field: _distribution(dimension) for field, dimension in space.items()}
     for number, trial in enumerate(trials):
-        study.add_trial(_frozen(number, trial, distributions))
+        study.add_trial(_frozen(number, trial, space))
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
@@ -68,7 +67,8 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
         raise ValueError(f"--optuna: must be a database's address, such as sqlite:///study.db: {said}") from None
 
 
-def _frozen(number: int, trial: StudyTrial, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+def _frozen(number: int, trial: StudyTrial, space: Space) -> FrozenTrial:
+    varied = {field: dimension for field, dimension in space.items() if is_varied(dimension, trial.setting)}
     is_running = trial.state in ("RUNNING", "WAITING")
     return FrozenTrial(
         number=number,
@@ -76,8 +76,8 @@ def _frozen(number: int, trial: StudyTrial, distributions: dict[str, BaseDistrib
         value=trial.objective if trial.state == "COMPLETE" else None,
         datetime_start=_local(trial.start),
         datetime_complete=None if is_running else _local(trial.end or trial.start),
-        params=dict(trial.setting),
-        distributions=distributions,
+        params={field: trial.setting[field] for field in varied},
+        distributions={field: _distribution(dimension) for field, dimension in varied.items()},
         user_attrs=dict(trial.attributes),
         system_attrs={},
         intermediate_values=dict(trial.intermediate),

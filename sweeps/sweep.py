@@ -2,14 +2,28 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from sweeps.configs import Config, changed, dumped, field_types, validated
-from sweeps.space import Choice, Range, Space, Value
+from sweeps.configs import Config, changed, dumped, field_types, train_tokens, unchecked, validated
+from sweeps.space import (
+    MOST_POINTS,
+    Choice,
+    Range,
+    Space,
+    Value,
+    condition,
+    grid_settings,
+    is_varied,
+    sampled_settings,
+    with_condition,
+    without_fields,
+)
 from tinylm_core.config import RunConfig, explain, unknown_name
 
 if TYPE_CHECKING:
@@ -18,6 +32,7 @@ if TYPE_CHECKING:
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
 SEARCHES = get_args(Search)
 COUNTED = ("grid", "points")  # their space or list says how many trials there are
+MOST_REFUSED = 1000  # settings in a row; a constraint that refuses more leaves too little to search
 
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
@@ -38,7 +53,10 @@ class Sweep:
     search: grid (every combination), random, sobol (a space-filling sequence), tpe (learns from the trials so far) or
         points (those listed, and no others).
     num_trials: how many trials; None for grid and points, which count their own.
+    total_tokens: instead of num_trials, training tokens for the whole sweep: as many trials as they pay for.
     points: settings that are tried first, in this order; of every search but grid, which tries all anyway.
+    allowed: a function of the config of a setting that says whether it may be tried, True or False, and always the
+        same: a grid leaves out the cells that it refuses, other searches go on to the next point.
     seeds: each trial trains with base.seed … base.seed + seeds - 1; its objective is their mean.
     objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
     concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
@@ -55,7 +73,9 @@ class Sweep:
     space: Space
     search: Search = "grid"
     num_trials: int | None = None
+    total_tokens: int | None = None
     points: tuple[Mapping[str, Value], ...] = ()
+    allowed: Callable[[Any], bool] | None = None
     seeds: int = 1
     objective: Literal["val_loss"] = "val_loss"
     concurrency: int = 4
@@ -80,6 +100,7 @@ class Sweep:
             raise ValueError(f"objective={self.objective!r} is not val_loss")
         for name, dimension in self.space.items():
             self._check_dimension(name, dimension)
+            self._check_condition(name, dimension)
         # Range(0, 1) on a field of real numbers means all between, not 0 and 1.
         object.__setattr__(
             self,
@@ -91,12 +112,39 @@ class Sweep:
                 for name, dim in self.space.items()
             },
         )
-        object.__setattr__(self, "points", tuple(self.points))
+        object.__setattr__(self, "points", tuple(map(self._completed, self.points)))
         self._check_points()
         if self.search in COUNTED and self.num_trials is not None:
             raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
-        if self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
+        if self.total_tokens is not None:
+            self._check_total_tokens()
+        elif self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
             raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
+        if not (self.allowed is None or callable(self.allowed)):
+            raise ValueError(f"allowed={self.allowed!r} is no function of a config")
+        if self.allowed is not None and self.search != "points" and not any(self._answers):
+            what = (
+                "every cell of the grid" if self.search == "grid" else f"each of {MOST_REFUSED:,} settings of the space"
+            )
+            raise ValueError(f"allowed: refuses {what}; narrow the space to what it allows")
+
+    def _check_total_tokens(self) -> None:
+        said = f"total_tokens={self.total_tokens!r}"
+        if not _is_count(self.total_tokens):
+            raise ValueError(f"{said} must be a whole number of tokens")
+        if self.search in COUNTED:
+            raise ValueError(f"{said}: {_counts_itself(self.search)}; leave it out")
+        if self.num_trials is not None:
+            raise ValueError(f"{said} and num_trials={self.num_trials}: one says how many trials; leave the other out")
+        if "train_tokens" in self.space:
+            raise ValueError(f"{said}: with train_tokens swept, trials cost different amounts; give num_trials")
+
+    @property
+    def num_proposed(self) -> int:
+        """How many trials the search makes, of those that don't count their own: num_trials, or what the tokens buy."""
+        if self.total_tokens is None:
+            return self.num_trials or 0
+        return self.total_tokens // (train_tokens(self.base) * self.seeds)
 
     def _check_trainer(self) -> None:
         if self.run is None:
@@ -140,6 +188,18 @@ class Sweep:
         if self.search == "grid":
             dimension.grid()
 
+    def _check_condition(self, name: str, dimension: Choice | Range) -> None:
+        earlier = list(self.space)[: list(self.space).index(name)]
+        for other, values in condition(dimension).items():
+            parent = self.space.get(other)
+            if other not in earlier or not isinstance(parent, Choice):
+                raise ValueError(
+                    f"space: {name} is varied under a condition on {other}, which must be swept before it, by Choice(…)"
+                )
+            for value in values:
+                if not parent.holds(value):
+                    raise ValueError(f"space: {name} is varied when {other}={value!r}, which {parent!r} doesn't hold")
+
     def _check_value(self, name: str, value: Value) -> None:
         """The value alone must be allowed; what fits together is checked for each setting by the plan."""
         try:
@@ -147,6 +207,16 @@ class Sweep:
         except ValidationError as error:
             if error.errors()[0]["loc"]:  # else the value does not suit another field of the base
                 raise ValueError(f"space: {explain(error)}") from None
+
+    def _completed(self, point: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The point with the base's value of each field that it leaves out and whose condition doesn't hold in it."""
+        completed: dict[str, Value] = {}
+        for name, dimension in self.space.items():
+            if name in point:
+                completed[name] = point[name]
+            elif dimension.when.keys() <= completed.keys() and not is_varied(dimension, completed):
+                completed[name] = getattr(self.base, name)
+        return dict(point) if completed.keys() <= point.keys() else completed | dict(point)
 
     def _check_points(self) -> None:
         if self.search == "grid" and self.points:
@@ -157,8 +227,49 @@ class Sweep:
             if set(point) != set(self.space):
                 raise ValueError(f"points: {dict(point)!r} must give each of {', '.join(self.space)} a value")
             for name, dimension in self.space.items():
-                if not dimension.holds(point[name]):
+                if not is_varied(dimension, point):
+                    if point[name] != getattr(self.base, name):
+                        raise ValueError(f"points: {name}={point[name]!r} is not varied in {said(point)}; leave it out")
+                elif not dimension.holds(point[name]):
                     raise ValueError(f"points: {name}={point[name]!r} is not in {dimension!r}")
+            if not self.allows(point):
+                raise ValueError(f"points: allowed refuses {said(point)}")
+
+    def allows(self, setting: Mapping[str, Value]) -> bool:
+        """Whether `allowed` lets a setting be tried. ValueError, naming it, where that raises or gives no bool.
+
+        Values that don't fit together are shown to the function too, so that it can leave them out.
+        """
+        if self.allowed is None:
+            return True
+        try:
+            config = changed(self.base, setting)
+        except ValueError:
+            config = unchecked(self.base, setting)
+        try:
+            answer = self.allowed(config)
+        except Exception as error:  # whatever a user's function raises
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"allowed: {what} (setting {said(setting)})") from None
+        if not isinstance(answer, bool):
+            raise ValueError(f"allowed: gave {answer!r}, and must give True or False (setting {said(setting)})")
+        return answer
+
+    @cached_property
+    def _answers(self) -> list[bool]:
+        """What the function does: its answer for each cell of a grid, or for each of a sample of the space."""
+        is_grid = self.search == "grid"
+        settings = (
+            grid_settings(self.space, self.base) if is_grid else sampled_settings(self.space, self.base, MOST_REFUSED)
+        )
+        return [self.allows(setting) for setting in settings]
+
+    @property
+    def constraint(self) -> str | None:
+        """The digest of what `allowed` does: how it is written changes no trial. None where there is nothing to do."""
+        if self.allowed is None or self.search == "points":
+            return None
+        return hashlib.sha256(bytes(self._answers)).hexdigest()[:12]
 
     @property
     def seed_values(self) -> tuple[int, ...]:
@@ -182,6 +293,8 @@ class Sweep:
             content["trainer"] = self.version
         if self.points:  # a definition without any is what it was before there were points
             content["points"] = [dict(point) for point in self.points]
+        if self.constraint:
+            content["allowed"] = self.constraint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def override(
@@ -197,17 +310,44 @@ class Sweep:
         settings = settings or {}
         if num_trials is not None and (search or self.search) in COUNTED:
             raise ValueError(f"num_trials={num_trials}: {_counts_itself(search or self.search)}; choose another search")
-        space = {name: dim for name, dim in self.space.items() if name not in settings} | (dimensions or {})
+        base = changed(self.base, settings)
+        space = without_fields(self.space, settings, base)
+        for name, dimension in (dimensions or {}).items():
+            keeps = name in space and not dimension.when  # other values, the same condition
+            space[name] = with_condition(dimension, space[name].when) if keeps else dimension
         search = search or self.search
         return replace(
             self,
-            base=changed(self.base, settings),
+            base=base,
             space=space,
             search=search,  # type: ignore[arg-type]  # checked in __post_init__
             num_trials=None if search in COUNTED else num_trials or self.num_trials,
+            total_tokens=None if search in COUNTED or num_trials is not None else self.total_tokens,
             points=() if search == "grid" or space.keys() != self.space.keys() else self.points,
             seeds=self.seeds if seeds is None else seeds,
         )
+
+
+def counted_settings(sweep: Sweep) -> list[dict[str, Value]]:
+    """The settings of a grid or of listed points; trial k is number k."""
+    if sweep.search == "points":
+        return [dict(point) for point in sweep.points]
+    return [cell for cell in grid_settings(sweep.space, sweep.base) if sweep.allows(cell)]
+
+
+def listed_settings(sweep: Sweep) -> list[dict[str, Value]] | None:
+    """All settings that may be proposed, where they can be listed."""
+    if sweep.search in COUNTED:
+        return counted_settings(sweep)
+    choices = [dimension.values for dimension in sweep.space.values() if isinstance(dimension, Choice)]
+    if len(choices) < len(sweep.space) or math.prod(map(len, choices)) > MOST_POINTS:
+        return None
+    return [cell for cell in grid_settings(sweep.space, sweep.base) if sweep.allows(cell)]
+
+
+def said(setting: Mapping[str, Value]) -> str:
+    """A setting in an error: every value as it would be written."""
+    return ", ".join(f"{name}={value!r}" for name, value in setting.items())
 
 
 def _counts_itself(search: str) -> str:

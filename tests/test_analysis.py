@@ -6,10 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
-from synthetic import NUM_STEPS, TOKENS_PER_STEP, WORST, choice, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import (
+    BASE,
+    NUM_STEPS,
+    TOKENS_PER_STEP,
+    WORST,
+    choice,
+    lr_warmup_space,
+    make_plan,
+    make_sweep,
+    value_range,
+)
 
 from sweeps.analysis import curves, diagnosis, ranking, settings, words
+from sweeps.analysis.advice import advise
+from sweeps.analysis.rates import rate_table
 from sweeps.analysis.results import Results
+from sweeps.page import write_report
+from sweeps.space import dimension_from_json, grid_settings
 
 TRUTH = "lr=1e-3 warmup=0.1"
 
@@ -216,3 +230,67 @@ def test_answer_is_honest_when_all_diverged_or_nothing_ran():
     assert diverged[0].startswith("Every finished run diverged (32 of 32 runs)")
     assert not any("runner-up" in sentence for sentence in diverged)
     assert nothing == ["No run has finished yet (0 of 32)."]
+
+
+# --- A grid with cells left out
+
+
+def test_of_a_grid_with_cells_left_out_no_mean_over_unlike_cells_is_called_an_optimum() -> None:
+    plan = make_plan(lr_warmup_space())
+    plan["trials"] = [
+        trial
+        for trial in plan["trials"]
+        if trial["setting"]["warmup_ratio"] > 0 or trial["setting"]["learning_rate"] < 1e-3
+    ]
+    trials, history = make_sweep(plan, with_history=False)
+    results = Results(plan, trials, history)
+    assert "(which is not balanced here)" in " ".join(words.answer(results))
+    found = rate_table(plan, results.runs, WORST)
+    assert set(found["parameter"]) == {"warmup_ratio"}
+    assert found.set_index("value").loc["0", "num_rates"] == 2
+    whole = make_plan(lr_warmup_space())
+    runs = Results(whole, *make_sweep(whole, with_history=False)).runs
+    assert set(rate_table(whole, runs, WORST)["parameter"]) == {"", "warmup_ratio"}
+
+
+# --- A field that is varied under a condition
+
+
+def conditional_plan() -> dict:
+    """Four rates and three schedules, of which one has a share to vary; elsewhere it is the base's 0.2."""
+    space = {
+        "learning_rate": choice(3e-4, 1e-3, 3e-3, 1e-2),
+        "schedule": choice("cosine", "linear", "wsd"),
+        "decay_ratio": choice(0.1, 0.3) | {"when": {"schedule": ["wsd"]}},
+    }
+    plan = make_plan(space)
+    cells = grid_settings({name: dimension_from_json(content) for name, content in space.items()}, BASE)
+    plan["trials"] = [
+        {"trial": number, "setting": cell, "label": f"cell {number}", "runs": {"0": f"a{number}", "1": f"b{number}"}}
+        for number, cell in enumerate(cells)
+    ]
+    return plan
+
+
+def test_where_a_field_is_not_varied_its_value_counts_for_nothing(tmp_path):
+    plan = conditional_plan()
+
+    def effect(setting):  # the best schedule is cosine, and of wsd the larger share
+        return (setting["schedule"] != "cosine") * 0.5 - (setting["schedule"] == "wsd") * setting["decay_ratio"]
+
+    results = Results(plan, *make_sweep(plan, effect=effect))
+    assert len(plan["trials"]) == 4 * (2 + 2)
+    gaps = results.gaps[results.gaps["parameter"] == "decay_ratio"]
+    assert gaps.set_index("value")["num_runs"].to_dict() == {"0.1": 8, "0.3": 8}
+    effects = results.main_effects.set_index("parameter")
+    assert effects.loc["decay_ratio", ["best", "worst"]].tolist() == ["0.3", "0.1"]
+    assert effects.loc["decay_ratio", "spread"] == pytest.approx(0.2, abs=0.02)
+    assert {field for fields in results.decomposition["fields"] for field in fields} == {"learning_rate", "schedule"}
+    assert set(results.rates["parameter"]) == {"", "schedule"}
+    assert not settings.is_full_grid(plan)
+    assert all("decay_ratio" not in advice.text for advice in advise(results))  # the best setting does not vary it
+    page = write_report(results, tmp_path / "page", {}).read_text()
+    assert "Left out are fields that not all settings vary: decay_ratio." in page
+    assert {"gap", "isolation", "heat_maps", "rates", "schedule"} <= {
+        path.stem for path in (tmp_path / "page" / "figures").iterdir()
+    }

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 from launcher import Launcher
 from test_run import BASE, HEAD
 
+from sweeps.catalog import load_experiment
+from sweeps.plan import make_plan
+from sweeps.search import TrialSearch
 from tinylm_core import RunConfig
+from tinylm_core.machine import this_machine
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -99,6 +104,17 @@ def test_what_contributing_names_is_there(code: str) -> None:
         assert re.search(rf"\b{name}\b", code + "".join(tests.values())), name
 
 
+def test_the_sweeps_of_the_tutorial_are_planned(text_file: Path, tmp_path: Path) -> None:
+    shutil.copy(text_file, tmp_path / "corpus.txt")
+    found = [block for block in blocks(DOCS / "tutorial.md", "python") if "SWEEP =" in block]
+    assert found
+    for number, block in enumerate(found):
+        path = tmp_path / f"part{number}.py"
+        path.write_text(block.replace('"corpus.txt"', repr(str(tmp_path / "corpus.txt"))))
+        plan = make_plan(load_experiment(str(path)), this_machine("cpu"))
+        assert plan.trial(0, TrialSearch(plan.sweep).ask()).runs
+
+
 @pytest.mark.slow
 def test_the_tutorial_runs_from_the_text_to_what_the_model_writes(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,7 +142,7 @@ def test_the_tutorial_runs_from_the_text_to_what_the_model_writes(
     assert "Best of 1 setting is" in texts[6]
     assert texts[7].startswith("the ")
     assert "and the final weights" in texts[8]
-    (code,) = blocks(DOCS / "tutorial.md", "python")
+    code = blocks(DOCS / "tutorial.md", "python")[-1]
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(code, "tutorial.md", "exec"), names)

@@ -121,6 +121,7 @@ def go(
     workers: Workers | None = None,
     watcher: Watcher | None = None,
     pause_after: float = math.inf,
+    is_out_of_time: Callable[[], bool] = lambda: False,
 ) -> tuple[Outcome, Watcher]:
     """One start of the sweep, which pauses after so many messages."""
     watcher = watcher or Watcher()
@@ -132,6 +133,7 @@ def go(
             outbox,
             lambda *_: watcher,
             lambda: watcher.num_messages >= pause_after,
+            is_out_of_time=is_out_of_time,
         )
         outbox.drain(60)
     return outcome, watcher
@@ -244,6 +246,21 @@ def test_pauses_change_no_trial(tiny: Tiny, store: Store, expected: list[dict[st
         len({made.data.tags["run.identity"] for made in kept_runs(store) if made.info.status == "FINISHED"})
         == 2 * NUM_TRIALS
     )
+
+
+def test_pauses_change_no_trial_of_a_constrained_search(tiny: Tiny, store: Store) -> None:
+    """What was refused is in the study of the one that never stopped, and not in the others."""
+    fields: dict[str, Any] = {"search": "tpe", "num_trials": NUM_TRIALS, "concurrency": 3}
+    plan = plan_of(tiny(), SPACE, allowed=lambda c: c.learning_rate * c.dropout <= 1e-3, **fields)
+    search, asked = TrialSearch(plan.sweep), list[Setting]()
+    for k in range(NUM_TRIALS):
+        if k >= 3:
+            search.tell(k - 3, objective(tiny().replace(asked[k - 3])))
+        asked.append(search.ask())
+    while go(plan, store, Instant(3, len(asked)), pause_after=9)[0].paused:
+        pass
+    assert settings(store) == asked
+    assert all(plan.sweep.allows(setting) for setting in asked)
 
 
 def test_more_trials_go_on_from_the_first_ones(tiny: Tiny, store: Store, expected: list[dict[str, Any]]) -> None:
@@ -368,3 +385,37 @@ def test_an_interrupted_run_is_never_continued_under_other_conditions(tiny: Tiny
     assert [made.data.tags["trial.state"] for made in (before, after)] == ["INTERRUPTED", "COMPLETE"]
     assert after.data.tags["sweep.retry_of"] == before.info.run_id
     assert [step for step, _ in steps_of(store, after)] == list(range(1, 121))
+
+
+# --- Out of time
+
+
+def test_a_sweep_out_of_time_keeps_what_it_has_and_goes_on_to_the_same_bits(tiny: Tiny, store: Store) -> None:
+    config = tiny(train_tokens=64 * 3 * 40)
+    plan = plan_of(config, {"learning_rate": Choice(1e-3, 3e-3)})
+    outcome, watcher = go(plan, store, is_out_of_time=lambda: True)
+    assert (outcome.paused, outcome.out_of_time, outcome.has_results, watcher.begun) == (True, True, False, [])
+
+    watcher = Watcher()
+    workers = LocalWorkers(["cpu"])
+    outcome, _ = go(plan, store, workers, watcher, is_out_of_time=lambda: len(watcher.begun) == 2)
+    assert (outcome.paused, outcome.out_of_time, outcome.has_results) == (True, True, True)
+    assert sorted(made.info.status for made in kept_runs(store)) == ["FINISHED", "KILLED"]
+
+    outcome, watcher = go(plan, store, LocalWorkers(["cpu"]))
+    assert (outcome.paused, outcome.out_of_time) == (False, False)
+    assert len(watcher.begun) == 1
+    for made in kept_runs(store):
+        alone = run(
+            config.replace({"learning_rate": float(made.data.params["learning_rate"])}), device="cpu", threads=1
+        )
+        assert steps_of(store, made) == [(record.step, record.loss) for record in alone.steps]
+        assert made.data.tags["weights.sha256"] == alone.weights_sha256
+
+
+def test_a_sweep_that_is_told_to_pause_or_fails_too_often_is_not_called_out_of_time(tiny: Tiny, store: Store) -> None:
+    plan = plan_of(tiny(), {"learning_rate": Choice(1e-3, 3e-3)})
+    outcome, _ = go(plan, store, Instant(1, 0), pause_after=0, is_out_of_time=lambda: True)
+    assert (outcome.paused, outcome.out_of_time) == (True, False)
+    outcome, _ = go(plan, store, Instant(1, 0))
+    assert (outcome.paused, outcome.out_of_time) == (False, False)

@@ -4,7 +4,7 @@ import math
 import shutil
 import sqlite3
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from stores import START, write_experiment, write_sweep
 
+from sweeps import Choice
 from sweeps.store import Store, open_store
+from sweeps.study import MARK, StudyTrial, write_study
 
 NAMES = (f"exported{number}" for number in count())
 SPACE = (
@@ -151,3 +153,13 @@ def test_an_address_that_is_none_is_told_in_one_line(
     assert result.code == 2
     assert result.one_line.startswith("--optuna: must be a database's address, such as sqlite:///study.db: ")
     assert not (tmp_path / "study.db").exists()
+
+
+def test_a_field_that_is_not_varied_is_no_parameter_of_its_trial(tmp_path: Path) -> None:
+    space = {"schedule": Choice("cosine", "wsd"), "decay_ratio": Choice(0.1, 0.3, when={"schedule": "wsd"})}
+    settings = [{"schedule": "cosine", "decay_ratio": 0.2}, {"schedule": "wsd", "decay_ratio": 0.3}]
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    trials = [StudyTrial(setting, "COMPLETE", 2.0, {}, {}, moment, moment) for setting in settings]
+    write_study(f"sqlite:///{tmp_path}/study.db", "conditional", space, trials, {MARK: "d"})
+    found = loaded(tmp_path, "conditional").trials
+    assert [trial.params for trial in found] == [{"schedule": "cosine"}, settings[1]]

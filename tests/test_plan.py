@@ -86,6 +86,88 @@ def test_settings_that_see_other_tokens_are_marked_not_matched(tiny: Tiny, space
     assert plan.to_json([])["matched"] is matched
 
 
+def test_a_budget_of_tokens_pays_for_whole_trials_with_all_their_seeds(tiny: Tiny) -> None:
+    later = {"search": "random", "seeds": 2}
+    config = tiny()
+    tokens = config.train_tokens
+    assert plan_of(config, {"dropout": Range(0.0, 0.3)}, total_tokens=7 * tokens, **later).num_trials == 3
+    with pytest.raises(ValueError, match=r"^total_tokens=1,535: one trial takes 1,536 \(768 x seeds 2\)$"):
+        plan_of(config, {"dropout": Range(0.0, 0.3)}, total_tokens=2 * tokens - 1, **later)
+
+
+# --- Constraints
+
+
+def test_a_grid_without_the_cells_that_are_refused_numbers_the_others(tiny: Tiny) -> None:
+    space: Space = {"learning_rate": Choice(1e-3, 3e-3, 1e-2), "dropout": Choice(0.0, 0.1)}
+    plan = plan_of(tiny(), space, allowed=lambda c: c.learning_rate < 1e-2 or c.dropout > 0)
+    assert [(trial.number, trial.label) for trial in plan.known_trials()][3:] == [
+        (3, "lr=3e-3 dropout=0.1"),
+        (4, "lr=0.01 dropout=0.1"),
+    ]
+    assert plan.num_trials == 5
+    assert plan.notes == ["left out: 1 of 6 cells, which allowed refuses"]
+    assert len(plan.to_json([])["allowed"]) == 12
+    assert "allowed" not in plan_of(tiny(), space).to_json([])
+
+
+@pytest.mark.parametrize("search", ["grid", "random", "tpe"])
+def test_what_is_refused_needs_no_common_budget_and_no_shape(tiny: Tiny, search: str) -> None:
+    later = {} if search == "grid" else {"search": search, "num_trials": 2}
+    batches: Space = {"batch_size": Choice(4, 8, 7), "gradient_accumulation_steps": Choice(1, 2, 4)}
+    plan = plan_of(tiny(), batches, allowed=lambda c: c.batch_size * c.gradient_accumulation_steps == 8, **later)
+    assert not plan.known_trials() or [trial.label for trial in plan.known_trials()] == [
+        "batch_size=4 accum=2",
+        "batch_size=8 accum=1",
+    ]
+    with pytest.raises(ValueError, match="is no multiple of"):
+        plan_of(tiny(), batches, allowed=lambda c: c.batch_size != 4, **later)
+    shapes: Space = {"d_model": Choice(16, 24), "num_heads": Choice(2, 3)}
+    plan = plan_of(tiny(), shapes, allowed=lambda c: c.d_model % c.num_heads == 0, **later)
+    assert search != "grid" or plan.num_trials == 3
+    with pytest.raises(ValueError, match="d_model=16 is not divisible by num_heads=3"):
+        plan_of(tiny(), shapes, allowed=lambda c: c.d_model == 16, **later)
+
+
+# --- Conditions
+
+SCHEDULES: Space = {"schedule": Choice("cosine", "wsd"), "decay_ratio": Choice(0.1, 0.3, when={"schedule": "wsd"})}
+
+
+def test_a_field_is_varied_where_its_condition_holds_and_a_label_says_what_is_varied(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), SCHEDULES)
+    trials = plan.known_trials()
+    assert [trial.label for trial in trials] == ["schedule=cosine", "schedule=wsd decay_ratio=0.1",
+                                                 "schedule=wsd decay_ratio=0.3"]  # fmt: skip
+    assert [trial.setting["decay_ratio"] for trial in trials] == [0.2, 0.1, 0.3]
+    assert [trial.runs[0].config.decay_ratio for trial in trials] == [0.2, 0.1, 0.3]
+    assert plan.notes == []
+    space = plan.to_json(trials)["space"]
+    assert space["decay_ratio"] == {"kind": "choice", "values": [0.1, 0.3], "when": {"schedule": ["wsd"]}}
+    assert "when" not in space["schedule"]
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_a_budget_is_common_to_what_may_be_proposed_under_a_condition(tiny: Tiny, search: str) -> None:
+    later = {} if search == "grid" else {"search": search, "num_trials": 2}
+    space: Space = {"batch_size": Choice(4, 8), "gradient_accumulation_steps": Choice(1, 7, when={"batch_size": 8})}
+    with pytest.raises(ValueError, match="is no multiple of"):
+        plan_of(tiny(), space, **later)
+    space = {"batch_size": Choice(4, 8, 28), "gradient_accumulation_steps": Choice(1, 7, when={"batch_size": 4})}
+    plan_of(tiny(train_tokens=4 * 7 * 8 * 3 * 4), space, **later)  # 28 x 7 would be no part of it
+
+
+def test_what_depends_on_a_precision_that_is_left_out_is_left_out_too(tiny: Tiny) -> None:
+    space: Space = {
+        "precision": Choice("fp32", "fp16"),
+        "dropout": Choice(0.0, 0.3, when={"precision": "fp16"}),
+        "bias": Choice(True, False, when={"precision": ("fp32", "fp16")}),
+    }
+    plan = plan_of(tiny(), space)
+    assert [trial.label for trial in plan.known_trials()] == ["precision=fp32 bias=True", "precision=fp32 bias=False"]
+    assert plan_of(tiny(), space, replace(PLAIN, fast_fp16=True)).num_trials == 2 + 2 * 2
+
+
 # --- Law 5: schedules
 
 
@@ -121,10 +203,10 @@ def test_fp16_alone_is_refused_where_it_can_not_run(tiny: Tiny, space: Space) ->
 
 def test_a_grid_is_every_combination_the_last_field_fastest() -> None:
     space: Space = {"learning_rate": Range(1e-3, 1e-1, 3, log=True), "bias": Choice(True, False)}
-    assert [tuple(setting.values()) for setting in grid_settings(space)] == [
+    assert [tuple(setting.values()) for setting in grid_settings(space, RunConfig())] == [
         (rate, bias) for rate in (1e-3, 1e-2, 1e-1) for bias in (True, False)
     ]
-    assert grid_settings({}) == [{}]
+    assert grid_settings({}, RunConfig()) == [{}]
 
 
 def test_a_run_is_named_by_what_differs(tiny: Tiny) -> None:

@@ -468,6 +468,40 @@ def test_a_paused_sweep_goes_on_to_the_same_bits(
     assert again.science() == kept.science()
 
 
+def test_a_sweep_whose_time_is_up_at_once_says_how_it_goes_on(
+    launcher: Launcher, grid_file: Path, tmp_path: Path
+) -> None:
+    again = Kept(tmp_path / "store")
+    ended = run_sweep(launcher, grid_file, again.store, "--max-hours", "1e-9")
+    assert (ended.code, ended.err) == (75, "")
+    assert ended.out.splitlines()[-1].startswith("out of time; the same command goes on: python -m sweeps.run /")
+    assert ended.out.splitlines()[-1].endswith("--max-hours 1e-9")
+    assert (again.runs, again.summary.info.status) == ([], "KILLED")
+    assert not (again.store / "reports" / "question").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_the_same_end(
+    launcher: Launcher, text_file: Path, tmp_path: Path
+) -> None:
+    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * 8)
+    at_once, by_the_hour = Kept(tmp_path / "at once"), Kept(tmp_path / "by the hour")
+    assert run_sweep(launcher, file, at_once.store).code == 0
+    page = by_the_hour.store / "reports" / "question" / "index.html"
+    seconds, num_ended, num_reported = 3.0, 0, 0
+    while (ended := run_sweep(launcher, file, by_the_hour.store, "--max-hours", seconds / 3600)).code:
+        assert (ended.code, ended.err) == (75, "")
+        states = {(run.data.tags["trial.state"], run.info.status) for run in by_the_hour.runs}
+        assert states <= {("INTERRUPTED", "KILLED"), ("COMPLETE", "FINISHED")}
+        num_ended = sum(run.info.status == "FINISHED" for run in by_the_hour.runs)
+        assert page.exists() == ("Best of 2 settings" in ended.out) == (num_ended > 0)
+        num_reported += "this is half-finished" in " ".join(ended.out.lower().split())
+        seconds *= 1.3
+    assert num_reported
+    assert_whole(by_the_hour, num_steps=STEPS * 8)
+    assert by_the_hour.science() == at_once.science()
+
+
 @pytest.mark.slow
 def test_a_sweep_half_done_is_reported_and_reproduced_as_far_as_it_came(
     launcher: Launcher, text_file: Path, tmp_path: Path

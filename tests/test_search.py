@@ -2,16 +2,21 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import qmc
 
 from sweeps import Choice, Range, Sweep
-from sweeps.search import Setting, TrialSearch, importances, learns, sobol_points
-from sweeps.space import grid_settings
+from sweeps.search import Setting, TrialSearch, importances, learns, sobol_sequence
+from sweeps.space import Space, grid_settings, is_varied, sampled_settings
 from sweeps.sweep import COUNTED
 from tinylm_core import RunConfig
 
@@ -39,7 +44,49 @@ SWEEPS = {
     "points": Sweep(base=BASE, space=SPACE, search="points", points=POINTS * 10),
     "tpe, one at a time": Sweep(base=BASE, space=SPACE, search="tpe", num_trials=20, concurrency=1),
 }
-sweeps = pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS.keys())
+
+
+def is_allowed(config: RunConfig) -> bool:
+    """About half of the space, and both POINTS."""
+    assert config.d_ff is not None
+    return config.learning_rate * config.d_ff <= 0.13
+
+
+CONSTRAINED = {
+    f"{name}, constrained": replace(SWEEPS[name], allowed=is_allowed)
+    for name in ("grid", "random", "sobol", "tpe", "tpe after points")
+}
+
+CONDITIONAL_SPACE: Space = {
+    "schedule": Choice("cosine", "wsd", "linear"),
+    "learning_rate": Range(1e-4, 1e-2, 2, log=True),
+    "decay_ratio": Range(0.05, 0.5, 3, when={"schedule": "wsd"}),
+    "min_lr_ratio": Choice(0.0, 0.2, when={"schedule": ("cosine", "linear")}),
+    "warmup_ratio": Range(0.0, 0.3, 2),
+    "d_ff": Choice(32, 64, when={"schedule": "wsd", "min_lr_ratio": 0.2}),
+}
+CONDITIONAL_BASE = RunConfig(min_lr_ratio=0.2, decay_ratio=0.6)
+CONDITIONAL = {
+    f"{name}, conditional": replace(
+        SWEEPS[name], base=CONDITIONAL_BASE, space=CONDITIONAL_SPACE, allowed=allowed, num_trials=num_trials
+    )
+    for name, allowed, num_trials in (
+        ("grid", None, None),
+        ("random", None, 30),
+        ("sobol", None, 30),
+        ("tpe", None, 30),
+        ("tpe, one at a time", lambda c: c.warmup_ratio + c.decay_ratio < 0.85, 30),
+    )
+}
+CONDITIONAL["tpe after points, conditional"] = replace(
+    CONDITIONAL["tpe, conditional"],
+    points=[
+        {"schedule": "linear", "learning_rate": 1e-3, "min_lr_ratio": 0.0, "warmup_ratio": 0.1},
+        {"schedule": "wsd", "learning_rate": 1e-3, "decay_ratio": 0.1, "warmup_ratio": 0.1, "d_ff": 64},
+    ],
+)
+ALL = SWEEPS | CONSTRAINED | CONDITIONAL
+sweeps = pytest.mark.parametrize("sweep", ALL.values(), ids=ALL.keys())
 Value = Callable[[int, Setting], float | None]
 
 
@@ -75,13 +122,16 @@ def through_json(settings: Iterable[Setting]) -> list[Setting]:
 @sweeps
 def test_every_setting_is_in_the_space(sweep: Sweep) -> None:
     for setting in sequence(sweep):
-        assert list(setting) == list(SPACE)
-        for name, dimension in SPACE.items():
-            if isinstance(dimension, Choice):
+        assert list(setting) == list(sweep.space)
+        for name, dimension in sweep.space.items():
+            if not is_varied(dimension, setting):
+                assert setting[name] == getattr(sweep.base, name)
+            elif isinstance(dimension, Choice):
                 dimension.position(setting[name])
             else:
                 assert dimension.low <= setting[name] <= dimension.high  # type: ignore[operator]
                 assert isinstance(setting[name], int) == dimension.is_integer
+        assert sweep.allows(setting)
         sweep.base.replace(setting)
 
 
@@ -126,7 +176,7 @@ def test_another_search_seed_is_another_sequence(search: str) -> None:
 
 
 def test_a_grids_trial_k_is_its_cell_k() -> None:
-    assert sequence(SWEEPS["grid"], 50) == grid_settings(SPACE)[:50]
+    assert sequence(SWEEPS["grid"], 50) == grid_settings(SPACE, BASE)[:50]
 
 
 def test_a_space_without_fields_has_one_trial() -> None:
@@ -137,11 +187,89 @@ def test_a_space_without_fields_has_one_trial() -> None:
 
 def test_sobols_points_are_one_sequence_and_fill_the_space() -> None:
     space: Any = {"learning_rate": Range(0.0, 1.0), "warmup_ratio": Range(0.0, 1.0), "bias": Choice(True, False)}
-    points = sobol_points(space, 3, 64)
-    assert sobol_points(space, 3, 20) == points[:20]
+    points = list(islice(sobol_sequence(space, 3, BASE), 64))
+    at_once = qmc.Sobol(d=3, scramble=True, rng=3).random(512)
+    assert [p["learning_rate"] for p in islice(sobol_sequence(space, 3, BASE), 512)] == pytest.approx(
+        at_once[:, 0].tolist()
+    )
     numeric = [[p["learning_rate"], p["warmup_ratio"]] for p in points]
     assert qmc.discrepancy(numeric) < 0.005  # of random points about 0.02
     assert sum(p["bias"] is True for p in points) == 32
+
+
+def test_a_constraint_leaves_out_what_it_refuses_and_no_more() -> None:
+    """What is allowed comes in the order that it has without the constraint."""
+    cells = [cell for cell in grid_settings(SPACE, BASE) if is_allowed(BASE.replace(cell))]
+    assert 20 < len(cells) < len(grid_settings(SPACE, BASE))
+    assert sequence(CONSTRAINED["grid, constrained"], len(cells)) == cells
+    points = [
+        point for point in sequence(replace(SWEEPS["sobol"], num_trials=80), 80) if is_allowed(BASE.replace(point))
+    ]
+    assert len(points) > 20
+    assert sequence(CONSTRAINED["sobol, constrained"]) == points[:20]
+    for name in ("random", "tpe"):
+        before, after = sequence(SWEEPS[name]), sequence(CONSTRAINED[f"{name}, constrained"])
+        fine = [is_allowed(BASE.replace(setting)) for setting in before]
+        first = fine.index(False)  # from there on TPE has learned other things
+        until = 20 if name == "random" else first + 1
+        assert [a == b for a, b in zip(before, after, strict=True)][:until] == fine[:until]
+
+
+@pytest.mark.parametrize("search", ["random", "sobol", "tpe"])
+def test_a_constraint_that_leaves_too_little_is_told(search: str) -> None:
+    rate = sampled_settings(SPACE, BASE, 1)[0]["learning_rate"]  # one of those that a sweep looks at is let through
+    sweep = replace(SWEEPS[search], allowed=lambda config: config.learning_rate == rate)
+    with pytest.raises(ValueError, match=rf"refuses 1,000 proposals of search='{search}' in a row for trial 0; narrow"):
+        TrialSearch(sweep).ask()
+
+
+def test_a_constraint_that_refuses_nothing_changes_no_trial() -> None:
+    for name in ("grid", "random", "sobol", "tpe"):
+        assert sequence(replace(SWEEPS[name], allowed=lambda _: True)) == sequence(SWEEPS[name])
+
+
+def test_a_grid_has_each_cell_of_a_conditional_space_once() -> None:
+    cells = grid_settings(CONDITIONAL_SPACE, CONDITIONAL_BASE)
+    # Where the schedule is wsd, min_lr_ratio is the base's 0.2, and so d_ff is varied.
+    assert len({json.dumps(cell) for cell in cells}) == len(cells) == 2 * 2 * (2 + 3 * 2 + 2)
+    assert sequence(CONDITIONAL["grid, conditional"], 40) == cells
+
+
+@pytest.mark.parametrize("name", ["random", "sobol", "tpe", "tpe, one at a time"])
+def test_where_a_field_is_not_varied_the_search_learns_nothing_of_it(name: str) -> None:
+    """What the base says there changes no proposal."""
+    sweep = replace(CONDITIONAL[f"{name}, conditional"], allowed=None)
+    other = replace(sweep, base=sweep.base.replace({"decay_ratio": 0.1}))
+    some, others = sequence(sweep, 30), sequence(other, 30)
+    not_varied = [setting["schedule"] != "wsd" for setting in some]
+    assert 2 < sum(not_varied) < 28
+    for setting, is_base in zip(others, not_varied, strict=True):
+        if is_base:
+            setting["decay_ratio"] = 0.6
+    assert some == others
+
+
+def test_tpe_learns_of_a_field_where_it_is_varied() -> None:
+    sweep = replace(CONDITIONAL["tpe, conditional"], num_trials=80)
+
+    def cost(_: int, setting: Setting) -> float:
+        share = setting["decay_ratio"] if setting["schedule"] == "wsd" else 0.3
+        assert isinstance(share, float)
+        return 3 + share
+
+    last = [setting for setting in sequence(sweep, 80, cost)[40:] if setting["schedule"] == "wsd"]
+    assert len(last) > 20  # better than the others where its share is small
+    assert sum(float(setting["decay_ratio"]) for setting in last) / len(last) < 0.15  # type: ignore[arg-type]
+
+
+def test_a_conditional_search_is_the_same_whatever_the_order_of_sets() -> None:
+    """Optuna keeps the fields of a group in a set, and Python orders sets of texts anew in every process."""
+    program = "import json; from test_search import *\nprint(json.dumps(sequence(CONDITIONAL['tpe, conditional'], 24)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "1"}, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == sequence(CONDITIONAL["tpe, conditional"], 24)
 
 
 def test_random_trials_differ_and_do_not_learn() -> None:

@@ -4,13 +4,25 @@ import json
 import math
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sweeps.space import Choice, Range, parse_dimension, short
+from sweeps.space import (
+    Choice,
+    Range,
+    Space,
+    dimension_from_json,
+    is_varied,
+    parse_dimension,
+    short,
+    with_condition,
+    without_fields,
+)
+from tinylm_core import RunConfig
 
 numbers = st.floats(-1e9, 1e9, allow_subnormal=False)
 positive = st.floats(1e-9, 1e9)
@@ -130,6 +142,51 @@ def test_each_whole_number_has_an_equal_share(low: int, width: int) -> None:
     n = 4 * (width + 1)
     counts = Counter(Range(low, low + width).at((i + 0.5) / n) for i in range(n))
     assert counts == dict.fromkeys(range(low, low + width + 1), 4)
+
+
+# --- Conditions
+
+
+def test_a_condition_is_in_the_json_only_where_there_is_one_and_comes_back() -> None:
+    for dimension in (Choice(1, 2), Range(1.0, 2.0, 3, log=True)):
+        assert "when" not in dimension.to_json()
+        conditional = with_condition(dimension, {"schedule": "wsd", "bias": [True, False]})
+        content = json.loads(json.dumps(conditional.to_json()))
+        assert content["when"] == {"schedule": ["wsd"], "bias": [True, False]}
+        assert dimension_from_json(content) == conditional != dimension == with_condition(conditional, {})
+
+
+def test_a_condition_tells_types_apart() -> None:
+    dimension = Choice(1, 2, when={"num_layers": 1})
+    assert [is_varied(dimension, {"num_layers": value}) for value in (1, 1.0, True, 2)] == [True, False, False, False]
+    assert is_varied(Choice(1), {})
+
+
+@pytest.mark.parametrize(("when", "message"), [("wsd", "when='wsd' must be a field with"), ({"bias": ()}, "no value")])
+def test_what_is_no_condition_is_refused(when: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Choice(1, when=when)
+    with pytest.raises(ValueError, match=message):
+        Range(1, 2, when=when)
+
+
+def test_a_field_that_is_set_decides_the_conditions_on_it() -> None:
+    space: Space = {
+        "schedule": Choice("cosine", "wsd"),
+        "decay_ratio": Range(0.1, 0.5, when={"schedule": "wsd"}),
+        "beta1": Choice(0.8, 0.9, when={"schedule": "wsd", "decay_ratio": 0.2}),
+    }
+    wsd, cosine = (RunConfig(schedule=schedule) for schedule in ("wsd", "cosine"))
+    assert without_fields(space, ["schedule"], wsd) == {
+        "decay_ratio": Range(0.1, 0.5),
+        "beta1": Choice(0.8, 0.9, when={"decay_ratio": 0.2}),
+    }
+    assert without_fields(space, ["schedule"], cosine) == {}
+    assert without_fields(space, ["decay_ratio"], wsd) == {  # the base's is 0.2
+        "schedule": space["schedule"],
+        "beta1": Choice(0.8, 0.9, when={"schedule": "wsd"}),
+    }
+    assert without_fields(space, [], wsd) == space
 
 
 # --- As text

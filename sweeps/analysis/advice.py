@@ -16,7 +16,7 @@ from sweeps.analysis.commands import command_with, extended
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, comparable_objectives, is_log, is_number, ordered_values
+from sweeps.analysis.settings import FINISHED, comparable_objectives, is_log, is_number, ordered_values, where_varied
 from sweeps.space import short
 from sweeps.sweep import MATCHING_FIELDS
 
@@ -108,7 +108,7 @@ def _edges(results: Results) -> Iterator[Advice]:
 
 def _best_end(results: Results, field: str) -> str | None:
     values = ordered_values(results.plan, field)
-    if not is_number(values) or len(values) < 2:
+    if not is_number(values) or len(values) < 2 or where_varied(results.plan, results.board.head(1), field).empty:
         return None
     best = float(results.board.iloc[0][field])
     space = results.plan["space"][field]

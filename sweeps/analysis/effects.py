@@ -23,7 +23,9 @@ from sweeps.analysis.settings import (
     is_number,
     objectives,
     ordered_values,
+    unconditional,
     value_groups,
+    where_varied,
 )
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
@@ -68,7 +70,8 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     """Each swept parameter's main effect on the objective: the spread of its marginal means, largest first.
 
     Columns: parameter, best and worst (value labels), spread (nats per token). On a full grid a marginal mean averages
-    over all values of the others; on anything else it is only as balanced as the settings that finished.
+    over all values of the others; on anything else it is only as balanced as the settings that finished. Of a
+    field that is varied under a condition those settings count in which it is.
     """
     done = runs[runs["state"].isin(FINISHED)]
     rows = []
@@ -88,7 +91,8 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
 
     One row a component, largest share first. Columns: fields (a tuple of one or two), share (0…1), p_value (Holm over
     the components; NaN unless it is a full grid with two seeds or more, all COMPLETE), method ("exact" or "forest").
-    What is missing from a sum of 1 are interactions of three and more. Empty where too little has finished.
+    What is missing from a sum of 1 are interactions of three and more, and fields that are varied under a condition.
+    Empty where too little has finished.
     """
     order = [trial["trial"] for trial in plan["trials"]]
     columns = ["fields", "share", "p_value", "method"]
@@ -114,7 +118,7 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     )
     rows = [
         {
-            "fields": tuple(plan["swept"][axis] for axis in axes),
+            "fields": tuple(unconditional(plan)[axis] for axis in axes),
             "share": share,
             "p_value": p_values[axes],
             "method": method,
@@ -142,9 +146,10 @@ def _forest_table(plan: Plan, mean_T: Floats) -> Floats:
 
     known = np.flatnonzero(np.isfinite(mean_T))
     known = known[np.unique(np.linspace(0, len(known) - 1, MOST_SETTINGS).astype(int))]
-    place_TF = np.column_stack([positions(plan, field) for field in plan["swept"]])[known]
+    fields = unconditional(plan)
+    place_TF = np.column_stack([positions(plan, field) for field in fields])[known]
     forest = RandomForestRegressor(TREES, random_state=0, n_jobs=1).fit(place_TF, mean_T[known])
-    most = max(2, int(MOST_CELLS ** (1 / len(plan["swept"]))))
+    most = max(2, int(MOST_CELLS ** (1 / len(fields))))
     levels = [_levels(column, min(most, MAX_VALUES)) for column in place_TF.T]
     cells = np.array(list(itertools.product(*levels)))
     table: Floats = forest.predict(cells).reshape([len(one) for one in levels])
@@ -199,7 +204,7 @@ def isolated(plan: Plan, board: pd.DataFrame, field: str) -> pd.DataFrame:
     Columns: value (label, in order; of a fine range its quarters), trial, objective, standard_error, and the field's
     own value.
     """
-    done = board[board["objective"].notna()]
+    done = where_varied(plan, board[board["objective"].notna()], field)
     if done.empty:
         return pd.DataFrame(columns=["value", "trial", "objective", "standard_error", field])
     groups = value_groups(plan, done, field)
@@ -216,6 +221,6 @@ def pair_table(plan: Plan, board: pd.DataFrame, fields: tuple[str, str]) -> pd.D
 
 def interesting_pairs(plan: Plan, decomposition: pd.DataFrame) -> list[tuple[str, str]]:
     """The pairs of fields with several values: those first that interact most, else in the order of the sweep."""
-    varied = [field for field in plan["swept"] if len(ordered_values(plan, field)) > 1]
+    varied = [field for field in unconditional(plan) if len(ordered_values(plan, field)) > 1]
     pairs: list[Any] = [fields for fields in decomposition["fields"] if len(fields) == 2 and set(fields) <= set(varied)]
     return pairs + [pair for pair in itertools.combinations(varied, 2) if pair not in pairs]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise
-from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values
+from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values, unconditional
 from sweeps.space import short
 
 RATE = "learning_rate"
@@ -47,11 +47,12 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
       arXiv 2309.14322), and its standard error over seeds.
     - best_loss: the lowest mean loss over the rates.
 
-    Empty where no learning rate was swept or too little finished.
+    Of a grid with cells left out, only the rows in which every rate meets the same values of the other fields. Empty
+    where no learning rate was swept or too little finished.
     """
     columns = ["parameter", "value", "num_rates", "best_rate", "edge", "optimum", "optimum_low", "optimum_high"]
     columns += ["sensitivity", "sensitivity_error", "best_loss"]
-    if RATE not in plan["swept"] or not is_number(ordered_values(plan, RATE)):
+    if RATE not in unconditional(plan) or not is_number(ordered_values(plan, RATE)):
         return pd.DataFrame(columns=columns)
     order = [trial["trial"] for trial in plan["trials"]]
     objective_TS = objectives(runs, order)
@@ -60,7 +61,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
-    for field in plan["swept"]:
+    for field in unconditional(plan):
         if field == RATE or len(ordered_values(plan, field)) > MAX_VALUES:
             continue
         for value in ordered_values(plan, field):
@@ -69,10 +70,22 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     listed = plan["search"] == "grid" or plan["space"][RATE]["kind"] == "choice"
     rows = []
     for field, label, inside in groups:
+        if plan["search"] == "grid" and not _is_balanced(plan, inside):
+            continue
         found = _rate_row(rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss, listed=listed)
         if found:
             rows.append({"parameter": field, "value": label, **found})
     return pd.DataFrame(rows, columns=columns)
+
+
+def _is_balanced(plan: Plan, inside: NDArray[np.bool_]) -> bool:
+    """Whether every rate meets the same values of the other fields: else its mean is not the rate's alone."""
+    rest: dict[float, set[str]] = {}
+    for trial, is_in in zip(plan["trials"], inside, strict=True):
+        if is_in:
+            others = {field: value for field, value in trial["setting"].items() if field != RATE}
+            rest.setdefault(trial["setting"][RATE], set()).add(repr(others))
+    return len(set(map(frozenset, rest.values()))) <= 1
 
 
 def _rate_row(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sweeps.space import short
+from sweeps.space import dimension_from_json, is_varied, short
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -77,26 +77,54 @@ def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
     """An ordered categorical beside `runs`: each run's value of a swept field as a label.
 
     Numbers ascend, other values keep the order of the space. A range with more than eight values in the plan is cut
-    into quarters with equal numbers of settings, labelled low…high.
+    into quarters with equal numbers of settings, labelled low…high. NaN where the field is not varied.
     """
-    settings = [trial["setting"][field] for trial in plan["trials"]]
+    varied = _varied_trials(plan, field)
+    settings = [trial["setting"][field] for trial in plan["trials"] if trial["trial"] in varied]
     space = plan["space"][field]
+    here = runs["trial"].isin(varied)
     distinct = list(dict.fromkeys(settings))
     if space["kind"] == "range" and len(distinct) > MAX_VALUES:
         edges = np.unique(np.quantile([float(value) for value in settings], [0, 0.25, 0.5, 0.75, 1]))
         labels = [f"{short(low)}…{short(high)}" for low, high in itertools.pairwise(edges)]
-        return pd.cut(runs[field].astype(float), edges.tolist(), labels=labels, include_lowest=True)
+        return pd.cut(runs[field].where(here).astype(float), edges.tolist(), labels=labels, include_lowest=True)
     labels = [short(value) for value in ordered_values(plan, field)]
-    return pd.Series(pd.Categorical(runs[field].map(short), categories=labels, ordered=True), index=runs.index)
+    return pd.Series(
+        pd.Categorical(runs[field].map(short).where(here), categories=labels, ordered=True), index=runs.index
+    )
 
 
 def ordered_values(plan: Plan, field: str) -> list[Any]:
-    """The distinct planned values of a swept field: numbers ascending and None last; others as the space has them."""
-    values = list(dict.fromkeys(trial["setting"][field] for trial in plan["trials"]))
+    """The distinct planned values of a swept field: numbers ascending and None last; others as the space has them.
+
+    Only those of settings in which it is varied: elsewhere it has the base's value.
+    """
+    varied = _varied_trials(plan, field)
+    values = list(dict.fromkeys(trial["setting"][field] for trial in plan["trials"] if trial["trial"] in varied))
     if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
         return sorted(values, key=lambda value: (value is None, value or 0))
     declared = plan["space"][field].get("values", [])
     return [value for value in declared if value in values] + [value for value in values if value not in declared]
+
+
+def is_conditional(plan: Plan, field: str) -> bool:
+    """Whether a field is varied only where others have certain values."""
+    return bool(plan["space"][field].get("when"))
+
+
+def unconditional(plan: Plan) -> list[str]:
+    """The swept fields that are varied in every setting."""
+    return [field for field in plan["swept"] if not is_conditional(plan, field)]
+
+
+def where_varied(plan: Plan, rows: pd.DataFrame, field: str) -> pd.DataFrame:
+    """The rows of settings in which a field is varied."""
+    return rows[rows["trial"].isin(_varied_trials(plan, field))] if is_conditional(plan, field) else rows
+
+
+def _varied_trials(plan: Plan, field: str) -> set[int]:
+    dimension = dimension_from_json(plan["space"][field])
+    return {trial["trial"] for trial in plan["trials"] if is_varied(dimension, trial["setting"])}
 
 
 def is_number(values: Sequence[Any]) -> bool:
@@ -107,7 +135,7 @@ def is_number(values: Sequence[Any]) -> bool:
 def is_log(plan: Plan, field: str) -> bool:
     """Whether a field's values are spaced logarithmically: as its range says, or choices over a factor of 8."""
     values = ordered_values(plan, field)
-    if not is_number(values) or min(values) <= 0:
+    if not values or not is_number(values) or min(values) <= 0:
         return False
     space = plan["space"][field]
     return bool(space["log"]) if space["kind"] == "range" else max(values) / min(values) >= LOG_RATIO
@@ -115,6 +143,8 @@ def is_log(plan: Plan, field: str) -> bool:
 
 def is_full_grid(plan: Plan) -> bool:
     """Whether the plan's settings are every combination of their values, each once."""
+    if len(unconditional(plan)) < len(plan["swept"]):
+        return False
     sizes = [len(ordered_values(plan, field)) for field in plan["swept"]]
     distinct = {tuple(map(repr, trial["setting"].values())) for trial in plan["trials"]}
     return len(distinct) == len(plan["trials"]) == int(np.prod(sizes))

@@ -9,7 +9,7 @@ import pandas as pd
 from sweeps.analysis.advice import advise
 from sweeps.analysis.ranking import SIGNIFICANCE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED
+from sweeps.analysis.settings import FINISHED, is_full_grid
 
 
 def answer(results: Results) -> list[str]:
@@ -86,7 +86,7 @@ def _effects(results: Results) -> str:
     interacting = [fields for fields, p in _components(results) if len(fields) == 2 and p < SIGNIFICANCE]
     together = f"; {' and '.join(interacting[0])} interact" if interacting else ""
     states = results.runs["state"]
-    remarks = ["which is not balanced here"] * (results.plan["search"] != "grid" or not states.isin(FINISHED).all())
+    remarks = ["which is not balanced here"] * (not is_full_grid(results.plan) or not states.isin(FINISHED).all())
     remarks += [f"diverged runs count as {results.worst_loss:.3f}"] * bool((states == "DIVERGED").any())
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{floor}."

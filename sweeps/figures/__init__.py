@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan
+from sweeps.analysis.settings import Plan, unconditional
 from sweeps.figures import canvas
 from sweeps.figures.losses import loss_curves, perplexity_curves, schedules
 from sweeps.figures.parameters import final_loss, gap_panels, heat_maps, isolation
@@ -35,11 +35,14 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
 def figures_of(plan: Plan) -> list[str]:
     """The names of the figures that say something of a sweep over these fields."""
     swept = [field for field in plan["swept"] if num_values(plan, field) > 1]
-    left_out = {"final_loss" if RATE in swept else "rates"}
+    everywhere = [field for field in unconditional(plan) if field in swept]
+    left_out = {"final_loss" if RATE in everywhere else "rates"}
     if not swept:
         left_out |= {"gap", "isolation", "final_loss"}
     if len(swept) < 2:
-        left_out |= {"heat_maps", "isolation"}
+        left_out |= {"isolation"}
+    if len(everywhere) < 2:
+        left_out |= {"heat_maps"}
     return [name for name in FIGURES if name not in left_out]
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, is_log, ordered_values, value_groups
+from sweeps.analysis.settings import MAX_VALUES, is_log, ordered_values, unconditional, value_groups
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, End, styled
 from sweeps.figures.marks import SIGNS, absent, colour_note, mark, markers
@@ -53,7 +53,7 @@ def schedules(results: Results) -> Figure:
     num_schedules = len(runs)
     runs = runs.iloc[np.unique(np.linspace(0, len(runs) - 1, MOST_SETTINGS).astype(int))]
     curves = dict(iter(rates[rates["run_id"].isin(runs["run_id"])].sort_values("step").groupby("run_id")))
-    swept = [field for field in distinct if field in plan["swept"]]
+    swept = [field for field in distinct if field in unconditional(plan)]
     scale = ColourScale(plan, colour_field(plan) if colour_field(plan) in swept else next(iter(swept), None))
     runs = runs.assign(_colour=scale.colours(runs))
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")

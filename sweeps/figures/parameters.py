@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sweeps.analysis.effects import interesting_pairs, isolated, pair_table
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, value_groups
+from sweeps.analysis.settings import MAX_VALUES, unconditional, value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, End, styled
 from sweeps.figures.marks import absent, colour_note, mark, outcomes, spread
@@ -33,8 +33,9 @@ def final_loss(results: Results) -> Figure:
         return canvas.message(f"{title} against a parameter: no run has completed. {outcomes(runs)}")
     field = x_field(plan)
     others = [other for other in plan["swept"] if other != field]
+    by_colour = [other for other in unconditional(plan) if other != field]
     x_axis = ParameterAxis(plan, field)
-    scale = ColourScale(plan, max(others, key=lambda other: num_values(plan, other), default=None))
+    scale = ColourScale(plan, max(by_colour, key=lambda other: num_values(plan, other), default=None))
     figure = Figure(figsize=(7.5, 3.9), layout="constrained")
     axes = figure.subplots()
     x_axis.apply(axes)
@@ -76,9 +77,10 @@ def gap_panels(results: Results) -> Figure:
         return canvas.message(f"{title} by parameter: no run has completed. {outcomes(runs)}")
     figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
-        colours = ColourScale(plan, field).colours(complete)
-        x = _scattered(axes, ParameterAxis(plan, field), complete, complete["final_gap"], colours, size=16)
-        groups = value_groups(plan, complete, field)
+        drawn = where_varied(plan, complete, field)
+        colours = ColourScale(plan, field).colours(drawn)
+        x = _scattered(axes, ParameterAxis(plan, field), drawn, drawn["final_gap"], colours, size=16)
+        groups = value_groups(plan, drawn, field)
         rows = results.gaps[results.gaps["parameter"] == field].set_index("value")
         for value in groups.cat.categories:
             inside = (groups == value).to_numpy()
@@ -112,7 +114,8 @@ def isolation(results: Results) -> Figure:
     figure, panels, left = _parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
         x_axis = ParameterAxis(plan, field)
-        _scattered(axes, x_axis, done, done["objective"], [PALE] * len(done), size=9)
+        drawn = where_varied(plan, done, field)
+        _scattered(axes, x_axis, drawn, drawn["objective"], [PALE] * len(drawn), size=9)
         best = isolated(plan, board, field)
         places = x_axis.position(best)
         errors = best["standard_error"].fillna(0).astype(float)
@@ -186,7 +189,8 @@ def _parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]
 
 
 def _panel_fields(results: Results) -> list[str]:
-    return sorted(results.plan["swept"], key=lambda field: -num_values(results.plan, field))[:MAX_PANELS]
+    fields = [field for field in results.plan["swept"] if num_values(results.plan, field)]
+    return sorted(fields, key=lambda field: -num_values(results.plan, field))[:MAX_PANELS]
 
 
 def _scattered(

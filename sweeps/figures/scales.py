@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from sweeps.analysis.settings import MAX_VALUES, Plan, is_log, is_number, ordered_values
+from sweeps.analysis.settings import MAX_VALUES, Plan, is_log, is_number, ordered_values, unconditional
 from sweeps.figures import canvas
 from sweeps.figures.canvas import End
 from sweeps.space import short
@@ -148,21 +148,21 @@ def num_values(plan: Plan, field: str) -> int:
 
 def colour_field(plan: Plan) -> str | None:
     """The field that colours tell: the learning rate where it is swept, else the one with most values."""
-    if "learning_rate" in plan["swept"]:
+    if "learning_rate" in unconditional(plan):
         return "learning_rate"
-    return max(plan["swept"], key=lambda field: num_values(plan, field), default=None)
+    return max(unconditional(plan), key=lambda field: num_values(plan, field), default=None)
 
 
 def facet_field(plan: Plan) -> str | None:
     """The parameter beside the coloured one with most values, if it has few enough for a panel each."""
-    others = [field for field in plan["swept"] if field != colour_field(plan)]
+    others = [field for field in unconditional(plan) if field != colour_field(plan)]
     few = [field for field in others if 2 <= num_values(plan, field) <= MAX_PANELS]
     return max(few, key=lambda field: num_values(plan, field), default=None)
 
 
 def x_field(plan: Plan) -> str:
     """The field that losses are drawn against: the learning rate, else the number with most values."""
-    if "learning_rate" in plan["swept"]:
+    if "learning_rate" in unconditional(plan):
         return "learning_rate"
-    numeric = [field for field in plan["swept"] if is_number(ordered_values(plan, field))]
-    return str(max(numeric or plan["swept"], key=lambda field: num_values(plan, field)))
+    numeric = [field for field in unconditional(plan) if is_number(ordered_values(plan, field))]
+    return str(max(numeric or unconditional(plan), key=lambda field: num_values(plan, field)))

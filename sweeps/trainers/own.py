@@ -83,9 +83,11 @@ def _corners(sweep: Sweep) -> list[Config]:
     corners = [sweep.base]
     for setting in values:
         try:
-            corners.append(changed(sweep.base, setting))
+            corner = changed(sweep.base, setting)
         except ValueError:
             continue  # fits with another value of another field; whole settings are checked one by one
+        if sweep.allows(setting):
+            corners.append(corner)
     return corners
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from sweeps.configs import Config
-from sweeps.space import Choice, Range, Value, grid_settings
-from sweeps.sweep import BUDGET_FIELDS, MATCHING_FIELDS, Sweep
+from sweeps.space import Choice, Space, Value, condition, grid_settings, with_condition
+from sweeps.sweep import BUDGET_FIELDS, MATCHING_FIELDS, Sweep, listed_settings
 from sweeps.trainers import Identified
 from tinylm_core.config import RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
@@ -121,30 +121,51 @@ def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, l
             notes.append(f"left out: {error}")
     if not possible:
         raise ValueError(notes[0].removeprefix("left out: "))
-    return sweep.override(dimensions={"precision": Choice(*possible)}), notes
+    dimensions: Space = {"precision": Choice(*possible)}
+    fixed = dict[str, object]()
+    for name, dependent in sweep.space.items():
+        if left := [value for value in condition(dependent).get("precision", ()) if value in possible]:
+            dimensions[name] = with_condition(dependent, {**dependent.when, "precision": tuple(left)})
+        elif "precision" in dependent.when:
+            fixed[name] = getattr(sweep.base, name)
+    return sweep.override(settings=fixed, dimensions=dimensions), notes
 
 
 def budget_configs(sweep: Sweep) -> list[RunConfig]:
     """The base with every combination of the swept fields that decide steps and windows; of a Range its ends."""
-    space: dict[str, Choice | Range] = {
-        name: dimension if isinstance(dimension, Choice) else Choice(dimension.low, dimension.high)
-        for name, dimension in sweep.space.items()
-        if name in BUDGET_FIELDS or name in MATCHING_FIELDS
-    }
-    return [_ours(sweep.base).replace(setting) for setting in grid_settings(space)]
+    space: Space = {}
+    for name, dimension in sweep.space.items():
+        if name in BUDGET_FIELDS or name in MATCHING_FIELDS:
+            values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+            elsewhere = (getattr(sweep.base, name),) if dimension.when else ()
+            space[name] = Choice(*values, *(value for value in elsewhere if value not in values))
+    settings = grid_settings(space, sweep.base)
+    is_partial = sweep.allowed is not None or any(dimension.when for dimension in sweep.space.values())
+    if is_partial and (known := listed_settings(sweep)) is not None:
+        occurring = [{name: setting[name] for name in space} for setting in known]
+        settings = [setting for setting in settings if setting in occurring]
+    return [_ours(sweep.base).replace(setting) for setting in settings]
 
 
 def check_shapes(sweep: Sweep) -> None:
-    """ValueError where a search may propose a width that its number of heads does not divide."""
+    """ValueError where a search may propose a width that its number of heads does not divide.
+
+    The sweep's `allowed` may refuse it: it is asked with the base's values of the other fields.
+    """
 
     def values(name: str) -> Iterable[Value]:
         dimension = sweep.space.get(name, Choice(getattr(sweep.base, name)))
+        elsewhere = (getattr(sweep.base, name),) if dimension.when else ()
         if isinstance(dimension, Choice):
-            return dimension.values
-        return range(int(dimension.low), int(dimension.high) + 1)
+            return (*dimension.values, *elsewhere)
+        return (*elsewhere, *range(int(dimension.low), int(dimension.high) + 1))
 
     for d_model, num_heads in itertools.product(values("d_model"), values("num_heads")):
-        _ours(sweep.base).replace({"d_model": d_model, "num_heads": num_heads})
+        try:
+            _ours(sweep.base).replace({"d_model": d_model, "num_heads": num_heads})
+        except ValueError:
+            if sweep.allows({"d_model": d_model, "num_heads": num_heads}):
+                raise
 
 
 def same_schedule_notes(runs: Sequence[tuple[str, RunConfig]]) -> list[str]:
