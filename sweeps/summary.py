@@ -20,8 +20,21 @@ MOST_LINES = 40  # of diagnoses; the page has them all
 
 
 def print_summary(store: Store, report: Report) -> None:
-    """The report in the terminal."""
+    """The report in the terminal. Where it is longer than that is high, the best setting is said again at its end."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        print_whole(console, store, report)
+        return
+    with console.capture() as whole:
+        print_whole(console, store, report)
+    click.echo(whole.get(), nl=False)
+    if len(whole.get().splitlines()) >= console.height:
+        console.print()
+        console.print(Text(answer(report.results)[0], style="bold"))
+
+
+def print_whole(console: Console, store: Store, report: Report) -> None:
+    """The answer, two tables, what is to be said of single runs, and where to go on."""
     results = report.results
     console.print()
     for sentence in answer(results):
@@ -33,7 +46,7 @@ def print_summary(store: Store, report: Report) -> None:
             console.print(fitting_table(title, frame, console.width))
     console.print()
     for line in diagnosis_lines(results.diagnoses):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)  # what reads lines gets whole ones
     console.print()
     for what, where in (links(store, report) | {"Report": str(report.page)}).items():
         console.print(Text(f"{what}: ", style="bold"), end="")
