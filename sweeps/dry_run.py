@@ -1,19 +1,23 @@
 """What a sweep would run and what that costs. Writes nothing to a store."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sweeps.live import duration
 from sweeps.plan import Plan, Trial, disk_bytes, num_epochs, num_parameters
+from sweeps.screen import fitting
 from sweeps.space import Value
 from tinylm_core.config import RunConfig
 from tinylm_core.schedule import warmup_steps
 
 MOST_ROWS = 40
+SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a narrow terminal, in this order
 
 
 def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
@@ -44,29 +48,34 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         *(("note", note) for note in plan.notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
-    console.print(settings_table(trials or [plan.trial(0, _first_setting(plan))]))
+    console.print(settings_table(trials or [plan.trial(0, _first_setting(plan))], console.width))
     if len(trials) > MOST_ROWS:
         console.print(f"… and {len(trials) - MOST_ROWS} more settings")
     if not trials and plan.sweep.space:
         console.print(Text("The search chooses the settings; the first choice or lower end of each is shown."))
 
 
-def settings_table(trials: Iterable[Trial]) -> Table:
-    """One row a setting."""
+def settings_table(trials: Iterable[Trial], width: int) -> Table:
+    """One row a setting; in a narrow terminal with less of what all have in common."""
+    rows = [
+        {
+            "trial": f"t{trial.number:03d}",
+            "setting": trial.label,
+            "steps": f"{config.num_steps:,}",
+            "warmup steps": f"{warmup_steps(config):,}",
+            "effective batch": f"{config.batch_size * config.gradient_accumulation_steps} sequences",
+            "tokens a step": f"{config.tokens_per_step:,}",
+        }
+        for trial in list(trials)[:MOST_ROWS]
+        for config in [trial.runs[0].config]
+    ]
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in rows[0]}
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("trial", "setting", "steps", "warmup steps", "effective batch", "tokens a step"):
-        table.add_column(name, justify="left" if name in ("trial", "setting") else "right")
-    for trial in list(trials)[:MOST_ROWS]:
-        config = trial.runs[0].config
-        batch = config.batch_size * config.gradient_accumulation_steps
-        table.add_row(
-            f"t{trial.number:03d}",
-            trial.label,
-            f"{config.num_steps:,}",
-            f"{warmup_steps(config):,}",
-            f"{batch} sequences",
-            f"{config.tokens_per_step:,}",
-        )
+    for name, columns in fitting(widths, width, spare=SPARE_COLUMNS, long="setting").items():
+        justify: Literal["left", "right"] = "left" if name in ("trial", "setting") else "right"
+        table.add_column(name, justify=justify, no_wrap=True, width=columns)
+    for row in rows:
+        table.add_row(*(Text(row[str(column.header)]) for column in table.columns))
     return table
 
 

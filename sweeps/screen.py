@@ -1,6 +1,6 @@
 """The live view as lines of text that fit a terminal: what goes first where it is narrow or low. Draws nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -48,27 +48,38 @@ def table(rows: Sequence[Row], width: int, room: int) -> list[Text]:
     if room < 2 or not rows:
         return []
     shown = rows if len(rows) < room else rows[: max(1, room - 2)]  # beside the header, and what is left out
-    names = [name for name in rows[0] if name != NAME]
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    longest = max(len(NAME), *(cell_len(row[NAME]) for row in rows))
-
-    def left_for_name() -> int:
-        return width - sum(widths[name] + GAP for name in names)
-
-    for spare in SPARE_COLUMNS:
-        if left_for_name() < min(longest, WIDEST_NAME):
-            names.remove(spare)
-    for_name = max(1, min(longest, left_for_name()))
+    names = list(rows[0])
+    widths = fitting(
+        {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in names},
+        width, spare=SPARE_COLUMNS, long=NAME,
+    )  # fmt: skip
 
     def line(cells: Row, style: str = "") -> Text:
-        name = short_name(cells[NAME], for_name)
-        rest = "".join(" " * GAP + cells[column].rjust(widths[column]) for column in names)
-        return cut(Text.assemble(name, rest, style=style), width)
+        rest = "".join(" " * GAP + cells[name].rjust(widths[name]) for name in widths if name != NAME)
+        return cut(Text.assemble(short_name(cells[NAME], widths[NAME]), rest, style=style), width)
 
-    lines = [line({name: name for name in (NAME, *names)}, "dim"), *map(line, shown)]
+    lines = [line({name: name for name in names}, "dim"), *map(line, shown)]
     if len(shown) < len(rows) and len(lines) < room:
         lines.append(cut(Text(f"… and {len(rows) - len(shown)} more", style="dim"), width))
     return lines
+
+
+def fitting(widths: Mapping[str, int], width: int, *, spare: Sequence[str], long: str) -> dict[str, int]:
+    """The columns of a table that fit side by side, `GAP` apart, with their widths.
+
+    Where all don't, the `spare` ones go in order, then the `long` one is cut: no number ever is.
+    """
+    left = dict(widths)
+
+    def for_long() -> int:
+        return width - sum(left[name] + GAP for name in left if name != long)
+
+    for name in spare:
+        if for_long() >= min(widths[long], WIDEST_NAME):
+            break
+        left.pop(name, None)
+    left[long] = max(1, min(widths[long], for_long()))
+    return left
 
 
 def short_name(name: str, width: int) -> Text:

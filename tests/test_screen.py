@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.screen import Row, rows_after_reflow, screen, status_line
+from sweeps.screen import GAP, Row, fitting, rows_after_reflow, screen, status_line
 
 STATUS = ["12/108 runs (1 failed)", "3 min left", "41,200 tokens/s"]
 TROUBLE = "records wait for the tracker: https://tracking.example.org/a/very/long/address says 503, as it often does"
@@ -110,3 +110,18 @@ def test_lines_that_a_narrower_terminal_wraps_are_counted() -> None:
     assert rows_after_reflow([100, 100, 20, 0], 100) == 4
     assert rows_after_reflow([100, 100, 20, 0], 50) == 6
     assert rows_after_reflow([100, 101, 20], 50) == 6
+
+
+@given(
+    widths=st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 20)),
+    long=st.integers(1, 100),
+    width=st.integers(1, 200),
+)
+def test_columns_go_in_order_and_only_the_long_one_is_cut(widths: dict[str, int], long: int, width: int) -> None:
+    spare = sorted(widths)
+    fit = fitting(widths | {"long": long}, width, spare=spare, long="long")
+    left = [name for name in spare if name in fit]
+    assert left == spare[len(spare) - len(left) :]
+    assert all(fit[name] == widths[name] for name in left)
+    assert 1 <= fit["long"] <= long
+    assert sum(fit.values()) + GAP * len(left) <= max(width, 1)
