@@ -31,6 +31,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     tokens = sum(run.config.train_tokens for trial in trials for run in trial.runs) or num_runs * config.train_tokens
     known = known_identities(plan, where)
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
+    new = [run.config for trial in trials for run in trial.runs if run.identity not in known]
+    work = sum(plan.cost(each).of_all(each) for each in (new if trials else [config] * num_runs))
 
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
     for label, text in [
@@ -43,7 +45,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
             "budget",
             f"{config.train_tokens:,} tokens a run = {num_epochs(config, corpus):.2f} epochs; {tokens:,} in all",
         ),
-        ("time", time_line(plan, config, tokens * (1 - reused / num_runs), num_workers)),
+        ("time", time_line(plan, config, work, num_workers)),
         ("disk", f"about {num_runs * disk_bytes(config, corpus.vocab_size) / 1e6:,.0f} MB"),
         *(("note", note) for note in plan.notes),
     ]:
@@ -96,18 +98,13 @@ def decay_groups_line(config: RunConfig, vocab_size: int) -> str:
     )
 
 
-def time_line(plan: Plan, config: RunConfig, tokens: float, num_workers: int) -> str:
-    """The time all tokens take at the pace of a few steps measured now."""
+def time_line(plan: Plan, config: RunConfig, work: float, num_workers: int) -> str:
+    """The time that work, as `Plan.cost` counts it, takes at the pace of a few steps of a config measured now."""
     from tinylm_core.speed import tokens_per_second
 
     pace = tokens_per_second(config, plan.corpus_of(config), plan.machine.device, threads=1)
-    # Training alone; evaluations see two windows for each that they measure, forward only.
-    evaluated = 2 * (config.num_evals + 1) * (config.eval_tokens or len(plan.corpus_of(config).val)) / 3
-    share = 1 + evaluated / config.train_tokens
-    return (
-        f"about {duration(tokens * share / (pace * num_workers))} with {num_workers} workers "
-        f"at {pace:,.0f} tokens/s each (measured now)"
-    )
+    seconds = work / plan.cost(config).token / (pace * num_workers)
+    return f"about {duration(seconds)} with {num_workers} workers at {pace:,.0f} tokens/s each (measured now)"
 
 
 def known_identities(plan: Plan, where: str | None) -> set[str]:
