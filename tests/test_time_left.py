@@ -4,19 +4,26 @@ import heapq
 import json
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launcher import Launcher
 
-from sweeps.plan import cost_of
+from sweeps import Choice, Range, Sweep
+from sweeps.catalog import Experiment
+from sweeps.live import Tally
+from sweeps.plan import Plan, PlannedRun, Trial, cost_of, make_plan
 from sweeps.time_left import Seen, Task, seconds_left
+from sweeps.workers import Steps
 from tinylm_core import RunConfig
+from tinylm_core.machine import this_machine
+from tinylm_core.records import StepRecord
 
 FAIR = 0.2  # of what it really takes
 EVALUATION_0, NEWS = 0.03, 0.05  # of a run's work
@@ -165,6 +172,79 @@ def test_a_larger_model_costs_more_a_token(small: dict[str, int], large: dict[st
     costs = [cost_of(RunConfig().replace(changes), 1000, 100_000) for changes in (small, large)]
     assert costs[0].token < costs[1].token < 20 * costs[0].token
     assert costs[0].evaluation < costs[1].evaluation
+
+
+# --- What a view hears of the runs
+
+
+@dataclass
+class Heard:
+    """A tally of a plan, and a clock that stands still but when told."""
+
+    plan: Plan
+    trials: list[Trial]
+    results: dict[str, float] = field(default_factory=dict)
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.plan, self.trials, self.results, lambda: self.now)
+
+    def steps(self, run: PlannedRun, *steps: int, ago_ms: int = -1000) -> None:
+        per_step = run.config.tokens_per_step
+        at = time.time_ns() // 1_000_000 - ago_ms
+        records = [StepRecord(step, step * per_step, 3.0, 1e-3, 1.0, 100.0, False, at) for step in steps]
+        self.tally.hear(Steps(run.identity, records))
+
+
+def heard(base: RunConfig, **fields: Any) -> Heard:
+    plan = make_plan(Experiment("question", "question.py", "Does it?", Sweep(base=base, **fields)), this_machine("cpu"))
+    return Heard(plan, plan.known_trials())
+
+
+def test_tokens_of_an_earlier_start_are_no_speed_of_this_one(tiny: Callable[..., RunConfig]) -> None:
+    one = heard(tiny(), space={})
+    (run,) = one.trials[0].runs
+    one.tally.start(run)
+    one.now = 2.0
+    one.steps(run, 1, 2, 3, 4, 5, 6, ago_ms=60_000)
+    assert one.tally.look().tokens_per_second == 0
+    assert one.tally.look().seconds_left is None
+    one.now = 3.0
+    one.steps(run, 7)
+    one.now = 5.0
+    one.steps(run, 8, 9)
+    told = one.tally.look()
+    assert told.tokens_per_second == pytest.approx(3 * 64 / 5)
+    evaluations = (
+        one.plan.cost(run.config).evaluation * 4 / one.plan.cost(run.config).token / 64
+    )  # in steps; none heard
+    assert told.seconds_left == pytest.approx(3 + evaluations, rel=1e-6)
+
+
+def test_a_run_is_counted_once_however_it_came_to_be_known(tiny: Callable[..., RunConfig]) -> None:
+    all_runs = heard(tiny(), space={"learning_rate": Choice(1e-3, 3e-3)}, seeds=2)
+    runs = [run for trial in all_runs.trials for run in trial.runs]
+    all_runs.results[runs[0].identity] = 1.0
+    look = all_runs.tally.look
+    assert (look().done_runs, look().total_runs, look().share_done) == (1, 4, 0)
+    for run in runs[1:3]:
+        all_runs.tally.start(run)
+    all_runs.results[runs[1].identity] = 1.0
+    all_runs.tally.end(runs[1], "DIVERGED")
+    all_runs.tally.end(runs[2], "FAILED")
+    assert (look().done_runs, look().failed_runs, look().share_done) == (3, 1, pytest.approx(2 / 3))
+    all_runs.tally.start(runs[3])
+    all_runs.tally.end(runs[3], "INTERRUPTED")
+    assert (look().done_runs, look().share_done) == (3, pytest.approx(2 / 3))
+
+
+def test_a_proposal_that_is_known_already_makes_no_run(tiny: Callable[..., RunConfig]) -> None:
+    space = {"learning_rate": Range(1e-4, 1e-2, log=True)}
+    search = heard(tiny(), space=space, search="tpe", num_trials=3)
+    assert search.tally.look().total_runs == 3
+    search.trials.append(search.plan.trial(0, {"learning_rate": 1e-3}))
+    search.trials.append(search.plan.trial(1, {"learning_rate": 1e-3}))
+    assert search.tally.look().total_runs == 2
 
 
 EXPERIMENT = '''"""How long?"""
