@@ -6,6 +6,7 @@ that is proportional to time for runs of a setting, and roughly so between setti
 
 import heapq
 import math
+from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -61,6 +62,7 @@ class Pace:
                 ):
                     sums.seconds += run.heard - run.first[0]
                     sums.work += run.done - run.first[1]
+        self._sizes = sorted(self._likes)
 
     def __bool__(self) -> bool:
         return self._all.work > 0
@@ -68,7 +70,8 @@ class Pace:
     def of(self, task: Task) -> float:
         """That of a task."""
         if task not in self._known:
-            nearest = min(self._likes, key=lambda work: abs(math.log(work / task.work)))
+            place = bisect(self._sizes, task.work)
+            nearest = min(self._sizes[max(0, place - 1) : place + 1], key=lambda size: abs(math.log(size / task.work)))
             prior = PRIOR * task.work
             likes = self._likes[nearest].pace(prior, self._all.pace())
             self._known[task] = self._settings.get(task.setting, Sums()).pace(prior, likes)
