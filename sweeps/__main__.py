@@ -2,8 +2,12 @@
 
 import ast
 import runpy
+import shutil
 import sys
+import textwrap
 from pathlib import Path
+
+from sweeps.command import DONE, EXIT_CODES, USERS_MISTAKE
 
 RUNNABLE = 'if __name__ == "__main__":'
 
@@ -22,20 +26,32 @@ def main(arguments: list[str]) -> int:
     """List the verbs, or do what `python -m sweeps.VERB …` does; returns the exit code."""
     known = verbs()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        width = max(map(len, known))
         print("python -m sweeps.VERB …    (--help says more of each)\n")
-        for name, what in known.items():
-            print(f"  {name:{width}}  {what}")
-        return 0
-    verb = arguments[0]
-    if verb not in known:
-        from tinylm_core.config import unknown_name
+        print_columns(known)
+        print("\nExit codes:\n")
+        print_columns(EXIT_CODES)
+        return DONE
+    from sweeps.catalog import completed
+    from tinylm_core.config import unknown_name
 
-        print(f"sweeps: {unknown_name('verb', verb, known)} (python -m sweeps lists them)", file=sys.stderr)
-        return 2
-    sys.argv = arguments
+    try:
+        verb = completed("verb", arguments[0], known)
+        if verb not in known:
+            raise ValueError(unknown_name("verb", verb, known))
+    except ValueError as error:
+        print(f"sweeps: {error} (python -m sweeps lists them)", file=sys.stderr)
+        return USERS_MISTAKE
+    sys.argv = [verb, *arguments[1:]]
     runpy.run_module(f"sweeps.{verb}", run_name="__main__", alter_sys=True)
     return 0
+
+
+def print_columns(rows: dict[str, str]) -> None:
+    """A line a row, wrapped at the terminal's width."""
+    first = max(map(len, rows)) + 4
+    columns = max(first + 20, shutil.get_terminal_size().columns)
+    for name, text in rows.items():
+        print(textwrap.fill(text, columns, initial_indent=f"  {name}".ljust(first), subsequent_indent=" " * first))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,27 @@ TELEMETRY_OFF = {
 }
 
 
+EXIT_CODES = {
+    "0": "done",
+    "1": "done with failures (reproduce: different)",
+    "2": "a mistake in what was asked, in one line",
+    "70": "a fault of the program",
+    "75": "the tracker is away or the disk full: come back later",
+    "130, 143": "paused by Ctrl-C, by SIGTERM: the same command goes on",
+}
+
+
+class OneOf(click.Choice[str]):
+    """One of some names; a misspelt one gets the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self.choices:
+            return super().convert(value, param, ctx)
+        from tinylm_core.config import unknown_name
+
+        return self.fail(unknown_name("name", value, self.choices), param, ctx)
+
+
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--store DIR|http(s)://…"""
     return click.option(

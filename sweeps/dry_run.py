@@ -1,8 +1,10 @@
 """What a sweep would run and what that costs. Writes nothing to a store."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,10 +12,12 @@ from rich.text import Text
 from sweeps.configs import Config
 from sweeps.live import duration
 from sweeps.plan import Plan, Trial
+from sweeps.screen import fitting
 from sweeps.space import Value, sampled_settings, setting_at
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
+SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a narrow terminal, in this order
 
 
 def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
@@ -26,6 +30,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     known = known_identities(plan, where)
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
+    new = [run.config for trial in trials for run in trial.runs if run.identity not in known]
+    work = sum(plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * num_runs))
 
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
     for label, text in [
@@ -33,12 +39,12 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
         *plan.trainer.facts(first.config),
         ("tokens", f"{tokens:,}{paid} in all"),
-        ("time", time_line(plan, first.config, tokens * (1 - reused / num_runs), num_workers)),
+        ("time", time_line(plan, first.config, work, num_workers)),
         ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
         *(("note", note) for note in plan.notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
-    console.print(settings_table(plan, trials or [plan.trial(0, _first_setting(plan))]))
+    console.print(settings_table(plan, trials or [plan.trial(0, _first_setting(plan))], console.width))
     if len(trials) > MOST_ROWS:
         console.print(f"… and {len(trials) - MOST_ROWS} more settings")
     if not trials and plan.sweep.space:
@@ -46,32 +52,36 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         console.print(Text(f"The search chooses the settings; {shown} is shown."))
 
 
-def settings_table(plan: Plan, trials: Iterable[Trial]) -> Table:
-    """One row a setting."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
+def settings_table(plan: Plan, trials: Iterable[Trial], width: int) -> Table:
+    """One row a setting; in a narrow terminal with less of what all have in common."""
     rows = [
-        {"trial": f"t{trial.number:03d}", "setting": trial.label, "steps": f"{config.num_steps:,}"}
-        | {"tokens a step": f"{config.tokens_per_step:,}"}
-        | plan.trainer.details(config)
+        {
+            "trial": f"t{trial.number:03d}",
+            "setting": trial.label,
+            "steps": f"{config.num_steps:,}",
+            **plan.trainer.details(config),
+            "tokens a step": f"{config.tokens_per_step:,}",
+        }
         for trial in list(trials)[:MOST_ROWS]
         for config in [trial.runs[0].config]
     ]
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name in ("trial", "setting") else "right")
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in rows[0]}
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name, columns in fitting(widths, width, spare=SPARE_COLUMNS, long="setting").items():
+        justify: Literal["left", "right"] = "left" if name in ("trial", "setting") else "right"
+        table.add_column(name, justify=justify, no_wrap=True, width=columns)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(Text(row[str(column.header)]) for column in table.columns))
     return table
 
 
-def time_line(plan: Plan, config: Config, tokens: float, num_workers: int) -> str:
-    """The time all tokens take at the pace of a few steps measured now."""
+def time_line(plan: Plan, config: Config, work: float, num_workers: int) -> str:
+    """The time that work, as the trainer's `cost` counts it, takes at the pace of a few steps measured now."""
     pace = plan.trainer.pace(config)
     if pace is None:
         return f"not known before the first run; {num_workers} workers"
-    return (
-        f"about {duration(tokens / (pace * num_workers))} with {num_workers} workers "
-        f"at {pace:,.0f} tokens/s each, evaluations included (measured now)"
-    )
+    seconds = work / plan.trainer.cost(config).token / (pace * num_workers)
+    return f"about {duration(seconds)} with {num_workers} workers at {pace:,.0f} tokens/s each (measured now)"
 
 
 def known_identities(plan: Plan, where: str | None) -> set[str]:

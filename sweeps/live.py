@@ -1,28 +1,33 @@
 """What is seen while a sweep runs: a live view on a terminal, plain lines elsewhere, little or JSON where asked."""
 
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+from rich.segment import ControlType
 from rich.text import Text
 
-from sweeps.configs import train_tokens
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.screen import NAME, Row, rows_after_reflow, screen
 from sweeps.space import short
 from sweeps.store.place import without_user_info
+from sweeps.time_left import Seen, Task, seconds_left
+from sweeps.trainers import Cost
 from sweeps.workers import Evaluated, Message, Steps
 from tinylm_core.records import EvalRecord, StepRecord, now_ms
 
 SECONDS_BETWEEN_LINES = 10
+SECONDS_BETWEEN_LOOKS = 1  # of the live view
 
 Output = Literal["people", "quiet", "json"]
 
@@ -32,64 +37,112 @@ class Line:
     """A run under way."""
 
     run: PlannedRun
+    cost: Cost
     step: StepRecord | None = None
     evaluation: EvalRecord | None = None
-
-
-@dataclass
-class Tally:
-    """How far the sweep is. Tokens are those to train in this start."""
-
-    total_runs: int
-    done_runs: int
-    total_tokens: int
-    started: float = field(default_factory=time.monotonic)
-    ended_tokens: int = 0
-    failed_runs: int = 0
-    lines: dict[str, Line] = field(default_factory=dict)
+    num_evals: int = 0
     started_ms: int = field(default_factory=now_ms)
-    _earlier_tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is."""
+
+    done_runs: int  # failed ones too
+    failed_runs: int
+    total_runs: int
+    trained_tokens: int  # of this start's runs
+    tokens_per_second: float  # over this start, all workers together
+    share_done: float  # of this start's work, 0 to 1
+    seconds_left: float | None  # until the last run ends; None before there is a pace
+
+
+class Tally:
+    """What has been heard of a start of a sweep. `trials` and `results` are the driver's own, and grow."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        trials: list[Trial],
+        results: Mapping[str, float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan, self._trials, self._results, self._clock = plan, trials, results, clock
+        self.lines: dict[str, Line] = {}
+        self._seen: dict[str, Seen] = {}  # of the runs that this start has begun
+        self._tasks: dict[str, Task] = {}  # of all
+        self._trials_read = 0
+        self._slots = 0
+        self._failed_runs = 0
+        self._ended_tokens = 0
+        self._earlier_tokens: dict[str, int] = {}
+        self._started, self._started_ms = clock(), now_ms()
 
     def start(self, run: PlannedRun) -> None:
-        self.lines[run.identity] = Line(run)
+        cost = self._plan.trainer.cost(run.config)
+        self.lines[run.identity] = Line(run, cost)
+        self._seen[run.identity] = Seen(Task(run.label, cost.of_all(run.config)), self._clock())
+        self._slots = len(self.lines)  # a driver fills all before it looks up
 
     def hear(self, message: Message) -> None:
         line = self.lines.get(message.key)
-        if line is None:
+        if line is None or not isinstance(message, Steps | Evaluated):
             return
         if isinstance(message, Steps):
             # A run that goes on from a checkpoint tells its history first: those tokens were trained before.
-            earlier = [record.tokens for record in message.records if record.timestamp_ms < self.started_ms]
+            earlier = [record.tokens for record in message.records if record.timestamp_ms < self._started_ms]
             self._earlier_tokens[message.key] = max([self._earlier_tokens.get(message.key, 0), *earlier])
             line.step = message.records[-1]
-        elif isinstance(message, Evaluated):
+            told_ms = line.step.timestamp_ms
+        else:
             line.evaluation = message.record
+            line.num_evals += 1
+            told_ms = message.record.timestamp_ms
+        done = line.cost.of(line.step.tokens if line.step else 0, line.num_evals)
+        self._seen[message.key].hear(self._clock(), done, is_new=told_ms >= line.started_ms)
 
     def end(self, run: PlannedRun, state: str) -> None:
         line = self.lines.pop(run.identity, None)
         if line is None:
             return
-        if state != "INTERRUPTED":
-            self.done_runs += 1
-            self.ended_tokens += run.num_tokens
-        self.failed_runs += state == "FAILED"
+        if state == "INTERRUPTED":
+            del self._seen[run.identity]
+            return
+        self._seen[run.identity].ended = self._clock()
+        self._ended_tokens += line.step.tokens if line.step else 0
+        self._failed_runs += state == "FAILED"
 
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens of this start's runs so far, also those of ended ones."""
-        return self.ended_tokens + sum(line.step.tokens for line in self.lines.values() if line.step)
+    def look(self) -> Progress:
+        """How far it is now."""
+        for trial in self._trials[self._trials_read :]:
+            for run in trial.runs:
+                if run.identity not in self._tasks:
+                    self._tasks[run.identity] = Task(run.label, self._plan.trainer.cost(run.config).of_all(run.config))
+        self._trials_read = len(self._trials)
+        num_to_come = (self._plan.num_trials - len(self._trials)) * self._plan.sweep.seeds
+        known, seen = self._results.keys(), self._seen
+        waiting = [task for identity, task in self._tasks.items() if identity not in known and identity not in seen]
+        if num_to_come:  # a search has yet to propose them
+            work = [run.task.work for run in seen.values()] or [self._base_work()]
+            waiting += [Task("", sum(work) / len(work))] * num_to_come
+        done = sum(run.done if run.ended is None else run.task.work for run in seen.values())
+        total = sum(task.work for task in (*waiting, *(run.task for run in seen.values())))
+        trained = self._ended_tokens + sum(line.step.tokens for line in self.lines.values() if line.step)
+        new_tokens = max(0, trained - sum(self._earlier_tokens.values()))
+        now = self._clock()
+        return Progress(
+            done_runs=len(self._tasks.keys() & known) + self._failed_runs,
+            failed_runs=self._failed_runs,
+            total_runs=len(self._tasks) + num_to_come,
+            trained_tokens=trained,
+            tokens_per_second=new_tokens / max(now - self._started, 1e-9),
+            share_done=min(1.0, done / total) if total else 1.0,
+            seconds_left=seconds_left(now, seen.values(), waiting, self._slots),
+        )
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Over the whole start, all workers together."""
-        known = sum(self._earlier_tokens.values())
-        return max(0, self.trained_tokens - known) / max(time.monotonic() - self.started, 1e-9)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """From the tokens left at the pace so far; None before there is one."""
-        pace = self.tokens_per_second
-        return (self.total_tokens - self.trained_tokens) / pace if pace > 0 else None
+    def _base_work(self) -> float:
+        base = self._plan.sweep.base
+        return self._plan.trainer.cost(base).of_all(base)
 
 
 class PlainView:
@@ -99,6 +152,7 @@ class PlainView:
         self._console, self._tally, self._outbox, self._waits_for = console, tally, outbox, waits_for
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES
         self._said = ("", 0)
+        self._progress = tally.look()
 
     def __enter__(self) -> "PlainView":
         return self
@@ -118,19 +172,23 @@ class PlainView:
 
     def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None:
         text = f"{run.name}  {state}" + ("" if value is None else f"  objective {value:.4f}")
-        self._console.print(Text(f"[{self._tally.done_runs}/{self._tally.total_runs}] {text}"), soft_wrap=True)
+        progress = self._tally.look()
+        self._console.print(Text(f"[{progress.done_runs}/{progress.total_runs}] {text}"), soft_wrap=True)
 
     def tick(self) -> None:
         lines = trouble(self._outbox, self._waits_for())
-        says = (" ".join(lines), self._tally.trained_tokens)
         is_news = bool(lines) and not self._said[0]
-        if not is_news and (time.monotonic() < self._next or says == self._said):
+        if not is_news and time.monotonic() < self._next:
+            return
+        self._progress = self._tally.look()
+        says = (" ".join(lines), self._progress.trained_tokens)
+        if says == self._said:
             return
         self._said, self._next = says, time.monotonic() + SECONDS_BETWEEN_LINES
         self._say_progress(lines)
 
     def _say_progress(self, lines: list[str]) -> None:
-        self._console.print(Text("  ".join([summary(self._tally), *lines])), soft_wrap=True)
+        self._console.print(Text("  ".join([summary(self._progress), *lines])), soft_wrap=True)
 
 
 class QuietView(PlainView):
@@ -154,14 +212,15 @@ class JsonView(PlainView):
         say_json("ended", **_run_fields(run), state=state, objective=value)
 
     def _say_progress(self, lines: list[str]) -> None:
-        tally = self._tally
+        progress = self._progress
         say_json(
             "progress",
-            done_runs=tally.done_runs,
-            total_runs=tally.total_runs,
-            failed_runs=tally.failed_runs,
-            tokens_per_second=tally.tokens_per_second,
-            seconds_left=tally.seconds_left,
+            done_runs=progress.done_runs,
+            total_runs=progress.total_runs,
+            failed_runs=progress.failed_runs,
+            tokens_per_second=progress.tokens_per_second,
+            share_done=progress.share_done,
+            seconds_left=progress.seconds_left,
             waiting=lines,
         )
 
@@ -176,17 +235,15 @@ def _run_fields(run: PlannedRun) -> dict[str, object]:
 
 
 class LiveView(PlainView):
-    """A line a running run, overall progress and the time left, redrawn in place."""
+    """A line a running run, how far all is and the time left, redrawn in place; gone when it ends."""
 
     def __init__(
         self, console: Console, tally: Tally, outbox: Outbox, waits_for: Callable[[], str | None], title: str
     ) -> None:
         super().__init__(console, tally, outbox, waits_for)
         self._title, self._waiting = title, waits_for()
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=console, expand=False
-        )
-        self._task = self._bar.add_task("", total=max(tally.total_tokens, 1))
+        self._next = 0.0
+        self._drawn: list[int] = []  # widths of the lines that stand there
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> "LiveView":
@@ -197,20 +254,38 @@ class LiveView(PlainView):
         self._live.stop()
 
     def tick(self) -> None:
-        self._waiting = self._waits_for()  # not where it is drawn: a thread of its own does that
+        # Not where it is drawn: a thread of its own does that.
+        self._waiting = self._waits_for()
+        if time.monotonic() >= self._next:
+            self._progress, self._next = self._tally.look(), time.monotonic() + SECONDS_BETWEEN_LOOKS
+
+    def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None: ...
 
     def _render(self) -> RenderableType:
-        tally = self._tally
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("run", no_wrap=True, overflow="ellipsis", ratio=1)
-        for name in ("step", "train loss", "val loss", "learning rate", "tokens/s"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for line in list(tally.lines.values()):
-            table.add_row(*_cells(line))
-        self._bar.update(self._task, completed=tally.trained_tokens, description=summary(tally))
-        parts: list[RenderableType] = [Text(self._title, style="bold"), table, self._bar]
-        parts += [Text(line, style="yellow") for line in trouble(self._outbox, self._waiting)]
-        return Group(*parts)
+        size = self._size()
+        self._go_up_wrapped_lines(size[0])
+        rows = [_cells(line) for line in list(self._tally.lines.values())]
+        waited_for = trouble(self._outbox, self._waiting)
+        status, share = _status(self._progress), self._progress.share_done
+        lines = screen(self._console, size, self._title, rows, status, share, waited_for)
+        self._drawn = [line.cell_len for line in lines]
+        return Text("\n").join(lines)
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and lines. COLUMNS and LINES, where they are exported, don't follow a window's size."""
+        width, height = self._console.size
+        with suppress(OSError):
+            real = os.get_terminal_size(self._console.file.fileno())
+            width, height = (min(said, there or said) for said, there in zip((width, height), real, strict=True))
+        return width, height
+
+    def _go_up_wrapped_lines(self, width: int) -> None:
+        """A terminal that got narrower has wrapped what stands there, and `Live` goes up a row a line."""
+        extra = rows_after_reflow(self._drawn, width) - len(self._drawn)
+        erase = (ControlType.ERASE_IN_LINE, 2)
+        if extra:
+            up = ((ControlType.CURSOR_UP, 1), erase) * extra
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *up))
 
 
 def view_for(
@@ -222,21 +297,18 @@ def view_for(
     output: Output = "people",
 ) -> PlainView:
     """The view that suits the output."""
-    runs = {run.identity: run for trial in trials for run in trial.runs}
-    missing = [run for identity, run in runs.items() if identity not in ledger.results]
-    to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds
-    tokens = sum(run.num_tokens for run in missing) + to_come * train_tokens(plan.sweep.base)
-    tally = Tally(len(runs) + to_come, len(runs) - len(missing), tokens)
+    tally = Tally(plan, trials, ledger.results)
+    begins = tally.look()
     console = Console(highlight=False)
-    known = f", {tally.done_runs} known" if tally.done_runs else ""
-    title = f"{plan.experiment.name}: {plan.num_trials} trials, {tally.total_runs} runs{known}"
+    known = f", {begins.done_runs} known" if begins.done_runs else ""
+    title = f"{plan.experiment.name}: {plan.num_trials} trials, {begins.total_runs} runs{known}"
     if output == "json":
         say_json("sweep", name=plan.experiment.name, definition=plan.sweep.definition, num_trials=plan.num_trials,
-                 total_runs=tally.total_runs, known_runs=tally.done_runs)  # fmt: skip
+                 total_runs=begins.total_runs, known_runs=begins.done_runs)  # fmt: skip
         return JsonView(console, tally, outbox, waits_for)
     if output == "quiet":
         return QuietView(console, tally, outbox, waits_for)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         return LiveView(console, tally, outbox, waits_for, title)
     console.print(Text(title), soft_wrap=True)
     return PlainView(console, tally, outbox, waits_for)
@@ -252,34 +324,30 @@ def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     return lines
 
 
-def _cells(line: Line) -> list[str]:
-    total = line.run.config.num_steps
+def _cells(line: Line) -> Row:
     step, evaluation = line.step, line.evaluation
-    if step is None:
-        return [line.run.name, f"0/{total}", "", _loss(evaluation), "", ""]
-    rate = short(step.learning_rate)
-    return [
-        line.run.name,
-        f"{step.step}/{total}",
-        f"{step.loss:.4f}",
-        _loss(evaluation),
-        rate,
-        f"{step.tokens_per_second:,.0f}",
-    ]
+    return {
+        NAME: line.run.name,
+        "step": f"{step.step if step else 0:,}/{line.run.config.num_steps:,}",
+        "train loss": f"{step.loss:.4f}" if step else "",
+        "val loss": f"{evaluation.val_loss:.4f}" if evaluation else "",
+        "learning rate": short(step.learning_rate) if step else "",
+        "tokens/s": f"{step.tokens_per_second:,.0f}" if step else "",
+    }
 
 
-def _loss(evaluation: EvalRecord | None) -> str:
-    return f"{evaluation.val_loss:.4f}" if evaluation else ""
+def _status(progress: Progress) -> list[str]:
+    """How far it is, in parts, the most important first."""
+    failed = f" ({progress.failed_runs} failed)" if progress.failed_runs else ""
+    parts = [f"{progress.done_runs}/{progress.total_runs} runs{failed}"]
+    if progress.seconds_left is not None:
+        parts += [f"{duration(progress.seconds_left)} left", f"{progress.tokens_per_second:,.0f} tokens/s"]
+    return parts
 
 
-def summary(tally: Tally) -> str:
-    """`12/32 runs, 41,200 tokens/s, 3 min left`."""
-    text = f"{tally.done_runs}/{tally.total_runs} runs"
-    if tally.failed_runs:
-        text += f" ({tally.failed_runs} failed)"
-    if tally.seconds_left is not None:
-        text += f", {tally.tokens_per_second:,.0f} tokens/s, {duration(tally.seconds_left)} left"
-    return text
+def summary(progress: Progress) -> str:
+    """`12/32 runs, 3 min left, 41,200 tokens/s`."""
+    return ", ".join(_status(progress))
 
 
 def duration(seconds: float) -> str:

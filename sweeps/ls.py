@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweeps.store.sql import RawRun
 
 COLUMNS = ("sweep", "definitions", "runs", "state", "best", "setting", "last", "size")
+SPARE_COLUMNS = ("definitions", "size", "last", "state")  # of a narrow terminal, in this order
 TO_THE_RIGHT = ("definitions", "runs", "best", "size")
 
 
@@ -73,7 +74,7 @@ def ls(store: str | None) -> int:
         return DONE
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(table(overviews, datetime.now().astimezone()))
+        console.print(table(overviews, datetime.now().astimezone(), console.width))
     else:
         for row in [COLUMNS, *(plain(overview) for overview in overviews)]:
             click.echo("\t".join(row))
@@ -198,26 +199,29 @@ def plain(overview: Overview) -> tuple[str, ...]:
     )
 
 
-def table(overviews: Iterable[Overview], now: datetime) -> "Table":
-    """The list for a person; in a narrow terminal settings take several lines."""
+def table(overviews: Iterable[Overview], now: datetime, width: int) -> "Table":
+    """The list for a person; in a narrow terminal settings take several lines, and columns that say less go."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, header_style="dim", pad_edge=False)
-    for name in COLUMNS:
-        made.add_column(
-            name,
-            justify="right" if name in TO_THE_RIGHT else "left",
-            no_wrap=name != "setting",
-            overflow="ellipsis",
-        )
-    for row in overviews:
-        best, setting = (f"{row.best[0]:.4f}", row.best[1]) if row.best else ("-", "")
-        cells = (
-            row.name, str(row.num_definitions), f"{row.done}/{row.planned}", row.state, best, setting,
+    from sweeps.screen import fitting
+
+    rows = [
+        dict(zip(COLUMNS, (
+            row.name, str(row.num_definitions), f"{row.done}/{row.planned}", row.state,
+            f"{row.best[0]:.4f}" if row.best else "-", row.best[1] if row.best else "",
             when(row.last, now), size(row.num_bytes),
-        )  # fmt: skip
-        made.add_row(*map(Text, cells))
+        ), strict=True))
+        for row in overviews
+    ]  # fmt: skip
+    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in COLUMNS}
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    for name, columns in fitting(widths, width, spare=SPARE_COLUMNS, long="setting").items():
+        justify: Literal["left", "right"] = "right" if name in TO_THE_RIGHT else "left"
+        made.add_column(name, justify=justify, no_wrap=name != "setting", width=columns)
+    for row in rows:
+        made.add_row(*(Text(row[str(column.header)]) for column in made.columns))
     return made
 
 

@@ -2,7 +2,7 @@
 
     python -m sweeps.report lr_warmup
     python -m sweeps.report --compare lr_warmup post_norm_warmup
-    python -m sweeps.report lr_warmup --compare DEFINITION|COMMIT DEFINITION|COMMIT
+    python -m sweeps.report lr_warmup --compare DEFINITION DEFINITION
 
 Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, and the same on the summary run.
 --compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.

@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("run_id")
-@click.option("--rtol", type=click.FloatRange(0), default=0.0, help="Relative difference allowed, for other hardware.")
+@click.option(
+    "--rtol",
+    metavar="R",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Relative difference allowed, for other hardware.",
+)
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     from sweeps.configs import dumped, from_params

@@ -1,7 +1,8 @@
 """Run a sweep, or go on with it.
 
     python -m sweeps.run lr_warmup
-    python -m sweeps.run lr_warmup --set d_model=64 --sweep learning_rate=1e-4:1e-2:5:log --seeds 3
+    python -m sweeps.run lr_warmup --set d_model=64 --seeds 3
+    python -m sweeps.run lr_warmup --sweep learning_rate=1e-4:1e-2:5:log
     python -m sweeps.run path/to/my_sweep.py --dry-run
 
 Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/reports/NAME.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES, run_command, store_option
+from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES, OneOf, run_command, store_option
 
 if TYPE_CHECKING:
     from sweeps.live import Output
@@ -34,17 +35,32 @@ if TYPE_CHECKING:
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("name", required=False)
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change the base; pins a swept field.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change the base; pins a swept field. Default: as in the experiment's file, as for the next four.",
+)
 @click.option("--sweep", "dimensions", multiple=True, metavar="FIELD=v1,v2|low:high:points:log", help="Sweep a field.")
-@click.option("--search", type=click.Choice(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
-@click.option("--num-trials", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
-@click.option("--seeds", type=click.IntRange(1), help="Seeds a trial trains with.")
-@click.option("--confirm", type=click.IntRange(1), metavar="K", help="Run the best K settings so far, with --seeds N.")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core.")
-@click.option("--runs-per-gpu", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU.")
+@click.option("--search", type=OneOf(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
+@click.option("--num-trials", metavar="N", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
+@click.option("--seeds", metavar="N", type=click.IntRange(1), help="Seeds a trial trains with.")
+@click.option(
+    "--confirm",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Run the best K settings so far, with --seeds N. Default: all settings.",
+)
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core."
+)
+@click.option(
+    "--runs-per-gpu", metavar="N", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU."
+)
 @click.option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
+    type=OneOf(["local", "ray"]),
     default="local",
     show_default=True,
     help="Where runs execute: processes here, or tasks of a Ray cluster.",
@@ -52,22 +68,32 @@ if TYPE_CHECKING:
 @click.option(
     "--address", metavar="auto|HOST:PORT|ray://…", help="Of the Ray cluster. Default: a Ray of its own, here."
 )
-@click.option("--cpus-per-run", type=click.IntRange(1), help="CPUs, and threads, of a run on Ray. Default: 1.")
+@click.option(
+    "--cpus-per-run", metavar="N", type=click.IntRange(1), help="CPUs, and threads, of a run on Ray. Default: 1."
+)
 @click.option(
     "--checkpoint-seconds",
+    metavar="SECONDS",
     type=click.FloatRange(0),
     default=30,
     show_default=True,
     help="Seconds between a run's checkpoints.",
 )
-@click.option("--max-failures", type=click.IntRange(1), help="Stop after so many failed runs. Default: a quarter.")
+@click.option(
+    "--max-failures",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Stop after so many failed runs. Default: a quarter of all, at least 3.",
+)
 @click.option(
     "--max-hours",
+    metavar="HOURS",
     type=click.FloatRange(0, min_open=True),
-    help="Pause after so many hours, report what there is, and end with exit code 75.",
+    help="Pause after so many hours, report what there is, and end with exit code 75. Default: no end.",
 )
 @click.option(
     "--wait",
+    metavar="SECONDS",
     type=click.FloatRange(0),
     default=600,
     show_default=True,

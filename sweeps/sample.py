@@ -15,12 +15,33 @@ from sweeps.command import run_command, store_option
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("run_id")
-@click.option("--prompt", default="\n", help="What the text starts with.")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=200, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True, help="0 takes the likeliest.")
-@click.option("--top-k", type=click.IntRange(1), help="Only the k likeliest tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Only the likeliest that have this share.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--prompt", default="\n", help="What the text starts with. Default: a new line.")
+@click.option(
+    "--max-new-tokens",
+    metavar="N",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Tokens after the prompt.",
+)
+@click.option(
+    "--temperature",
+    metavar="T",
+    type=click.FloatRange(0),
+    default=0.8,
+    show_default=True,
+    help="0 takes the likeliest.",
+)
+@click.option("--top-k", metavar="K", type=click.IntRange(1), help="Only the K likeliest tokens. Default: all.")
+@click.option(
+    "--top-p",
+    metavar="P",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Only the likeliest that have this share together. Default: 1.",
+)
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Another writes another text."
+)
 @store_option
 def sample(
     run_id: str,

@@ -1,6 +1,7 @@
 """What a command prints when a sweep has ended or is reported: the answer, two tables, what to do next."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import click
 import pandas as pd
@@ -12,16 +13,30 @@ from sweeps import tables
 from sweeps.analysis.words import answer
 from sweeps.live import say_json
 from sweeps.report import Report, links
+from sweeps.screen import fitting
 from sweeps.store.read import Store
 
 # Left out of a narrow terminal, in this order; the page has them all.
-SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss")
+SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss", "against the best", "#")
 MOST_LINES = 40  # of diagnoses; the page has them all
 
 
 def print_summary(store: Store, report: Report) -> None:
-    """The report in the terminal."""
+    """The report in the terminal. Where it is longer than that is high, the best setting is said again at its end."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        print_whole(console, store, report)
+        return
+    with console.capture() as whole:
+        print_whole(console, store, report)
+    click.echo(whole.get(), nl=False)
+    if len(whole.get().splitlines()) >= console.height:
+        console.print()
+        console.print(Text(answer(report.results)[0], style="bold"))
+
+
+def print_whole(console: Console, store: Store, report: Report) -> None:
+    """The answer, two tables, what is to be said of single runs, and where to go on."""
     results = report.results
     console.print()
     for sentence in answer(results):
@@ -33,7 +48,7 @@ def print_summary(store: Store, report: Report) -> None:
             console.print(fitting_table(title, frame, console.width))
     console.print()
     for line in diagnosis_lines(results.diagnoses):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)  # what reads lines gets whole ones
     console.print()
     for what, where in (links(store, report) | {"Report": str(report.page)}).items():
         console.print(Text(f"{what}: ", style="bold"), end="")
@@ -62,24 +77,20 @@ def say_answer(store: Store, report: Report) -> None:
 
 
 def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:
-    """As many columns of a frame of text as fit; those that say least go first."""
+    """As many columns of a frame of text as fit; those that say least go first, and no number is cut."""
     frame = frame.astype(str).rename(columns={"validation loss": "val loss"})
-    for column in ["", *SPARE_COLUMNS]:
-        frame = frame.drop(columns=[name for name in frame.columns if column and str(name).startswith(column)])
-        widths = [max(len(str(name)), *frame[name].str.len()) + 2 for name in frame.columns]
-        if sum(widths) <= width:
-            break
-    return table(title, frame)
-
-
-def table(title: str, frame: pd.DataFrame) -> Table:
-    """A frame of text as a table; columns of numbers to the right."""
+    long = next((name for name in ("setting", "parameter") if name in frame), str(frame.columns[0]))
+    point = "gap" if long == "setting" else "val loss"  # what a table without it still answers
+    starts = [*SPARE_COLUMNS, point]
+    spare = [str(name) for start in starts for name in frame.columns if str(name).startswith(start)]
+    widths = {str(name): max(len(str(name)), *frame[name].str.len()) for name in frame.columns}
+    fit = fitting(widths, width, spare=[name for name in spare if name != long], long=long)
     made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
-    for name in frame.columns:
-        numeric = frame[name].astype(str).str.match(r"[-\u2013\d]").all()
-        made.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
-    for row in frame.astype(str).itertuples(index=False):
-        made.add_row(*row)
+    for name, columns in fit.items():
+        justify: Literal["left", "right"] = "right" if frame[name].str.match(r"[-\u2013\d]").all() else "left"
+        made.add_column(name, justify=justify, no_wrap=True, width=columns)
+    for row in frame[list(fit)].itertuples(index=False):
+        made.add_row(*map(Text, row))
     return made
 
 

@@ -118,9 +118,17 @@ class Launcher:
         self._process.wait()
 
     def start(
-        self, module: str, *arguments: object, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+        self,
+        module: str,
+        *arguments: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        terminal: str | None = None,
     ) -> Command:
-        """Start `python -m MODULE ARGUMENTS`; a variable that is None in `env` is not set."""
+        """Start `python -m MODULE ARGUMENTS`; a variable that is None in `env` is not set.
+
+        `terminal` is the path of one that the command gets instead of files.
+        """
         output = self.folder / f"command-{next(self._numbers)}"
         for suffix in (".out", ".err"):  # read before the command has opened them
             output.with_suffix(suffix).touch()
@@ -130,6 +138,7 @@ class Launcher:
             "cwd": str(cwd or self.folder),
             "env": dict(os.environ) | dict(env or {}),
             "output": str(output),
+            "terminal": terminal,
         }
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(str(self._socket))
@@ -204,8 +213,13 @@ def _become(request: dict) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update({name: value for name, value in request["env"].items() if value is not None})
-    for number, suffix in [(1, ".out"), (2, ".err")]:
-        os.dup2(os.open(request["output"] + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if request["terminal"] is not None:
+        terminal = os.open(request["terminal"], os.O_RDWR)  # of a session without one: it becomes the session's own
+        for number in (0, 1, 2):
+            os.dup2(terminal, number)
+    else:
+        for number, suffix in [(1, ".out"), (2, ".err")]:
+            os.dup2(os.open(request["output"] + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = [request["module"], *request["arguments"]]
     sys.modules.pop(request["module"], None)
     code: object = 0

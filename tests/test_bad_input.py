@@ -96,7 +96,7 @@ MISTAKES = {
     "the number of a grid": ([GOOD, "--num-trials", "3"], "num_trials=3: a grid has as many trials as cells"),
     "a search without a number": ([GOOD, "--search", "random"], "search='random' needs a number"),
     "no worker": ([GOOD, "--workers", "0"], "0 is not in the range x>=1"),
-    "an unknown search": ([GOOD, "--search", "luck"], "'luck' is not one of 'grid', 'random', 'sobol', 'tpe'"),
+    "an unknown search": ([GOOD, "--search", "luck"], "unknown name 'luck'; known: grid, random, sobol, tpe"),
 }
 STORES = {
     "a folder of others": ("{files}/foreign", "the folder holds other files and no mlflow.db"),

@@ -1,11 +1,17 @@
 """What a sweep prints where somebody asks for less than a person is told, or for JSON."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from launcher import Launcher
 from test_run import GRID, NUM_RUNS, write_experiment
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -40,3 +46,28 @@ def test_quiet_is_the_answer_alone(launcher: Launcher, arguments: tuple[object, 
     assert lines[0].startswith("Best of 2 settings is")
     assert lines[-1].startswith("Report: ")
     assert len(lines) <= 6
+
+
+@pytest.mark.slow
+def test_no_verb_says_a_word_of_a_librarys(tmp_path: Path, arguments: tuple[object, ...]) -> None:
+    """Each in an interpreter of its own, which imports what it needs: a warning is given where that happens."""
+    (name, *store) = arguments
+
+    def said(verb: str, *words: object) -> tuple[str, str]:
+        command = [sys.executable, "-m", f"sweeps.{verb}", *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        assert done.returncode == 0, done
+        return done.stdout, done.stderr
+
+    out, err = said("run", name, *store)
+    best = re.search(r"sweeps\.sample (\w+)", out)
+    assert best
+    errors = [err]
+    errors += [said("run", name, "--sweep", "learning_rate=1e-3,1e30", "--set", "max_grad_norm=None", *store)[1]]
+    errors += [said("report", "question", *store)[1]]
+    errors += [said("sample", best[1], "--prompt", "the ", *store)[1]]
+    errors += [said("reproduce", best[1], *store)[1]]
+    errors += [said("export", "question", "--optuna", f"sqlite:///{tmp_path}/study.db", *store)[1]]
+    errors += [said("ls", *store)[1]]
+    assert errors == [""] * len(errors)

@@ -20,9 +20,10 @@ from launcher import Launcher, wait_until
 from test_run import GRID, Kept, assert_whole, is_alive, wait_for_steps, write_experiment
 from test_workers import LONG, receive_all
 
-from sweeps.plan import corpus_cache
+from sweeps.trainers.tinylm import TinyLM
 from sweeps.workers import Died, Ended, Job, Raised
 from tinylm_core import RunConfig
+from tinylm_core.machine import this_machine
 
 if TYPE_CHECKING:
     from sweeps.ray_workers.cluster import Demand, Found
@@ -126,7 +127,11 @@ def make_workers(on_cluster: OnCluster) -> Iterator[Callable[..., "RayWorkers"]]
     made: list[RayWorkers] = []
 
     def make(**conditions: str) -> RayWorkers:
-        made.append(RayWorkers(demand, replace(found, conditions=found.conditions | conditions), corpus_cache()))
+        made.append(
+            RayWorkers(
+                demand, replace(found, conditions=found.conditions | conditions), TinyLM(this_machine("cpu")).corpus_of
+            )
+        )
         return made[-1]
 
     yield make

@@ -13,9 +13,11 @@ import psutil
 import pytest
 from launcher import wait_until
 
-from sweeps.plan import corpus_cache
+from sweeps.trainers.own import TrainerFile
+from sweeps.trainers.tinylm import TinyLM
 from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Used, Workers
 from tinylm_core import RunConfig, run
+from tinylm_core.machine import this_machine
 from tinylm_core.records import EvalRecord, StepRecord
 
 Tiny = Callable[..., RunConfig]
@@ -49,7 +51,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
         demand, found = request.getfixturevalue("on_cluster")
         from sweeps.ray_workers.workers import RayWorkers
 
-        made = RayWorkers(demand, found, corpus_cache())
+        made = RayWorkers(demand, found, TinyLM(this_machine("cpu")).corpus_of)
     yield made
     made.kill()
 
@@ -72,6 +74,30 @@ def job(tiny: Tiny, tmp_path: Path) -> Callable[..., Job]:
 
 
 LONG = {"train_tokens": 64 * 3 * 20_000}
+
+
+OWN = """
+from dataclasses import dataclass
+from sweeps import Choice, Sweep
+from tinylm_core.records import EvalRecord, Metrics, StepRecord
+
+@dataclass(frozen=True)
+class Config:
+    rate: float = 0.5
+    num_steps: int = 45
+    tokens_per_step: int = 2
+    seed: int = 0
+
+def run(config, *, workdir, on_steps, on_eval, **_):
+    for step in range(1, config.num_steps + 1):
+        on_steps([StepRecord(step, 2 * step, config.rate, config.rate, 1.0)])
+    on_eval(EvalRecord(step, 2 * step, 0.5, 0.0, 0.5, 0.0))
+    (workdir / "checkpoint").mkdir()
+    (workdir / "checkpoint" / "mine.txt").write_text("kept")
+    return Metrics("COMPLETE", 1, 2)
+
+SWEEP = Sweep(base=Config(), space={"rate": Choice(0.5)}, run=run, version=1)
+"""
 
 
 def receive_all(workers: Workers) -> list[Message]:
@@ -147,6 +173,17 @@ def test_what_a_run_takes_of_its_machine_is_told_while_it_trains(workers: Worker
     assert used.gpu_memory_megabytes is None
     workers.pause()
     assert isinstance(receive_all(workers)[-1], Ended)
+
+
+def test_a_trainer_goes_with_its_job_wherever_that_is(workers: Workers, tmp_path: Path) -> None:
+    trainer = TrainerFile(tmp_path / "nowhere" / "own.py", OWN.encode())
+    workers.submit(Job("a", '{"rate": 0.25}', tmp_path / "a", "cpu", 1, trainer))
+    messages = receive_all(workers)
+    steps = [record for message in messages if isinstance(message, Steps) for record in message.records]
+    assert [(record.step, record.learning_rate) for record in steps] == [(step, 0.25) for step in range(1, 46)]
+    assert isinstance(messages[-1], Ended), messages[-1]
+    assert messages[-1].metrics.steps == steps
+    assert (tmp_path / "a" / "checkpoint" / "mine.txt").read_text() == "kept"
 
 
 def test_there_is_room_for_as_many_jobs_as_slots(workers: Workers, job: Callable[..., Job]) -> None:

@@ -77,7 +77,7 @@ class RayWorkers:
         return bool(self._tasks)
 
     def submit(self, job: Job) -> None:
-        corpus = self._corpus_of(job.config)
+        corpus = self._corpus_of(job.config) if job.trainer is None else None
         tokens = None if corpus is None else self._put(corpus)
         states = {path.name: path.read_bytes() for path in state_files(job.workdir)}
         attempt = uuid.uuid4().hex

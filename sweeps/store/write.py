@@ -316,6 +316,7 @@ def _adoption_order(run: "Run") -> tuple[int, int, int, str]:
 
 def _step_metrics(record: StepRecord) -> "list[Metric]":
     values = {metric: float(getattr(record, attribute)) for metric, attribute in schema.STEP_METRICS.items()}
+    values = {metric: value for metric, value in values.items() if not math.isnan(value)}  # NaN: not measured
     if record.skipped:
         values[schema.SKIPPED] = 1.0
     return _metrics(values, record.timestamp_ms, record.step)
@@ -324,8 +325,7 @@ def _step_metrics(record: StepRecord) -> "list[Metric]":
 def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    known = {name: value for name, value in values.items() if not math.isnan(value)}  # NaN: not measured
-    return [Metric(name, value, timestamp_ms, step) for name, value in known.items()]
+    return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
 
 
 def _tags(tags: Mapping[str, str]) -> "list[RunTag]":

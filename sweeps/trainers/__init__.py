@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sweeps.configs import Config
+from sweeps.configs import Config, train_tokens
 from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -21,6 +21,23 @@ class Identified:
     config: Config
     identity: str
     fingerprint: str | None = None  # of its data; None where only the trainer knows that
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs, in floating-point operations or what takes as long: enough to compare runs on one machine."""
+
+    token: float  # trained
+    evaluation: float = 0.0
+    num_evaluations: int = 0  # of the whole run
+
+    def of(self, tokens: int, evaluations: int) -> float:
+        """That of so much of the run."""
+        return tokens * self.token + evaluations * self.evaluation
+
+    def of_all(self, config: Config) -> float:
+        """That of the whole run."""
+        return self.of(train_tokens(config), self.num_evaluations)
 
 
 class Trainer(Protocol):
@@ -61,8 +78,12 @@ class Trainer(Protocol):
         """The tokens that a config trains on, for a machine that lacks them; None where the trainer reads its own."""
         ...
 
+    def cost(self, config: Config, /) -> Cost:
+        """What a run of a config costs."""
+        ...
+
     def pace(self, config: Config, /) -> float | None:
-        """Tokens a second that a worker trains, evaluations included, measured now; None where that can't be told."""
+        """Tokens a second that a worker trains, measured now; None where that can't be told."""
         ...
 
     def facts(self, config: Config, /) -> list[tuple[str, str]]:

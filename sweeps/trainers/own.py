@@ -16,7 +16,7 @@ from sweeps.catalog import Experiment, executed
 from sweeps.configs import Config, changed, dumped, loaded
 from sweeps.space import Choice, Value
 from sweeps.sweep import Sweep
-from sweeps.trainers import Identified
+from sweeps.trainers import Cost, Identified
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
 BYTES_A_STEP = 500  # in history and database rows
@@ -58,6 +58,9 @@ class OwnTrainer:
 
     def corpus_of(self, _config_json: str) -> None:
         return None
+
+    def cost(self, _config: Config) -> Cost:
+        return Cost(token=1.0)
 
     def pace(self, _config: Config) -> None:
         return None
