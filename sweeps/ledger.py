@@ -20,7 +20,6 @@ from sweeps.configs import dumped, to_params
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store import schema
-from sweeps.trainers.own import trainer_file
 from sweeps.workers import LOG, SAMPLES, Job
 from tinylm_core.checkpoint import write_durably
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
@@ -55,7 +54,7 @@ class Ledger:
     ) -> None:
         self._plan, self._outbox, self._work, self._conditions_of = plan, outbox, work, conditions_of
         self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
-        self._trainer_file = trainer_file(plan.experiment)
+        self._trainer_file = plan.trainer.file
         self._latest: dict[str, schema.RunRow] = {}
         self.results: dict[str, float] = {}
         for row in sorted(rows, key=lambda row: str(row.start_time)):

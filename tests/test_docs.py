@@ -115,6 +115,13 @@ def test_the_sweeps_of_the_tutorial_are_planned(text_file: Path, tmp_path: Path)
         assert plan.trial(0, TrialSearch(plan.sweep).ask()).runs
 
 
+def test_the_trainer_of_the_page_on_trainers_is_swept(launcher: Launcher, tmp_path: Path) -> None:
+    (block,) = blocks(DOCS / "own_trainer.md", "python")
+    (tmp_path / "fall.py").write_text(block)
+    done = launcher.run("sweeps.run", "fall.py", cwd=tmp_path)
+    assert (done.code, "Best of 2 settings is lr=0.1: validation loss 1.0052" in done.out) == (0, True), done
+
+
 @pytest.mark.slow
 def test_the_tutorial_runs_from_the_text_to_what_the_model_writes(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from sweeps.catalog import Experiment, load_experiment, overridden
 from sweeps.configs import dumped, from_params, to_params
 from sweeps.plan import make_plan
 from sweeps.space import Space
-from sweeps.trainers.own import Told, train, trainer_file
+from sweeps.trainers.own import Told, train
 from sweeps.trainers.tinylm import TinyLM, num_epochs, num_parameters
 from tinylm_core import RunConfig
 from tinylm_core.machine import Machine
@@ -99,6 +99,10 @@ def own_sweep(base: Any = None, space: Space | None = None, **fields: Any) -> Sw
     )  # fmt: skip
 
 
+def own(sweep: Sweep) -> Experiment:
+    return Experiment("own", "own.py", "", sweep, path=Path("own.py"))
+
+
 @given(
     rate=st.floats(0, 1), sizes=st.lists(st.integers(), max_size=3).map(tuple), warm=st.booleans(),
     name=st.none() | st.text().filter(lambda text: text != "None"), seed=st.integers(0, 2**31),
@@ -142,14 +146,14 @@ def test_what_can_be_no_sweep_is_told_in_a_line(fields: dict[str, Any], line: st
 
 def test_a_setting_that_the_config_refuses_is_named() -> None:
     sweep = own_sweep(space={"rate": Choice(0.1, 0.2), "num_steps": Choice(6)})
-    plan = make_plan(Experiment("own", "own.py", "", sweep), PLAIN)
+    plan = make_plan(own(sweep), PLAIN)
     with pytest.raises(ValueError, match=r"^rate=2.0 is above 1 \(setting rate=2\)$"):
         plan.trial(0, {"rate": 2.0})
 
 
 def test_the_version_and_every_field_are_in_the_identity_and_the_definition() -> None:
     def identity(sweep: Sweep) -> str:
-        return make_plan(Experiment("own", "own.py", "", sweep), PLAIN).known_trials()[0].runs[0].identity
+        return make_plan(own(sweep), PLAIN).known_trials()[0].runs[0].identity
 
     same = own_sweep()
     assert identity(same) == identity(own_sweep()) == identity(own_sweep(space={"rate": Choice(0.1)}))
@@ -160,14 +164,14 @@ def test_the_version_and_every_field_are_in_the_identity_and_the_definition() ->
 
 
 def test_settings_of_different_budgets_are_said_not_to_be_matched() -> None:
-    plan = make_plan(Experiment("own", "own.py", "", own_sweep(space={"num_steps": Choice(6, 12)})), PLAIN)
+    plan = make_plan(own(own_sweep(space={"num_steps": Choice(6, 12)})), PLAIN)
     assert not plan.matched
     assert plan.notes == ["not matched: settings train on different numbers of tokens, 24 to 48"]
-    assert make_plan(Experiment("own", "own.py", "", own_sweep()), PLAIN).matched
+    assert make_plan(own(own_sweep()), PLAIN).matched
 
 
 def test_a_pydantic_config_does_as_well_and_the_command_line_changes_it() -> None:
-    experiment = Experiment("own", "own.py", "", own_sweep(Model()))
+    experiment = own(own_sweep(Model()))
     changed = overridden(experiment, ["num_steps=3"], ["rate=0.5,0.7"], None, None, None)
     configs = [trial.runs[0].config for trial in make_plan(changed, PLAIN).known_trials()]
     assert configs == [Model(rate=0.5, num_steps=3), Model(rate=0.7, num_steps=3)]
@@ -177,7 +181,7 @@ def test_a_pydantic_config_does_as_well_and_the_command_line_changes_it() -> Non
 
 def test_a_sweep_that_stands_in_no_file_can_not_be_sent_to_a_worker(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must stand in a file"):
-        trainer_file(Experiment("own", None, "", own_sweep()))
+        make_plan(Experiment("own", None, "", own_sweep()), PLAIN)
     file = tmp_path / "unknown.py"
     file.write_text("from sweeps import Sweep\nSWEEP = Sweep(run=train)\n")
     with pytest.raises(ValueError, match=r"unknown\.py, line 2: NameError"):

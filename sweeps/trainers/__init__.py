@@ -10,6 +10,7 @@ from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from sweeps.catalog import Experiment
+    from sweeps.trainers.own import TrainerFile
     from tinylm_core.corpus import Corpus
     from tinylm_core.machine import Machine
 
@@ -42,6 +43,11 @@ class Cost:
 
 class Trainer(Protocol):
     """What a plan asks of whatever trains."""
+
+    @property
+    def file(self) -> "TrainerFile | None":
+        """What a worker is sent to train with; None where it has that, `tinylm_core`."""
+        ...
 
     def fitting(self, sweep: Sweep, /) -> tuple[Sweep, list[str]]:
         """The sweep without the choices this machine can't run, and what there is to know of it, a line each.
@@ -96,11 +102,11 @@ class Trainer(Protocol):
 
 
 def trainer_of(experiment: "Experiment", machine: "Machine") -> Trainer:
-    """The trainer that the experiment's sweep names, on a machine."""
+    """The trainer that the experiment's sweep names, on a machine. ValueError where a worker can't be sent it."""
     if experiment.sweep.run is not None:
         from sweeps.trainers.own import OwnTrainer
 
-        return OwnTrainer(experiment.sweep.version)
+        return OwnTrainer(experiment)
     from sweeps.trainers.tinylm import TinyLM
 
     return TinyLM(machine)

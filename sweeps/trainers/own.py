@@ -27,8 +27,9 @@ FLUSH_SECONDS = 1.0
 class OwnTrainer:
     """A plan's view of it: the config is its own, and so is what it costs."""
 
-    def __init__(self, version: str | int | None) -> None:
-        self._version = version
+    def __init__(self, experiment: Experiment) -> None:
+        self.file = trainer_file(experiment)
+        self._version = experiment.sweep.version
 
     def fitting(self, sweep: Sweep) -> tuple[Sweep, list[str]]:
         tokens = {config.num_steps * config.tokens_per_step for config in _corners(sweep)}

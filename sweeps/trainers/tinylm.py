@@ -26,6 +26,8 @@ EVALUATED_TOKEN = 1 / 3  # of a trained one: forward alone
 class TinyLM:
     """`tinylm_core` on a machine; reads each corpus once."""
 
+    file = None
+
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._corpora: dict[tuple[object, ...], Corpus] = {}
