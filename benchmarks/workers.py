@@ -8,6 +8,7 @@ received and thrown away. Memory is the PSS of each worker, read every half seco
 """
 
 import argparse
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -22,6 +23,7 @@ import psutil
 
 from benchmarks.measure import Goal, command_environment, in_turn, text_file, timed
 from sweeps.catalog import load_experiment
+from sweeps.configs import dumped
 from sweeps.plan import make_plan
 from sweeps.workers import Job, LocalWorkers
 from tinylm_core.machine import this_machine
@@ -56,7 +58,7 @@ def bare(file: Path, folder: Path, num_workers: int) -> float:
     while runs or workers.is_busy():
         while runs and workers.has_room():
             run = runs.pop(0)
-            workers.submit(Job(run.identity, run.config.model_dump_json(), folder / run.identity[:16], "cpu", 1))
+            workers.submit(Job(run.identity, json.dumps(dumped(run.config)), folder / run.identity[:16], "cpu", 1))
         workers.receive(0.2)
     return time.monotonic() - began
 

@@ -228,8 +228,8 @@ class LocalWorkers:
         method = "forkserver" if forks else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
-            # torch.use_deterministic_algorithms imports the last one, for most of a second, in every run.
-            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage", "torch._inductor.config"]
+            # PyTorch's optimizers import the last one, for most of a second, when the first is made.
+            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage", "torch._dynamo"]
             multiprocessing.set_forkserver_preload(preloaded)
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 

@@ -108,14 +108,16 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(cuda or deterministic_before)
+        if cuda:  # only there: asking for it loads PyTorch's compiler, for most of a second
+            torch.use_deterministic_algorithms(True)
         torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+            if cuda:
+                torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
             torch.set_default_dtype(dtype_before)
             torch.set_float32_matmul_precision(matmul_before)
 
