@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Protocol, TypeVar, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from tinylm_core.config import RunConfig, explain, unknown_name
 
@@ -53,7 +53,11 @@ def field_types(config_class: type[Any]) -> Mapping[str, Any]:
 
 @cache
 def _adapter(config_class: type[C]) -> TypeAdapter[C]:
-    return TypeAdapter(config_class)
+    try:
+        return TypeAdapter(config_class)
+    except PydanticSchemaGenerationError as error:
+        said = str(error).partition(". ")[0].replace("Unable to generate pydantic-core schema for ", "")
+        raise ValueError(f"{config_class.__name__}: a field of type {said} can't be written down as JSON") from None
 
 
 def train_tokens(config: Config) -> int:

@@ -151,7 +151,7 @@ def run(
         raise ValueError("--address and --cpus-per-run are of --engine ray")
     else:
         where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds)
-    with where as place:
+    with Signals() as signals, where as place:
         if confirm is not None:
             from sweeps.confirm import confirmed
 
@@ -167,6 +167,8 @@ def run(
             click.echo(note, err=quiet or json_)
         opened = open_store(store, create=True)
         output: Output = "json" if json_ else "quiet" if quiet else "people"
+        if signals.received:
+            raise Paused  # once more: where one comes within a callback, the interpreter goes on
         return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output, end)
 
 

@@ -1,8 +1,12 @@
-"""What the server that workers are forked from imports first: it dies with its driver.
+"""What the server that workers are forked from imports first: it leaves Ctrl-C to its driver, and dies with it.
 
-By itself it takes note of a driver's end only once it has loaded torch, which takes seconds.
+By itself it takes note of either only once it has loaded torch, which takes seconds.
 """
 
-from sweeps.workers import die_with_parent
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # before what takes a while to import
+
+from sweeps.workers import die_with_parent  # noqa: E402
 
 die_with_parent()

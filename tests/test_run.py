@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -757,3 +757,21 @@ def test_a_dry_run_counts_what_is_there(launcher: Launcher, copy: Path, grid_fil
     result = run_sweep(launcher, grid_file, copy, "--dry-run")
     assert "4 of its runs are there already" in result.out
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "mlflow.db" not in path.name} == before
+
+
+def test_a_command_that_is_stopped_while_its_workers_get_ready_ends_without_a_traceback(
+    launcher: Launcher, grid_file: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C reaches the server that workers are forked from too, which takes seconds to load torch."""
+    command = launcher.start("sweeps.run", grid_file, "--store", tmp_path / "store")
+
+    def server_is_loading() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(command.pid).children()
+            return any("torch/lib" in file.path for child in children for file in child.memory_maps())
+        return False
+
+    wait_until(server_is_loading)
+    command.signal_all(signal.SIGINT)
+    ended = command.result()
+    assert (ended.code, ended.err.strip()) == (130, ""), ended

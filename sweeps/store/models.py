@@ -15,7 +15,7 @@ from sweeps.store import schema
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
 
 NAME = "model"  # so that runs:/RUN_ID/model is its address
 _REQUIREMENTS = ("mlflow", "numpy", "platformdirs", "pydantic", "safetensors", "tokenizers", "torch")
@@ -34,6 +34,7 @@ def keep_model(client: "MlflowClient", run_id: str, definition: str, get_checkpo
     `get_checkpoint` puts the folder with the run's weights into a folder, where they are needed.
     """
     from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
 
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
@@ -47,14 +48,24 @@ def keep_model(client: "MlflowClient", run_id: str, definition: str, get_checkpo
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / NAME, get_checkpoint(Path(folder)), run_id, kept.model_id)
             client.log_model_artifacts(kept.model_id, str(Path(folder) / NAME))
-        known = run.outputs.model_outputs if run.outputs else []
-        if kept.model_id not in [output.model_id for output in known]:
-            client.log_outputs(run_id, [LoggedModelOutput(kept.model_id, step=0)])
+        if kept.model_id not in _outputs(run):
+            try:
+                client.log_outputs(run_id, [LoggedModelOutput(kept.model_id, step=0)])
+            except (
+                MlflowException
+            ):  # a server refuses the second call, the client's own where the first answer was lost
+                if kept.model_id not in _outputs(client.get_run(run_id)):
+                    raise
         client.finalize_logged_model(kept.model_id, "READY")
     for other in models:
         if other.model_id != kept.model_id:
             client.delete_logged_model(other.model_id)
     return str(kept.model_id)
+
+
+def _outputs(run: "Run") -> list[str]:
+    """The IDs of the models that a run has made."""
+    return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
 def _models(client: "MlflowClient", experiment_id: str, definition: str) -> "list[LoggedModel]":
