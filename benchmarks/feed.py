@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.many import BASE, EXPERIMENT, NoTraining
 from benchmarks.measure import command_environment, in_turn
 from sweeps.catalog import load_experiment
+from sweeps.configs import to_params
 from sweeps.execute import execute
 from sweeps.live import view_for
 from sweeps.outbox import Outbox
@@ -80,7 +81,7 @@ def ms_a_step(store: Store, folder: Path) -> float:
     """Milliseconds that a step takes from the outbox into MLflow."""
     outbox = Outbox(folder / f"{time.time_ns()}.jsonl", Sender(store, "feed"))
     run = f"feed-{time.time_ns()}"
-    content = {"name": "feed", "tags": {}, "params": RunConfig().to_params(), "start_time_ms": 1, "summary": None}
+    content = {"name": "feed", "tags": {}, "params": to_params(RunConfig()), "start_time_ms": 1, "summary": None}
     outbox.put("start", {"run": run, **content, "dataset": {"name": "none", "digest": "0", "source": "none"}})
     outbox.drain(60)
     now = time.time_ns() // 1_000_000

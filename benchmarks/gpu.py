@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from benchmarks.measure import text_file
 from benchmarks.notebook import NotebookGPT
 from benchmarks.step import flops_per_token
+from sweeps.configs import parsed
 from tinylm_core import RunConfig
-from tinylm_core.config import parse_value, resolve
+from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
 from tinylm_core.data import micro_batch, train_windows
 from tinylm_core.machine import this_machine
@@ -118,4 +119,4 @@ if __name__ == "__main__":
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
     pairs = (text.partition("=")[::2] for text in arguments.changes)
-    main(arguments.seconds, {name: parse_value(RunConfig, name, value) for name, value in pairs})
+    main(arguments.seconds, {name: parsed(RunConfig, name, value) for name, value in pairs})

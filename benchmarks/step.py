@@ -14,7 +14,7 @@ import time
 import torch
 
 from benchmarks.measure import Goal, in_turn, text_file
-from sweeps.run import worker_slots
+from sweeps.places import worker_slots
 from sweeps.workers import tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve

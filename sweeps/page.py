@@ -4,6 +4,7 @@ Pure but for the files it writes; knows no MLflow. Numbers come from `analysis`,
 `figures`, and `markup` turns all of it into Markdown and HTML.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def write_report(results: Results, folder: Path, links: Mapping[str, str]) -> Pa
     from sweeps.figures import FIGURES, save_figures  # matplotlib is slow to import, and the terminal needs none
 
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # of another definition, which may have others
     for name, frame in {
         "trials": results.trials,
         "gaps": results.gaps,

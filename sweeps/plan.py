@@ -129,9 +129,7 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     """
     trainer = trainer_of(experiment, machine)
     sweep, notes = trainer.fitting(experiment.sweep)
-    if (
-        sweep.total_tokens is not None and sweep.num_proposed < 1
-    ):  # not sooner: --confirm with more seeds counts its own
+    if sweep.total_tokens is not None and sweep.num_proposed < 1:
         tokens = train_tokens(sweep.base)
         cost = f"{tokens * sweep.seeds:,} ({tokens:,} x seeds {sweep.seeds})"
         raise ValueError(f"total_tokens={sweep.total_tokens:,}: one trial takes {cost}")

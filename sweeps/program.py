@@ -28,9 +28,9 @@ def run_sweep(
     `if __name__ == "__main__":`.
     """
     from sweeps.catalog import Experiment
+    from sweeps.places import on_this_machine
     from sweeps.plan import make_plan
     from sweeps.report import read_results
-    from sweeps.run import on_this_machine
     from sweeps.run import sweep as run
     from sweeps.store import open_store
     from sweeps.store.schema import check_name

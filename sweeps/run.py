@@ -9,28 +9,20 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 """
 
 import math
-import multiprocessing
-import os
-import secrets
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES, OneOf, run_command, store_option
+from sweeps.places import on_ray, on_this_machine
+from sweeps.signals import Paused, Signals
 
 if TYPE_CHECKING:
     from sweeps.live import Output
     from sweeps.plan import Plan
     from sweeps.store.read import Store
     from sweeps.workers import Workers
-    from tinylm_core.corpus import Corpus
-    from tinylm_core.machine import Machine
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -151,82 +143,28 @@ def run(
         raise ValueError("--address and --cpus-per-run are of --engine ray")
     else:
         where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds)
-    with Signals() as signals, where as place:
-        if confirm is not None:
-            from sweeps.confirm import confirmed
+    output: Output = "json" if json_ else "quiet" if quiet else "people"
+    try:
+        with Signals() as signals, where as place:
+            if confirm is not None:
+                from sweeps.confirm import confirmed
 
-            experiment = confirmed(experiment, open_store(store), confirm, place.machine)
-        if dry_run:
-            from sweeps.dry_run import print_plan
+                experiment = confirmed(experiment, open_store(store), confirm, place.machine)
+            if dry_run:
+                from sweeps.dry_run import print_plan
 
-            print_plan(make_plan(experiment, place.machine), place.num_slots, store)
-            return DONE
-        place.get_ready()
-        plan = make_plan(experiment, place.machine)
-        for note in plan.notes:
-            click.echo(note, err=quiet or json_)
-        opened = open_store(store, create=True)
-        output: Output = "json" if json_ else "quiet" if quiet else "people"
-        if signals.received:
-            raise Paused  # once more: where one comes within a callback, the interpreter goes on
-        return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output, end)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs execute."""
-
-    machine: "Machine"  # that trains
-    num_slots: int  # runs at a time
-    get_ready: "Callable[[], None]"  # begins what takes a while, beside what else is to be done first
-    make_workers: "Callable[[Callable[[str], Corpus | None]], Workers]"  # of where a config's corpus comes from
-
-
-@contextmanager
-def on_this_machine(workers: int | None, runs_per_gpu: int, checkpoint_seconds: float) -> Iterator[Place]:
-    """Processes here."""
-    from sweeps.workers import LocalWorkers
-    from tinylm_core.machine import this_machine
-
-    machine = this_machine()
-    slots = worker_slots(machine.device, workers, runs_per_gpu)
-    local = LocalWorkers(slots, checkpoint_seconds)
-    yield Place(machine, len(slots), local.get_ready, lambda _: local)
-
-
-@contextmanager
-def on_ray(
-    address: str | None, workers: int | None, cpus_per_run: int, runs_per_gpu: int, checkpoint_seconds: float
-) -> Iterator[Place]:
-    """Tasks on the nodes of a cluster, or of a Ray that is started here and ended afterwards."""
-    if address is None:
-        # Read when ray is imported. Without it even a Ray of our own listens to the whole network.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        # Without one of our own Ray keeps a token in the user's home.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
-    from sweeps.ray_workers.cluster import connected, demand_of, look
-    from sweeps.ray_workers.workers import RayWorkers
-
-    with connected(address):
-        demand = demand_of(cpus_per_run, runs_per_gpu)
-        found = look(demand, click.echo)
-        num_slots = min(demand.num_slots(), workers or demand.num_slots())
-        yield Place(
-            found.machine,
-            num_slots,
-            lambda: None,
-            lambda corpus_of: RayWorkers(demand, found, corpus_of, workers, checkpoint_seconds),
-        )
-
-
-def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
-    """The device of each run that executes at a time."""
-    if device.startswith("cuda"):
-        import torch
-
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count()) for _ in range(runs_per_gpu)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [device] * (workers or (cores if device == "cpu" else 1))
+                print_plan(make_plan(experiment, place.machine), place.num_slots, store)
+                return DONE
+            place.get_ready()
+            plan = make_plan(experiment, place.machine)
+            for note in plan.notes:
+                click.echo(note, err=quiet or json_)
+            opened = open_store(store, create=True)
+            if signals.received:
+                raise Paused  # once more: where one comes within a callback, the interpreter goes on
+            return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output, end)
+    except Paused:
+        return paused(signals, output)
 
 
 def sweep(
@@ -288,12 +226,17 @@ def sweep(
                 case "json" if not outcome.out_of_time:
                     say_answer(store, report)
         except Paused:
-            click.echo(f"paused; the same command goes on: {command_line()}", err=output == "json")
-            return 128 + signals.received
+            return paused(signals, output)
     if outcome.out_of_time:
         return time_is_up(outcome.failed, output)
     tell_failures(outcome.failed)
     return DONE_WITH_FAILURES if outcome.failed else DONE
+
+
+def paused(signals: Signals, output: "Output") -> int:
+    """The end of a command that a signal cut off."""
+    click.echo(f"paused; the same command goes on: {command_line()}", err=output == "json")
+    return 128 + signals.received
 
 
 def time_is_up(failed: dict[str, str], output: "Output") -> int:
@@ -315,51 +258,6 @@ def command_line() -> str:
     import sys
 
     return f"python -m sweeps.run {shlex.join(sys.argv[1:])}"
-
-
-class Paused(KeyboardInterrupt):
-    """Raised where a signal arrives, so that nothing that waits for a tracker holds the command up."""
-
-
-class Signals:
-    """Ctrl-C and SIGTERM pause; a second one ends at once, and the workers with it.
-
-    All that a command does may be cut off anywhere (law 2); only the loop that holds the workers is asked to stop.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._is_deferred = False
-
-    def __enter__(self) -> "Signals":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            # A command that was told to stop ends now; another signal would only interrupt the interpreter's own end.
-            signal.signal(number, signal.SIG_IGN if self.received else handler)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received:
-            for worker in multiprocessing.active_children():
-                worker.kill()  # it ends with us, but for one that hangs
-            os._exit(128 + number)
-        self.received = number
-        if not self._is_deferred:
-            raise Paused
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Here a signal only sets `received`."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-
-    def asked_to_stop(self) -> bool:
-        return self.received != 0
 
 
 if __name__ == "__main__":

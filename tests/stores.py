@@ -10,6 +10,7 @@ import pytest
 from servers import Server
 
 from sweeps.catalog import load_experiment
+from sweeps.configs import to_params
 from sweeps.plan import make_plan
 from sweeps.store import Store, Writer, open_store, schema
 from tinylm_core.machine import this_machine
@@ -61,7 +62,7 @@ def write_sweep(
         run = next(run for run in trials[trial].runs if run.seed == seed)
         begin = start_ms + 1000 * number
         ids[trial, seed] = run_id = writer.create_run(
-            experiment, creation_id=f"{start_ms}-{number}", name=run.name, params=run.config.to_params(),
+            experiment, creation_id=f"{start_ms}-{number}", name=run.name, params=to_params(run.config),
             tags=tags | {
                 schema.ROLE: "run", schema.SETTING: run.label, schema.TRIAL: str(trial), schema.IDENTITY: run.identity,
                 schema.FINGERPRINT: run.fingerprint, schema.NUMERICS: "1", schema.SUMMARY_RUN: summary,

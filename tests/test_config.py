@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sweeps.configs import from_params, to_params
 from tinylm_core.config import BPE_VOCAB_SIZE, NUMERICS_VERSION, RunConfig, check_budget, identity, resolve
 from tinylm_core.machine import Machine
 
@@ -85,14 +86,14 @@ def test_identity_depends_on_the_data_and_on_the_numerics() -> None:
 @given(config=run_configs)
 def test_identity_is_the_same_after_a_stay_in_a_tracker(config: RunConfig) -> None:
     config = resolve(config, SLOW)
-    assert identity(config, FINGERPRINT) == identity(RunConfig.from_params(config.to_params()), FINGERPRINT)
+    assert identity(config, FINGERPRINT) == identity(from_params(RunConfig, to_params(config)), FINGERPRINT)
 
 
 def test_identity_of_a_stored_config_without_a_newer_field_is_that_of_its_default() -> None:
     config = resolve(RunConfig(decay_ratio=RunConfig().decay_ratio, seed=3), SLOW)
-    params = config.to_params()
+    params = to_params(config)
     del params["decay_ratio"]
-    assert identity(RunConfig.from_params(params), FINGERPRINT) == identity(config, FINGERPRINT)
+    assert identity(from_params(RunConfig, params), FINGERPRINT) == identity(config, FINGERPRINT)
 
 
 @pytest.mark.parametrize("name", ["precision", "compile"])
@@ -138,20 +139,20 @@ def test_resolving_twice_changes_nothing(config: RunConfig, machine: Machine) ->
 
 @given(config=run_configs)
 def test_params_read_back_as_the_config_they_were(config: RunConfig) -> None:
-    params = config.to_params()
+    params = to_params(config)
     assert params.keys() == RunConfig.model_fields.keys()
     assert all(isinstance(value, str) for value in params.values())
-    assert RunConfig.from_params(params) == config
+    assert from_params(RunConfig, params) == config
 
 
 def test_a_param_that_was_not_written_yet_has_its_default() -> None:
-    params = RunConfig(learning_rate=0.5).to_params()
+    params = to_params(RunConfig(learning_rate=0.5))
     del params["decay_ratio"]
-    assert RunConfig.from_params(params) == RunConfig(learning_rate=0.5)
+    assert from_params(RunConfig, params) == RunConfig(learning_rate=0.5)
 
 
 def test_a_path_may_be_called_none() -> None:
-    assert RunConfig.from_params(RunConfig(data="None").to_params()).data == "None"
+    assert from_params(RunConfig, to_params(RunConfig(data="None"))).data == "None"
 
 
 # --- Mistakes

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from synthetic import choice, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import NUM_STEPS, choice, lr_warmup_space, make_plan, make_sweep, value_range
 
 from sweeps import figures
 from sweeps.analysis.results import Results
@@ -128,6 +128,19 @@ def test_schedules_mark_the_end_of_the_warmup_at_its_peak():
         13 * 1024,
     ]  # ceil(0.05 * 128), ceil(0.1 * 128)
     assert [float(dot.get_ydata()[0]) for dot in dots] == [1e-3, 1e-3]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_schedule_that_ends_at_zero_is_drawn_to_its_last_rate_on_a_log_axis():
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0])
+    trials, history = make_sweep(plan)
+    history.loc[history["step"] == NUM_STEPS, "train_learning_rate"] = 0.0
+    axes = losses.schedules(Results(plan, trials, history)).axes[0]
+    lines = [line for line in axes.get_lines() if line.get_marker() != "o"]
+    assert len(lines) == 3
+    assert min(float(np.min(line.get_ydata())) for line in lines) > 0
+    heights = sorted(text.get_position()[1] for text in axes.texts)
+    assert np.diff(heights).min() > 0.1  # where their lines end, not in a heap at the bottom
 
 
 def test_direct_labels_never_touch():

@@ -85,6 +85,22 @@ def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launch
     assert (gone.code, gone.one_line) == (2, f"no experiment file at {file}")
 
 
+def test_a_trainer_that_returns_nonsense_fails_its_runs_and_goes_on_once_it_is_mended(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    file, kept = tmp_path / "mlp.py", Kept(tmp_path / "store", "mlp")
+    text = (EXAMPLES / "mlp.py").read_text()
+    file.write_text(text.replace('state = "COMPLETE"', 'state = "complete" if config.width == 8 else "COMPLETE"'))
+    arguments = ("--set", "num_steps=8", "--set", "learning_rate=0.01", "--sweep", "width=8,16", "--seeds", "1")
+    ended = run_file(launcher, file, kept, *arguments)
+    assert (ended.code, [run.data.tags["trial.state"] for run in kept.runs]) == (1, ["FAILED", "COMPLETE"]), ended
+    assert "FAILED t000 width=8 seed=0: ValueError: run returned state='complete'" in ended.err
+    file.write_text(text)
+    ended = run_file(launcher, file, kept, *arguments)
+    assert (ended.code, "1 known" in ended.out) == (0, True), ended
+    assert sorted(run.data.tags["trial.state"] for run in kept.runs) == ["COMPLETE", "COMPLETE", "FAILED"]
+
+
 @pytest.mark.slow
 def test_a_gpt2_of_hugging_faces_is_swept_and_its_weights_are_kept(tmp_path: Path) -> None:
     pytest.importorskip("transformers")

@@ -31,6 +31,7 @@ from mlflow.entities import LoggedModel, Run
 from safetensors.numpy import load_file
 
 from sweeps.catalog import load_experiment
+from sweeps.configs import from_params, to_params
 from sweeps.plan import make_plan
 from sweeps.store import schema
 from tinylm_core import RunConfig
@@ -211,8 +212,8 @@ def test_there_is_a_run_for_each_trial_and_seed_and_one_summary(kept: Kept) -> N
 def test_every_field_is_a_param_under_the_same_keys(kept: Kept) -> None:
     for run in kept.runs:
         assert set(run.data.params) == set(RunConfig.model_fields)
-        config = RunConfig.from_params(run.data.params)
-        assert config.to_params() == run.data.params
+        config = from_params(RunConfig, run.data.params)
+        assert to_params(config) == run.data.params
         assert json.loads(kept.artifact(run, "config.json").read_text()) == config.model_dump()
     assert sorted({run.data.params["learning_rate"] for run in kept.runs}) == ["0.001", "0.003"]
 
@@ -221,7 +222,7 @@ def test_the_numbers_are_those_of_the_run_alone(kept: Kept) -> None:
     from tinylm_core import run as train
 
     made = kept.runs[-1]
-    metrics = train(RunConfig.from_params(made.data.params), device="cpu", threads=1)
+    metrics = train(from_params(RunConfig, made.data.params), device="cpu", threads=1)
     assert kept.history(made, "train/loss") == [(record.step, record.loss) for record in metrics.steps]
     assert kept.history(made, "val/loss") == [(record.step, record.val_loss) for record in metrics.evals]
     assert made.data.tags["weights.sha256"] == metrics.weights_sha256

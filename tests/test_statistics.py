@@ -9,7 +9,7 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
-from synthetic import BASE, choice, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import BASE, choice, lr_effect, lr_warmup_space, make_plan, make_sweep, value_range
 
 from sweeps.analysis import advice, commands, comparison, effects, ranking, rates
 from sweeps.analysis.results import Results
@@ -152,6 +152,18 @@ def test_the_interval_of_the_optimum_holds_the_planted_one_as_often_as_it_says()
         assert not math.isnan(low)
         held += low <= planted <= high
     assert held / sweeps == pytest.approx(0.95, abs=0.025)
+
+
+def test_a_field_with_one_value_left_is_not_among_what_is_tested():
+    """As after --confirm: of two settings that differ in one field, the test of that field is that of the settings."""
+    rates_alone = {"learning_rate": choice(1e-4, 1e-3)}
+    tables = []
+    for space in (rates_alone, rates_alone | {"warmup_ratio": choice(0.1)}):
+        plan = make_plan(space, seeds=[0, 1, 2])
+        tables.append(effects.decompose(plan, results_of(plan, seed=0, effect=lr_effect).runs))
+    assert list(tables[1]["fields"]) == [("learning_rate",)]
+    assert tables[1]["p_value"].tolist() == tables[0]["p_value"].tolist()
+    assert tables[1]["share"].tolist() == pytest.approx([1.0])
 
 
 def test_sensitivity_is_the_mean_loss_over_the_rates_above_the_best():

@@ -33,6 +33,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from sweeps import frames
+from sweeps.configs import from_params, to_params
 from sweeps.store import Store, Writer, is_temporary, links, open_store, place, raw, read, schema, sql
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.machine import Machine
@@ -149,7 +150,7 @@ def new_run(
         creation_id=creation_id or os.urandom(8).hex(),
         name=name,
         tags=tags,
-        params=config.to_params(),
+        params=to_params(config),
         start_time_ms=start_time_ms,
         adopt=adopt,
     )
@@ -299,8 +300,8 @@ def test_a_summary_is_logged_once(writer: Writer, client: MlflowClient, run_id: 
 def test_params_tags_and_name_are_mlflows(writer: Writer, client: MlflowClient, experiment: str) -> None:
     config = config_of(learning_rate=3e-4, max_grad_norm=None, data="dir/my file.txt")
     run = client.get_run(new_run(writer, experiment, config, trial=7, name="t007 lr=3e-4 seed=0"))
-    assert run.data.params == config.to_params()
-    assert RunConfig.from_params(run.data.params) == config
+    assert run.data.params == to_params(config)
+    assert from_params(RunConfig, run.data.params) == config
     assert run.info.run_name == "t007 lr=3e-4 seed=0"
     assert run.info.start_time == START
     assert run.info.status == "RUNNING"
@@ -327,7 +328,7 @@ def test_a_creation_that_was_killed_before_its_params_is_completed(
 ) -> None:
     made = client.create_run(experiment, tags={schema.CREATION: "abc"}).info.run_id
     assert new_run(writer, experiment, creation_id="abc", adopt=True) == made
-    assert client.get_run(made).data.params == config_of().to_params()
+    assert client.get_run(made).data.params == to_params(config_of())
 
 
 def test_extra_runs_of_one_creation_are_deleted(
@@ -1080,7 +1081,7 @@ def row_of(config: RunConfig, **changes: object) -> schema.RunRow:
             "FINISHED",
             START,
             START + 1,
-            config.to_params(),
+            to_params(config),
             {schema.STATE: "COMPLETE", schema.FINGERPRINT: FINGERPRINT, schema.NUMERICS: "1"},
             {},
         )

@@ -2,10 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,8 +18,8 @@ from sweeps.catalog import Experiment, load_experiment, overridden
 from sweeps.configs import dumped, from_params, to_params
 from sweeps.plan import make_plan
 from sweeps.space import Space
-from sweeps.trainers.own import Told, train
 from sweeps.trainers.tinylm import TinyLM, num_epochs, num_parameters
+from sweeps.trainers.told import Told, train
 from tinylm_core import RunConfig
 from tinylm_core.machine import Machine
 from tinylm_core.model import TinyGPT
@@ -117,7 +118,8 @@ def test_a_config_survives_the_trackers_text_and_json(
 
 def test_of_our_own_config_text_and_values_are_what_it_says_itself() -> None:
     config = RunConfig(warmup_ratio=0.05, d_ff=None, vocab_size=77, bias=False)
-    assert to_params(config) == config.to_params()
+    text = {name: value if isinstance(value, str) else repr(value) for name, value in config.model_dump().items()}
+    assert to_params(config) == text
     assert dumped(config) == config.model_dump()
     assert from_params(RunConfig, to_params(config)) == config
 
@@ -258,6 +260,48 @@ STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0
 def test_a_broken_promise_is_named(tell: Any, line: str) -> None:
     with pytest.raises((TypeError, ValueError)) as error:
         tell(Told(lambda _: None, lambda _: None, lambda: False))
+    assert str(error.value) == line
+
+
+def test_numbers_of_a_library_become_pythons_own() -> None:
+    told = Told(lambda _: None, lambda _: None, lambda: False)
+    loss = torch.nn.Parameter(torch.tensor(1.5)) * 1
+    told.steps_taken([StepRecord(np.int64(1), torch.tensor(4), loss.detach(), np.float32(0.25), loss.detach())])
+    told.evaluated(EvalRecord(1, 4, torch.tensor(1.0), np.float64(0.5), 1, 0))
+    assert json.loads(json.dumps(asdict(told.steps[0]))) | {"timestamp_ms": 0, "tokens_per_second": 0} == {
+        "step": 1, "tokens": 4, "loss": 1.5, "learning_rate": 0.25, "grad_norm": 1.5, "tokens_per_second": 0,
+        "skipped": False, "timestamp_ms": 0,
+    }  # fmt: skip
+    assert {type(value) for value in asdict(told.evals[0]).values()} == {int, float}
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (StepRecord(1, 4, 1.0, None), "StepRecord.learning_rate=None is not a number"),  # type: ignore[arg-type]
+        (StepRecord(1, "four", 1.0, 0.1), "StepRecord.tokens='four' is not a whole number"),  # type: ignore[arg-type]
+        (StepRecord(1, 4, np.ones(2), 0.1), "StepRecord.loss=array([1., 1.]) is not a number"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_number_is_named(record: StepRecord, line: str) -> None:
+    with pytest.raises(TypeError) as error:
+        Told(lambda _: None, lambda _: None, lambda: False).steps_taken([record])
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize(
+    ("returned", "line"),
+    [
+        ({"state": "DONE"}, "run returned state='DONE', which is not one of COMPLETE, DIVERGED, INTERRUPTED"),
+        ({"state": "complete"}, "run returned state='complete', which is not one of COMPLETE, DIVERGED, INTERRUPTED"),
+        ({"vocab_size": 1}, "run returned vocab_size=1: a prediction chooses among 2 at least"),
+        ({"num_parameters": None}, "Metrics.num_parameters=None is not a whole number"),
+    ],
+)
+def test_metrics_that_can_not_be_kept_are_named(returned: dict[str, Any], line: str) -> None:
+    metrics = Metrics(**{"state": "COMPLETE", "num_parameters": 1, "vocab_size": 2} | returned)
+    with pytest.raises((TypeError, ValueError)) as error:
+        heard(lambda *_, **__: metrics)
     assert str(error.value) == line
 
 

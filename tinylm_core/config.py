@@ -119,22 +119,6 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise ValueError(explain(error)) from None
 
-    def to_params(self) -> dict[str, str]:
-        """Every field as text, floats with `repr`: what a tracker stores. `from_params` reads it back."""
-        return {name: value if isinstance(value, str) else repr(value) for name, value in self.model_dump().items()}
-
-    @classmethod
-    def from_params(cls, params: Mapping[str, str]) -> Self:
-        """The config that `to_params` wrote; a field that was not written yet has its default."""
-        return cls().replace({name: parse_value(cls, name, text) for name, text in params.items()})
-
-
-def parse_value(config_class: type[BaseModel], name: str, text: str) -> object:
-    """The value that `text` means for a field: None where the field allows it, else the text for pydantic to read."""
-    field = config_class.model_fields.get(name)
-    allows_none = field is not None and type(None) in getattr(field.annotation, "__args__", ())
-    return None if text == "None" and allows_none else text
-
 
 def explain(error: ValidationError) -> str:
     """A pydantic error in one line: the field, the value, what is allowed."""

@@ -107,7 +107,8 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
         table, method = _forest_table(plan, mean_T), "forest"
     else:
         return pd.DataFrame(columns=columns)
-    components = _components(table)
+    # A field with one value left, as after --confirm, is no component: it would only count among what is tested.
+    components = {axes: effect for axes, effect in _components(table).items() if min(table.shape[a] for a in axes) > 1}
     total = float(table.var())
     if total == 0:
         return pd.DataFrame(columns=columns)

@@ -130,7 +130,7 @@ def label_ends(axes: Axes, ends: Sequence[End], *, least_distance: float = 0.055
 def _height_share(axes: Axes, height: float) -> float:
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log":
-        low, high, height = np.log(low), np.log(high), np.log(height)
+        low, high, height = np.log(low), np.log(high), np.log(max(height, low))
     return float(np.clip((height - low) / (high - low), 0, 1))
 
 

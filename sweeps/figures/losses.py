@@ -44,6 +44,9 @@ def schedules(results: Results) -> Figure:
     title, plan = "Learning-rate schedules", results.plan
     rates = results.history[results.history["train_learning_rate"].notna()]
     num_steps = rates["run_id"].value_counts()
+    on_log_axis = "learning_rate" in unconditional(plan) and is_log(plan, "learning_rate")
+    if on_log_axis:
+        rates = rates[rates["train_learning_rate"] > 0]  # a schedule may end at 0, which has no place there
     runs = results.started[results.started["run_id"].isin(num_steps.index)]
     if runs.empty:
         return canvas.message(f"{title}: no run has taken a step yet.")
@@ -71,7 +74,7 @@ def schedules(results: Results) -> Figure:
         )
         if run["_steps"] == runs.loc[runs["_colour"] == colour, "_steps"].max():
             ends.append(End(float(curve["train_learning_rate"].iloc[-1]), scale.label(run), colour))
-    if "learning_rate" in swept and is_log(plan, "learning_rate"):
+    if on_log_axis:
         values = ordered_values(plan, "learning_rate")
         axes.set_ylim(values[0] / 40, values[-1] * 1.5)
         canvas.log_y_axis(axes, values if len(values) <= MAX_VALUES else None)

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from sweeps.configs import from_params
 from sweeps.store import links, schema, views
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
 from sweeps.store.raw import RawReader
@@ -310,7 +311,7 @@ def _config(raw: RawRun) -> RunConfig | None:
     if schema.TRAINER in raw.tags:
         return None  # of a class that only its own file knows
     try:
-        return RunConfig.from_params(raw.params)
+        return from_params(RunConfig, raw.params)
     except ValueError:
         return None
 

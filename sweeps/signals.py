@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM, as a command that may be cut off anywhere takes them."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Paused(KeyboardInterrupt):
+    """Raised where a signal arrives, so that nothing that waits for a tracker holds the command up."""
+
+
+class Signals:
+    """Ctrl-C and SIGTERM pause; a second one ends at once, and the workers with it.
+
+    All that a command does may be cut off anywhere (law 2); only the loop that holds the workers is asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._is_deferred = False
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            # A command that was told to stop ends now; another signal would only interrupt the interpreter's own end.
+            signal.signal(number, signal.SIG_IGN if self.received else handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received:
+            for worker in multiprocessing.active_children():
+                worker.kill()  # it ends with us, but for one that hangs
+            os._exit(128 + number)
+        self.received = number
+        if not self._is_deferred:
+            raise Paused
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Here a signal only sets `received`."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def asked_to_stop(self) -> bool:
+        return self.received != 0
