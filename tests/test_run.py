@@ -485,7 +485,7 @@ def test_a_sweep_whose_time_is_up_at_once_says_how_it_goes_on(
 def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_the_same_end(
     launcher: Launcher, text_file: Path, tmp_path: Path
 ) -> None:
-    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * 8)
+    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * 32)
     at_once, by_the_hour = Kept(tmp_path / "at once"), Kept(tmp_path / "by the hour")
     assert run_sweep(launcher, file, at_once.store).code == 0
     page = by_the_hour.store / "reports" / "question" / "index.html"
@@ -495,11 +495,13 @@ def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_th
         states = {(run.data.tags["trial.state"], run.info.status) for run in by_the_hour.runs}
         assert states <= {("INTERRUPTED", "KILLED"), ("COMPLETE", "FINISHED")}
         num_ended = sum(run.info.status == "FINISHED" for run in by_the_hour.runs)
-        assert page.exists() == ("Best of 2 settings" in ended.out) == (num_ended > 0)
-        num_reported += "this is half-finished" in " ".join(ended.out.lower().split())
-        seconds *= 1.3
+        said = " ".join(ended.out.lower().split())
+        # The best, or while no setting has both its seeds "so far the best", of 2 settings.
+        assert page.exists() == ("best of 2 settings is lr=" in said) == (num_ended > 0)
+        num_reported += "this is half-finished" in said
+        seconds *= 1.15  # more than what starting takes, by less than what two runs do
     assert num_reported
-    assert_whole(by_the_hour, num_steps=STEPS * 8)
+    assert_whole(by_the_hour, num_steps=STEPS * 32)
     assert by_the_hour.science() == at_once.science()
 
 
