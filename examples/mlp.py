@@ -61,7 +61,7 @@ def train(config: Config, *, on_steps, on_eval, should_stop, **_) -> Metrics:
         norm = nn.utils.get_total_norm([p.grad for p in model.parameters()])
         optimizer.step()
         on_steps([StepRecord(step, step * config.tokens_per_step, loss.item(), config.learning_rate, norm.item())])
-        if step % (config.num_steps // 8) == 0:
+        if step % max(1, config.num_steps // 8) == 0 or step == config.num_steps:
             evaluate(step)
         if should_stop():
             state = "INTERRUPTED"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sweeps.outbox import DiskFullError, RefusedError, TrackerAwayError, is_disk_full
+from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full
 from sweeps.store.place import without_user_info
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
@@ -29,7 +29,7 @@ EXIT_CODES = {
     "1": "done with failures (reproduce: different)",
     "2": "a mistake in what was asked, in one line",
     "70": "a fault of the program",
-    "75": "the tracker is away or the disk full: come back later",
+    "75": "the tracker is away, the disk full, or --max-hours are over: the same command goes on later",
     "130, 143": "paused by Ctrl-C, by SIGTERM: the same command goes on",
 }
 
@@ -71,9 +71,6 @@ def run_command(command: click.Command) -> None:
         code = COME_BACK_LATER
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except RefusedError as error:
-        _say(f"{error}; nothing is lost")
-        code = USERS_MISTAKE
     except ValueError as error:
         if "SWEEPS_DEBUG" in os.environ:
             traceback.print_exc()

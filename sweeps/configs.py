@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tinylm_core.config import RunConfig, explain, unknown_name
 
@@ -70,8 +71,33 @@ def train_tokens(config: Config) -> int:
 def dumped(config: Config) -> dict[str, Any]:
     """The fields and their values, as JSON has them."""
     config_class: type[Config] = type(config)
-    values: dict[str, Any] = _adapter(config_class).dump_python(config, mode="json")
+    try:
+        values: dict[str, Any] = _adapter(config_class).dump_python(config, mode="json", warnings=False)
+    except PydanticSerializationError:
+        name = next(name for name in field_types(config_class) if not _is_plain(getattr(config, name)))
+        raise ValueError(_not_json(config, name)) from None
     return {name: values[name] for name in field_types(config_class)}
+
+
+def check_base(config: Config) -> None:
+    """ValueError, naming the field, where a config is not the one that is read again from what it is written as."""
+    again = changed(config, {})
+    for name in field_types(type(config)):
+        if getattr(again, name) != getattr(config, name):
+            raise ValueError(_not_json(config, name))
+
+
+def _not_json(config: Config, name: str) -> str:
+    value = " ".join(repr(getattr(config, name)).split())
+    return f"{type(config).__name__}.{name}={value} is no value of the field's type that JSON can hold"
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        to_jsonable_python(value)
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def loaded(config_class: type[C], values: Mapping[str, object]) -> C:

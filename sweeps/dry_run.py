@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.configs import Config
-from sweeps.live import duration
 from sweeps.plan import Plan, Trial
+from sweeps.quantities import counted, duration
 from sweeps.screen import fitting
 from sweeps.space import Value, sampled_settings, setting_at
+from sweeps.store.schema import RESULTS, RunRow
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
@@ -27,21 +28,24 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     first = trials[0].runs[0] if trials else plan.trial(0, _first_setting(plan)).runs[0]
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
-    known = known_identities(plan, where)
+    rows = known_rows(plan, where)
+    known = {row.identity for row in rows if row.identity and row.state in RESULTS}
+    notes = plan.notes + (plan.trainer.file.notes_on(rows) if plan.trainer.file else [])
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
     new = [run.config for trial in trials for run in trial.runs if run.identity not in known]
     work = sum(plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * num_runs))
 
+    trials_and_seeds = f"{counted(plan.num_trials, 'trial')} x {counted(plan.sweep.seeds, 'seed')}"
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
     for label, text in [
-        ("search", f"{plan.sweep.search}, {plan.num_trials} trials x {plan.sweep.seeds} seeds = {num_runs} runs"),
+        ("search", f"{plan.sweep.search}, {trials_and_seeds} = {counted(num_runs, 'run')}"),
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
         *plan.trainer.facts(first.config),
         ("tokens", f"{tokens:,}{paid} in all"),
         ("time", time_line(plan, first.config, work, num_workers)),
         ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
-        *(("note", note) for note in plan.notes),
+        *(("note", note) for note in notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
     console.print(settings_table(plan, trials or [plan.trial(0, _first_setting(plan))], console.width))
@@ -79,24 +83,24 @@ def time_line(plan: Plan, config: Config, work: float, num_workers: int) -> str:
     """The time that work, as the trainer's `cost` counts it, takes at the pace of a few steps measured now."""
     pace = plan.trainer.pace(config)
     if pace is None:
-        return f"not known before the first run; {num_workers} workers"
+        return f"not known before the first run; {counted(num_workers, 'worker')}"
     seconds = work / plan.trainer.cost(config).token / (pace * num_workers)
-    return f"about {duration(seconds)} with {num_workers} workers at {pace:,.0f} tokens/s each (measured now)"
+    return (
+        f"about {duration(seconds)} with {counted(num_workers, 'worker')} at {pace:,.0f} tokens/s each (measured now)"
+    )
 
 
-def known_identities(plan: Plan, where: str | None) -> set[str]:
-    """Identities of the runs with a result that a store holds already; none where there is no store yet."""
-    from sweeps.store import open_store, schema
+def known_rows(plan: Plan, where: str | None) -> list[RunRow]:
+    """The sweep's runs that a store holds already; none where there is no store yet."""
+    from sweeps.store import open_store
 
     try:
         store = open_store(where)
     except ValueError as error:
         if "no store at" not in str(error):
             click.echo(str(error), err=True)
-        return set()
-    if plan.experiment.name not in store.sweeps():
-        return set()
-    return {row.identity for row in store.runs(plan.experiment.name) if row.identity and row.state in schema.RESULTS}
+        return []
+    return store.runs(plan.experiment.name) if plan.experiment.name in store.sweeps() else []
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeps.command import DONE, run_command, store_option
+from sweeps.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def export(name: str, url: str, store: str | None) -> int:
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
+    from sweeps.outbox import RefusedError
     from sweeps.space import dimension_from_json
     from sweeps.store import open_store
     from sweeps.store.place import without_user_info
@@ -42,14 +44,14 @@ def export(name: str, url: str, store: str | None) -> int:
     try:
         with locked_work(opened, name):
             plan = opened.plan(name)
-    except LockHeldError as held:
-        click.echo(f"{held}; this is what is there so far")
+    except (LockHeldError, RefusedError) as why:
+        click.echo(f"{why}; this is what is there so far")
     space = {field: dimension_from_json(content) for field, content in plan["space"].items()}
     trials = list(study_trials(opened, plan))
     attributes = {MARK: plan["definition"], "question": plan["question"], "command": plan["command"]}
     write_study(url, name, space, trials, attributes)
     where = without_user_info(url)
-    click.echo(f"{len(trials)} trials of {name} are in {where}: optuna-dashboard {where}")
+    click.echo(f"{counted(len(trials), 'trial')} of {name} are in {where}: optuna-dashboard {where}")
     return DONE
 
 

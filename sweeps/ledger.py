@@ -57,7 +57,9 @@ class Ledger:
         self._trainer_file = plan.trainer.file
         self._latest: dict[str, schema.RunRow] = {}
         self.results: dict[str, float] = {}
-        for row in sorted(rows, key=lambda row: str(row.start_time)):
+        rows = sorted(rows, key=lambda row: str(row.start_time))
+        self.notes = self._trainer_file.notes_on(rows) if self._trainer_file else []  # on earlier results, a line each
+        for row in rows:
             if row.identity is None:
                 continue
             self._latest[row.identity] = row
@@ -128,8 +130,8 @@ class Ledger:
         if run.fingerprint is not None:
             tags[schema.FINGERPRINT] = run.fingerprint
         if self._trainer_file is not None:
-            tags[schema.TRAINER] = str(self._plan.sweep.version)
-            tags[schema.TRAINER_SOURCE] = self._trainer_file.sha256
+            tags[schema.TRAINER] = self._trainer_file.version
+            tags[schema.TRAINER_SOURCE] = self._trainer_file.source.sha256
         before = self._latest.get(run.identity)
         if before is not None and before.tags.get(schema.CREATION) != creation_id:
             tags[schema.RETRY_OF] = before.run_id
@@ -219,7 +221,7 @@ def gather_artifacts(
     shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
     texts = {
         "config.json": json.dumps(config, indent=2),
-        "environment.txt": provenance.environment(),
+        schema.ENVIRONMENT: provenance.environment(),
         **({schema.DIFF: diff} if (diff := provenance.code().diff) else {}),
         **(files or {}),
     }
@@ -231,6 +233,8 @@ def gather_artifacts(
     for name in (schema.CHECKPOINT, SAMPLES):
         if state == "COMPLETE" and (workdir / name).exists():
             (workdir / name).rename(artifacts / name)
+    if (workdir / LOG).exists() and (workdir / LOG).stat().st_size:
+        shutil.copy(workdir / LOG, artifacts / LOG)  # the worker may still have a word to say, on its way out
     return artifacts
 
 

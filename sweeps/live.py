@@ -18,6 +18,7 @@ from rich.text import Text
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.quantities import counted, duration
 from sweeps.screen import NAME, Row, rows_after_reflow, screen
 from sweeps.space import short
 from sweeps.store.place import without_user_info
@@ -301,7 +302,7 @@ def view_for(
     begins = tally.look()
     console = Console(highlight=False)
     known = f", {begins.done_runs} known" if begins.done_runs else ""
-    title = f"{plan.experiment.name}: {plan.num_trials} trials, {begins.total_runs} runs{known}"
+    title = f"{plan.experiment.name}: {counted(plan.num_trials, 'trial')}, {counted(begins.total_runs, 'run')}{known}"
     if output == "json":
         say_json("sweep", name=plan.experiment.name, definition=plan.sweep.definition, num_trials=plan.num_trials,
                  total_runs=begins.total_runs, known_runs=begins.done_runs)  # fmt: skip
@@ -339,7 +340,7 @@ def _cells(line: Line) -> Row:
 def _status(progress: Progress) -> list[str]:
     """How far it is, in parts, the most important first."""
     failed = f" ({progress.failed_runs} failed)" if progress.failed_runs else ""
-    parts = [f"{progress.done_runs}/{progress.total_runs} runs{failed}"]
+    parts = [f"{progress.done_runs}/{counted(progress.total_runs, 'run')}{failed}"]
     if progress.seconds_left is not None:
         parts += [f"{duration(progress.seconds_left)} left", f"{progress.tokens_per_second:,.0f} tokens/s"]
     return parts
@@ -348,11 +349,3 @@ def _status(progress: Progress) -> list[str]:
 def summary(progress: Progress) -> str:
     """`12/32 runs, 3 min left, 41,200 tokens/s`."""
     return ", ".join(_status(progress))
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 05 min`."""
-    if seconds < 90:
-        return f"{max(0, seconds):.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sweeps.command import DONE, run_command, store_option
+from sweeps.quantities import size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -172,16 +173,6 @@ def folder_bytes(folder: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):  # not there, or gone meanwhile
         return total
     return total
-
-
-def size(num_bytes: int | None) -> str:
-    """`1.2 MB`; a hyphen for what is not known."""
-    if num_bytes is None:
-        return "-"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:,.1f} {unit}"
-    return f"{num_bytes} B"
 
 
 def plain(overview: Overview) -> tuple[str, ...]:

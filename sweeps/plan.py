@@ -144,6 +144,8 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     )
     if sweep.search == "grid" and (num_refused := len(grid_settings(sweep.space, sweep.base)) - plan.num_trials):
         notes.append(f"left out: {num_refused} of {num_refused + plan.num_trials} cells, which allowed refuses")
+    if sweep.search not in COUNTED and (num_more := len(sweep.points) - plan.num_trials) > 0:
+        notes.append(f"left out: the last {num_more} of {len(sweep.points)} points, more than there are trials")
     first_runs = [(f"t{trial.number:03d} ({trial.label})", trial.runs[0].config) for trial in plan.known_trials()]
     notes += trainer.notes_on(first_runs)
     return plan

@@ -74,3 +74,9 @@ def environment() -> str:
     command = " ".join(shlex.quote(without_user_info(word)) for word in sys.argv)
     versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
     return "\n".join([f"# command: {command}", f"# python {sys.version}", *versions, ""])
+
+
+def versions(environment: str) -> dict[str, str]:
+    """Distribution → version, as an environment.txt has them."""
+    lines = [line.partition("==") for line in environment.splitlines() if not line.startswith("#")]
+    return {name: version for name, equals, version in lines if equals}

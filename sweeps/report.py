@@ -114,6 +114,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     from sweeps.answer import publish_answer
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
+    from sweeps.outbox import RefusedError
     from sweeps.store import open_store
     from sweeps.work import WAIT_SECONDS, drain, locked_work
 
@@ -134,8 +135,8 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
             publish(outbox, made)
             publish_answer(outbox, opened, made)
             drain(outbox, WAIT_SECONDS)
-    except LockHeldError as held:
-        click.echo(f"{held}; this is the report of what is there so far, and it is not put on the summary run")
+    except (LockHeldError, RefusedError) as why:
+        click.echo(f"{why}; this is the report of what is there so far, and it is not put on the summary run")
         made = make_report(opened, name, definition)
     from sweeps.summary import print_summary
 

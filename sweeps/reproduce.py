@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
+from sweeps.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +124,6 @@ class OwnTrainer:
     """The trainer of a recorded run, as its file has it today."""
 
     file: "TrainerFile"
-    version: str
     config_class: "type[Config]"
 
 
@@ -137,7 +137,7 @@ def own_trainer(row: "RunRow") -> OwnTrainer:
     file = trainer_file(experiment)
     if file is None:
         raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")
-    return OwnTrainer(file, str(experiment.sweep.version), type(experiment.sweep.base))
+    return OwnTrainer(file, type(experiment.sweep.base))
 
 
 def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) -> tuple[str, list[str]]:
@@ -150,7 +150,7 @@ def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) ->
     device = this_machine(None if recorded_device != "cpu" else "cpu").device
     tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
     if trainer is not None:
-        tags |= {schema.TRAINER: trainer.version, schema.TRAINER_SOURCE: trainer.file.sha256}
+        tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
     keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
     lines = [
         f"{key}: recorded {row.tags[key]}, here {tags[key]}"
@@ -159,21 +159,25 @@ def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) ->
     ]
     if (
         row.tags.get(schema.DIRTY) == tags[schema.DIRTY] == "true"
-        and recorded_diff(store, row) != provenance.code().diff
+        and (store.read_text(row.run_id, schema.DIFF) or "") != provenance.code().diff
     ):
         lines.append("code.diff: the uncommitted changes are not the recorded ones")
+    if trainer is not None:  # which may use any of them
+        lines += package_differences(store.read_text(row.run_id, schema.ENVIRONMENT) or "", provenance.environment())
     return device, lines
 
 
-def recorded_diff(store: "Store", row: "RunRow") -> str:
-    """What the checkout differed in from its commit when a run was made; empty where the run keeps none."""
-    from sweeps.store import schema
+def package_differences(recorded: str, here: str) -> list[str]:
+    """A line for each installed package of environment.txt that is another here; none where there is no record."""
+    from sweeps.provenance import versions
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            return store.download(row.run_id, schema.DIFF, Path(folder)).read_text()
-        except ValueError:
-            return ""
+    then, now = versions(recorded), versions(here)
+    both = sorted(then.keys() | now.keys()) if then else []
+    return [
+        f"{name}: recorded {then.get(name, 'none')}, here {now.get(name, 'none')}"
+        for name in both
+        if then.get(name) != now.get(name) and name != "torch"  # which is a tag
+    ]
 
 
 @dataclass
@@ -244,7 +248,7 @@ def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict
     kept += [schema.FINGERPRINT, schema.TRAINER]
     tags = {key: row.tags[key] for key in kept if key in row.tags}
     if file is not None:
-        tags[schema.TRAINER_SOURCE] = file.sha256
+        tags[schema.TRAINER_SOURCE] = file.source.sha256
     tags |= provenance.run_tags(conditions(job.device, job.threads))
     tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
     dataset = None
@@ -274,6 +278,8 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
         problems.append(f"it failed: {repeat.error}")
     if ended and repeat.metrics and repeat.metrics.state != row.state:
         problems.append(f"it ended {repeat.metrics.state}, and is recorded as {row.state}")
+    if ended and (more := evaluations_not_recorded(repeat, recorded)):
+        problems.append(f"{len(more)} evaluations came that are not recorded, first after step {more[0]}")
     if verdict.missing_steps:
         problems.append(
             f"{len(verdict.missing_steps)} recorded steps did not come again, first {verdict.missing_steps[0]}"
@@ -290,7 +296,7 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     if problems:
         click.echo("DIFFERENT: " + "; ".join(problems))
         return DONE_WITH_FAILURES
-    counts = f"{verdict.num_steps} steps, {verdict.num_evals} evaluations"
+    counts = f"{counted(verdict.num_steps, 'step')}, {counted(verdict.num_evals, 'evaluation')}"
     exact = verdict.largest_difference == 0 and same_weights
     ending = " and the final weights" if weights and same_weights else ""
     if exact:
@@ -298,6 +304,12 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     else:
         click.echo(f"within rtol={rtol:g} over {counts}; largest difference {verdict.largest_difference:.3g}")
     return DONE
+
+
+def evaluations_not_recorded(repeat: Repeat, recorded: "pd.DataFrame") -> list[int]:
+    """The steps after which the second training was evaluated and the recorded one was not: a record has them all."""
+    there = set(recorded.loc[recorded["val_loss"].notna(), "step"])
+    return [record.step for record in repeat.evals if record.step not in there]
 
 
 def as_far_as_recorded(repeated: "pd.DataFrame", recorded: "pd.DataFrame") -> "pd.DataFrame":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.command import DONE, run_command, store_option
+from sweeps.quantities import counted, size
 
 if TYPE_CHECKING:
     from sweeps.outbox import Outbox
@@ -36,28 +37,23 @@ class Removal:
 @click.option("--yes", is_flag=True, help="Do not ask. A sweep is then given by its whole name.")
 @store_option
 def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
-    from sweeps.ls import size
+    from sweeps.outbox import RefusedError
     from sweeps.store import open_store
-    from sweeps.work import WAIT_SECONDS, locked_work, remove_empty_work
+    from sweeps.work import remove_empty_work
 
     opened = open_store(store)
     names_one = any(name.startswith(name_or_run_id) for name in opened.sweeps())
     row = None if names_one else find_run(opened, name_or_run_id)
     name = found_name(opened, name_or_run_id, row, whole=yes)
-    with locked_work(opened, name) as outbox:
-        if name in opened.sweeps():
-            removal = whole_sweep(opened, name) if row is None else one_run(opened, opened.find_run(row.run_id))
-            said = f"{removal.what} in {opened.where}, {size(removal.num_bytes)}"
-            if not (yes or confirmed(said)):
-                click.echo("nothing was removed")
-                return DONE
-            for run_id in removal.run_ids:
-                outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
-            if row is None:
-                outbox.put("remove_sweep", {}, sync=True)
-            wait_for(outbox, WAIT_SECONDS)
-        else:  # an earlier command had begun to, and the rest has arrived now
-            said = f"what was left of sweep {name} in {opened.where}"
+    try:
+        said = removed(opened, name, row, yes=yes)
+    except RefusedError:
+        if row is not None:
+            raise  # what the journal holds of other runs may be wanted
+        said = removed(opened, name, row, yes=yes, discards_journal=True)
+    if said is None:
+        click.echo("nothing was removed")
+        return DONE
     if row is None:
         remove_empty_work(opened, name)
     click.echo(f"removed {said}")
@@ -66,6 +62,28 @@ def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
     if row is not None and row.role == "run":
         click.echo(f"The sweep without it: python -m sweeps.report {name}{opened.option}")
     return DONE
+
+
+def removed(
+    store: "Store", name: str, row: "RunRow | None", *, yes: bool, discards_journal: bool = False
+) -> str | None:
+    """Remove a sweep, or the run of it that `row` is; says what it was. None where whoever is asked doesn't agree."""
+    from sweeps.work import WAIT_SECONDS, locked_work
+
+    # Where what is left to send is refused, that does not stop a whole sweep from going.
+    with locked_work(store, name, discards_journal=discards_journal) as outbox:
+        if name not in store.sweeps():  # an earlier command had begun to, and the rest has arrived now
+            return f"what was left of sweep {name} in {store.where}"
+        removal = whole_sweep(store, name) if row is None else one_run(store, store.find_run(row.run_id))
+        said = f"{removal.what} in {store.where}, {size(removal.num_bytes)}"
+        if not (yes or confirmed(said)):
+            return None
+        for run_id in removal.run_ids:
+            outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
+        if row is None:
+            outbox.put("remove_sweep", {}, sync=True)
+        wait_for(outbox, WAIT_SECONDS)
+    return said
 
 
 def find_run(store: "Store", run_id: str) -> "RunRow | None":
@@ -142,10 +160,6 @@ def wait_for(outbox: "Outbox", wait: float) -> None:
             if outbox.is_stuck(wait, idle=True) and not told:
                 click.echo(f"\nthe tracker is away ({without_user_info(str(outbox.trouble))}); giving it {wait:.0f} s")
                 told = True
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ from sweeps.places import on_ray, on_this_machine
 from sweeps.signals import Paused, Signals
 
 if TYPE_CHECKING:
+    from sweeps.driver import View
+    from sweeps.ledger import Ledger
     from sweeps.live import Output
-    from sweeps.plan import Plan
+    from sweeps.plan import Plan, Trial
     from sweeps.store.read import Store
     from sweeps.workers import Workers
 
@@ -157,8 +159,7 @@ def run(
                 return DONE
             place.get_ready()
             plan = make_plan(experiment, place.machine)
-            for note in plan.notes:
-                click.echo(note, err=quiet or json_)
+            tell_notes(plan.notes, output)
             opened = open_store(store, create=True)
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
@@ -181,6 +182,10 @@ def sweep(
     from sweeps.live import view_for
     from sweeps.work import drain, locked_work
 
+    def make_view(trials: "list[Trial]", ledger: "Ledger") -> "View":
+        tell_notes(ledger.notes, output)
+        return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
+
     with Signals() as signals:
         try:
             with locked_work(store, plan.experiment.name, wait=wait) as outbox:
@@ -189,7 +194,7 @@ def sweep(
                     workers,
                     store,
                     outbox,
-                    lambda trials, ledger: view_for(plan, trials, ledger, outbox, workers.waits_for, output),
+                    make_view,
                     signals.asked_to_stop,
                     uninterrupted=signals.deferred,
                     max_failures=max_failures,
@@ -197,7 +202,7 @@ def sweep(
                     is_out_of_time=lambda: time.monotonic() >= end,
                 )
                 if outcome.paused and not outcome.out_of_time and not signals.received:
-                    tell_failures(outcome.failed)
+                    tell_failures(store, plan.experiment.name, outcome.failed)
                     click.echo(
                         f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}",
                         err=output == "json",
@@ -206,7 +211,8 @@ def sweep(
                 if signals.received:
                     raise Paused
                 if outcome.out_of_time and not outcome.has_results:
-                    return time_is_up(outcome.failed, output)
+                    tell_failures(store, plan.experiment.name, outcome.failed)
+                    return time_is_up(output)
                 from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
                 from sweeps.report import make_report, publish
                 from sweeps.retention import drop_weights
@@ -227,10 +233,16 @@ def sweep(
                     say_answer(store, report)
         except Paused:
             return paused(signals, output)
+    tell_failures(store, plan.experiment.name, outcome.failed)
     if outcome.out_of_time:
-        return time_is_up(outcome.failed, output)
-    tell_failures(outcome.failed)
+        return time_is_up(output)
     return DONE_WITH_FAILURES if outcome.failed else DONE
+
+
+def tell_notes(notes: list[str], output: "Output") -> None:
+    """What there is to know of a plan, a line each."""
+    for note in notes:
+        click.echo(note, err=output != "people")
 
 
 def paused(signals: Signals, output: "Output") -> int:
@@ -239,17 +251,24 @@ def paused(signals: Signals, output: "Output") -> int:
     return 128 + signals.received
 
 
-def time_is_up(failed: dict[str, str], output: "Output") -> int:
+def time_is_up(output: "Output") -> int:
     """The end of a command whose hours are over before its sweep is done."""
-    tell_failures(failed)
     click.echo(f"out of time; the same command goes on: {command_line()}", err=output == "json")
     return COME_BACK_LATER
 
 
-def tell_failures(failed: dict[str, str]) -> None:
-    """A line for each run that failed."""
+def tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:
+    """A line for each run that failed, and where the whole of it stands."""
+    if not failed:
+        return
+    rows = sorted(store.runs(sweep_name), key=lambda row: str(row.start_time))
+    run_ids = {row.name: row.run_id for row in rows if row.state == "FAILED"}
     for name, error in failed.items():
         click.echo(f"FAILED {name}: {error}", err=True)
+        if run_id := run_ids.get(name):  # which the tracker may not have heard of yet
+            folder = store.artifacts_of(run_id)
+            where = f"in MLflow among the artifacts of run {run_id}" if folder is None else folder
+            click.echo(f"  traceback.txt, and what it printed: {where}", err=True)
 
 
 def command_line() -> str:

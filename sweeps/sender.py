@@ -61,7 +61,7 @@ class Sender:
         if replayed and name in ("hold", "release"):
             return  # of a driver that is gone
         if name not in self._operations:
-            raise RefusedError(f"{self._journal}: operation {name!r} is none of this version; move the file away")
+            raise self._unknown(f"operation {name!r} is none of this version")
         self._is_repeat = replayed or self._failed
         self._failed = True
         try:
@@ -71,9 +71,7 @@ class Sender:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise RefusedError(
-                f"{self._journal}: operation {name!r}: {where}: {first['msg'].lower()}; move the file away"
-            ) from None
+            raise self._unknown(f"operation {name!r}: {where}: {first['msg'].lower()}") from None
         except RefusedError:
             raise
         except Exception as error:
@@ -82,7 +80,9 @@ class Sender:
                 raise
             if not (isinstance(error, RunGoneError) or self._is_deleted(content)):
                 said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                raise RefusedError(f"the tracker refuses operation {name!r}: {said}") from error
+                raise RefusedError(
+                    f"the tracker refuses operation {name!r}: {said}; the records wait in {self._journal}"
+                ) from error
             self._let_go(content)
             self._failed = False
 
@@ -117,8 +117,14 @@ class Sender:
         if not any(
             path.resolve().is_relative_to((self._store.folder / ours).resolve()) for ours in ("work", "reports")
         ):
-            raise RefusedError(f"{self._journal}: {folder!r} is no folder of this store; move the file away")
+            raise self._unknown(f"{folder!r} is no folder of this store")
         return path
+
+    def _unknown(self, why: str) -> RefusedError:
+        return RefusedError(
+            f"{self._journal}: {why}; the version that wrote it can send it, and without the file its records are lost "
+            "and their runs are made again"
+        )
 
     def _hold(self, holder: dict[str, Any]) -> None:
         """Say who drives the sweep, now and from time to time."""

@@ -12,6 +12,7 @@ from rich.text import Text
 from sweeps import tables
 from sweeps.analysis.words import answer
 from sweeps.live import say_json
+from sweeps.quantities import counted
 from sweeps.report import Report, links
 from sweeps.screen import fitting
 from sweeps.store.read import Store
@@ -99,11 +100,11 @@ def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
     healthy = findings[findings["finding"] == "healthy"]
     if findings["run_id"].nunique() - len(healthy) > MOST_LINES:
         for finding, rows in findings.groupby("finding", sort=False):
-            yield f"{finding}: {rows['run_id'].nunique()} runs"
+            yield f"{finding}: {counted(rows['run_id'].nunique(), 'run')}"
         return
     for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
         said = "; ".join((rows["finding"] + ": " + rows["detail"]).str.removesuffix(": "))
         first = rows.iloc[0]
         yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
     if len(healthy):
-        yield f"{len(healthy)} runs are healthy"
+        yield f"{counted(len(healthy), 'run')} {'is' if len(healthy) == 1 else 'are'} healthy"

@@ -1,6 +1,7 @@
 """`Sweep`: what an experiment file declares. Pure data; knows no search and no tracker."""
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from sweeps.configs import Config, changed, dumped, field_types, train_tokens, unchecked, validated
+from sweeps.configs import Config, changed, check_base, dumped, field_types, train_tokens, unchecked, validated
 from sweeps.space import (
     MOST_POINTS,
     Choice,
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
 SEARCHES = get_args(Search)
 COUNTED = ("grid", "points")  # their space or list says how many trials there are
+ASKED_TWICE = 200  # settings whose answer must be the same again
 MOST_REFUSED = 1000  # settings in a row; a constraint that refuses more leaves too little to search
+
+# What a trainer of the user's own is called with beside its config
+TRAINER_TAKES = ("workdir", "on_steps", "on_eval", "should_stop", "device", "threads")
 
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
@@ -98,6 +103,8 @@ class Sweep:
             raise ValueError(f"keep_checkpoints={self.keep_checkpoints!r} must be 'all' or a number, at least 0")
         if self.objective != "val_loss":
             raise ValueError(f"objective={self.objective!r} is not val_loss")
+        if not isinstance(self.space, Mapping):
+            raise ValueError(f"space={self.space!r} must be {{field: Choice(…) or Range(…)}}")
         for name, dimension in self.space.items():
             self._check_dimension(name, dimension)
             self._check_condition(name, dimension)
@@ -112,7 +119,6 @@ class Sweep:
                 for name, dim in self.space.items()
             },
         )
-        object.__setattr__(self, "points", tuple(map(self._completed, self.points)))
         self._check_points()
         if self.search in COUNTED and self.num_trials is not None:
             raise ValueError(f"num_trials={self.num_trials}: {_counts_itself(self.search)}; leave it out")
@@ -147,6 +153,10 @@ class Sweep:
         return self.total_tokens // (train_tokens(self.base) * self.seeds)
 
     def _check_trainer(self) -> None:
+        if isinstance(self.base, type):
+            raise ValueError(
+                f"base: {self.base.__name__} is a class, and a sweep needs a config: {self.base.__name__}()"
+            )
         if self.run is None:
             if not isinstance(self.base, RunConfig):
                 raise ValueError(f"base: a {type(self.base).__name__} needs run=…, the trainer that takes it")
@@ -164,8 +174,14 @@ class Sweep:
             value = getattr(self.base, name, None)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"base: {type(self.base).__name__} needs {name}, a whole number of at least 1")
-        if changed(self.base, {}) != self.base:
-            raise ValueError(f"base: {type(self.base).__name__} must be made of values that JSON can hold")
+        check_base(self.base)
+        try:
+            inspect.signature(self.run).bind(self.base, **dict.fromkeys(TRAINER_TAKES))
+        except TypeError as error:
+            raise ValueError(
+                f"run: {getattr(self.run, '__name__', self.run)} can't be called as "
+                f"run(config, {', '.join(f'{name}=…' for name in TRAINER_TAKES)}): {error}"
+            ) from None
 
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
         types = field_types(type(self.base))
@@ -219,6 +235,9 @@ class Sweep:
         return dict(point) if completed.keys() <= point.keys() else completed | dict(point)
 
     def _check_points(self) -> None:
+        if isinstance(self.points, Mapping) or not all(isinstance(point, Mapping) for point in self.points):
+            raise ValueError(f"points={self.points!r} must be a list of settings, each {{field: value}}")
+        object.__setattr__(self, "points", tuple(map(self._completed, self.points)))
         if self.search == "grid" and self.points:
             raise ValueError("points: a grid tries every cell anyway; leave them out")
         if self.search == "points" and not self.points:
@@ -262,7 +281,14 @@ class Sweep:
         settings = (
             grid_settings(self.space, self.base) if is_grid else sampled_settings(self.space, self.base, MOST_REFUSED)
         )
-        return [self.allows(setting) for setting in settings]
+        answers = []
+        for number, setting in enumerate(settings):
+            answers.append(self.allows(setting))
+            if number < ASKED_TWICE and self.allows(setting) != answers[-1]:
+                raise ValueError(
+                    f"allowed: gave True and then False, or the other way, for one setting: {said(setting)}"
+                )
+        return answers
 
     @property
     def constraint(self) -> str | None:

@@ -26,14 +26,19 @@ RELEASE_SECONDS = 2.0
 
 
 @contextmanager
-def locked_work(store: Store, name: str, *, wait: float = WAIT_SECONDS) -> Iterator[Outbox]:
+def locked_work(
+    store: Store, name: str, *, wait: float = WAIT_SECONDS, discards_journal: bool = False
+) -> Iterator[Outbox]:
     """The drained outbox of a sweep that we alone drive. LockHeldError says who else does.
 
-    Runs that say RUNNING have no driver then: they are marked INTERRUPTED.
+    Runs that say RUNNING have no driver then: they are marked INTERRUPTED. `discards_journal`: what earlier commands
+    have left to send is of no use any more.
     """
     folder = work_folder(store, name)
     folder.mkdir(parents=True, exist_ok=True)
     with sole_driver(store, name, folder) as holder:
+        if discards_journal:
+            (folder / "journal.jsonl").unlink(missing_ok=True)
         outbox = Outbox(folder / "journal.jsonl", Sender(store, name, click.echo), wait)
         try:
             if not store.is_local:
@@ -76,8 +81,11 @@ def drain(outbox: Outbox, wait: float) -> None:
     if outbox.drain(min(wait, QUIET_SECONDS)):
         return
     if wait > QUIET_SECONDS:
-        why = f" ({without_user_info(outbox.trouble)})" if outbox.trouble else ""
-        click.echo(f"{outbox.num_waiting} records wait for the tracker{why}; giving it {wait:.0f} s")
+        if outbox.trouble:
+            why = without_user_info(outbox.trouble)
+            click.echo(f"{outbox.num_waiting:,} records wait for the tracker ({why}); giving it {wait:.0f} s")
+        else:
+            click.echo(f"{outbox.num_waiting:,} records are on their way to the tracker")
         left = outbox.num_waiting + 1
         while outbox.num_waiting < left:
             left = outbox.num_waiting

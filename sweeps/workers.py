@@ -192,7 +192,8 @@ def train_job(
         ended = Ended(job.key, metrics)
     except Exception as error:  # whatever a run raises is told, with its traceback
         no_space = isinstance(error, OSError) and error.errno in NO_SPACE
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        places = "".join(f" ({place})" for place in getattr(error, "__notes__", []))
+        text = " ".join(f"{type(error).__name__}: {error}{places}".split())
         ended = NoSpace(job.key) if no_space else Raised(job.key, text, traceback.format_exc())
     say(ended)
 

@@ -193,6 +193,16 @@ def test_diagnosis_names_the_step_and_the_tokens():
     assert lines[1] == "diverged: at step 39"
 
 
+def test_a_loss_that_counts_as_that_of_chance_is_said_to():
+    plan = make_plan({"learning_rate": choice(1e-3)}, seeds=[0])
+    trials, history = make_sweep(plan)
+    flat = history.assign(val_loss=history["val_loss"].where(history["val_loss"].isna(), 3.6))
+    capped = trials.iloc[0].copy()
+    capped["objective"] = capped["final_val_loss"] - 0.5
+    said = f"validation loss ends at {capped['final_val_loss']:.3f}, ln(vocabulary) is {capped['objective']:.3f}"
+    assert diagnosis.diagnose(capped, flat) == f"no better than chance: {said}"
+
+
 def test_a_flat_end_is_healthy_and_a_falling_one_is_said_to_fall():
     plan = make_plan({"learning_rate": choice(1e-3)}, seeds=[0])
     trials, history = make_sweep(plan)

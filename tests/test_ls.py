@@ -15,7 +15,8 @@ from launcher import Launcher
 from mlflow import MlflowClient
 from stores import START, write_experiment, write_sweep
 
-from sweeps.ls import Overview, list_sweeps, size, when
+from sweeps.ls import Overview, list_sweeps, when
+from sweeps.quantities import size
 from sweeps.store import Store, open_store, sql
 
 ROOT = Path(__file__).parent.parent

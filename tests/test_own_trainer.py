@@ -72,9 +72,18 @@ def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launch
     run_id = runs[0].info.run_id
     same = launcher.run("sweeps.reproduce", run_id, "--store", kept.store)
     assert (same.code, "bit-identical over 40 steps, 9 evaluations" in same.out) == (0, True), same
+    assert "same conditions as recorded" in same.out
+
+    file.write_text(text.replace("How fast may", "How fast, if at all, may"))
+    assert "version" not in run_file(launcher, file, kept, *arguments).out.partition("known")[0]
     file.write_text(text.replace("0.05 * torch.randn", "0.06 * torch.randn"))
     other = launcher.run("sweeps.reproduce", run_id, "--store", kept.store)
     assert (other.code, "differs: trainer.sha256" in other.out, "DIFFERENT" in other.out) == (1, True, True), other
+    for flags in ((), ("--dry-run",)):
+        edited = run_file(launcher, file, kept, *arguments, *flags)
+        said = "4 results of version=1, trained by other code than mlp.py and what it imports have now; if the edit"
+        assert (edited.code, said in edited.out) == (0, True), edited
+    assert len(kept.runs) == 4
 
     file.write_text(text.replace("version=1", "version=2"))
     assert run_file(launcher, file, kept, *arguments).code == 0
@@ -95,10 +104,44 @@ def test_a_trainer_that_returns_nonsense_fails_its_runs_and_goes_on_once_it_is_m
     ended = run_file(launcher, file, kept, *arguments)
     assert (ended.code, [run.data.tags["trial.state"] for run in kept.runs]) == (1, ["FAILED", "COMPLETE"]), ended
     assert "FAILED t000 width=8 seed=0: ValueError: run returned state='complete'" in ended.err
+    (failed,) = [run for run in kept.runs if run.data.tags["trial.state"] == "FAILED"]
+    assert f"traceback.txt, and what it printed: {failed.info.artifact_uri.removeprefix('file://')}" in ended.err
     file.write_text(text)
     ended = run_file(launcher, file, kept, *arguments)
     assert (ended.code, "1 known" in ended.out) == (0, True), ended
     assert sorted(run.data.tags["trial.state"] for run in kept.runs) == ["COMPLETE", "COMPLETE", "FAILED"]
+
+
+def test_a_trainers_error_is_placed_in_its_code_and_what_it_printed_is_kept(launcher: Launcher, tmp_path: Path) -> None:
+    file, kept = tmp_path / "patient.py", Kept(tmp_path / "store", "patient")
+    (tmp_path / "beside.py").write_text("def burst():\n    print('before it bursts')\n    raise OSError('it bursts')\n")
+    file.write_text(PATIENT.format(keeps=False).replace("time.sleep(0.05)", "beside.burst()"))
+    file.write_text(file.read_text().replace("    done = int(", "    import beside\n    done = int("))
+    ended = run_file(launcher, file, kept)
+    assert "FAILED t000 rate=0.5 seed=0: OSError: it bursts (beside.py, line 3)\n" in ended.err, ended
+    (run,) = kept.runs
+    assert kept.artifact(run, "worker.log").read_text() == "before it bursts\n"
+    assert "burst" in kept.artifact(run, "traceback.txt").read_text()
+
+
+def test_a_reproduction_sees_another_module_and_more_evaluations(launcher: Launcher, tmp_path: Path) -> None:
+    file, kept = tmp_path / "patient.py", Kept(tmp_path / "store", "patient")
+    (tmp_path / "beside.py").write_text("EVERY = 60\n")
+    file.write_text(
+        PATIENT.format(keeps=False)
+        .replace("time.sleep(0.05)", "pass")
+        .replace("import time\n", "import beside\n")
+        .replace("        if should_stop", "        if step < 60 and step % beside.EVERY == 0:\n"
+                 "            on_eval(EvalRecord(step, 2 * step, 0.1, 0.0, 0.1, 0.0))\n        if should_stop")
+    )  # fmt: skip
+    assert run_file(launcher, file, kept).code == 0
+    (run,) = kept.runs
+    same = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store)
+    assert (same.code, "same conditions" in same.out, "60 steps, 2 evaluations" in same.out) == (0, True, True), same
+    (tmp_path / "beside.py").write_text("EVERY = 20\n")
+    other = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store)
+    assert (other.code, "differs: trainer.sha256" in other.out) == (1, True), other
+    assert "DIFFERENT: 2 evaluations came that are not recorded, first after step 20" in other.out
 
 
 @pytest.mark.slow

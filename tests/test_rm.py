@@ -231,6 +231,28 @@ def test_the_same_command_ends_a_removal_that_was_killed(launcher: Launcher, loc
     assert not work.exists()
 
 
+def test_a_journal_that_can_not_be_sent_goes_with_its_sweep_and_hides_no_report(
+    launcher: Launcher, local: Store, file: Path
+) -> None:
+    ids = write_sweep(local, file, ALL)
+    work = local.folder / "work" / "question"
+    work.mkdir(parents=True)
+    (work / "journal.jsonl").write_text('{"op": "of tomorrow"}\n')
+    store = str(local.folder)
+    said = "operation 'of tomorrow' is none of this version; the version that wrote it can send it, and without the"
+    for command in ([file], [ids[0, 0], "--yes"]):
+        verb = "sweeps.run" if command == [file] else "sweeps.rm"
+        refused = launcher.run(verb, *command, "--store", store)
+        assert (refused.code, said in refused.one_line, "nothing is lost" in refused.err) == (2, True, False), refused
+    shown = launcher.run("sweeps.report", "question", "--store", store)
+    assert (shown.code, said in shown.out, "Best of 2 settings" in shown.out) == (0, True, True), shown
+    result = remove(launcher, store, file.parent, "question", "--yes")
+    assert result.code == 0, result
+    assert result.out.startswith("removed sweep question with 4 runs in ")
+    assert local.sweeps() == []
+    assert not work.exists()
+
+
 def test_a_copied_store_leaves_the_artifacts_of_the_one_it_came_from(
     launcher: Launcher, local: Store, file: Path
 ) -> None:

@@ -1,8 +1,10 @@
 """What a plan knows of the trainers: the size of our own models, and any trainer that keeps a run's promises."""
 
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,9 @@ def test_of_our_own_config_text_and_values_are_what_it_says_itself() -> None:
     assert from_params(RunConfig, to_params(config)) == config
 
 
+EVERY_OTHER = itertools.cycle([True, False])
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
@@ -137,6 +142,22 @@ def test_of_our_own_config_text_and_values_are_what_it_says_itself() -> None:
         ({"space": {"name": Range(0.0, 1.0, points=2)}}, "space: name is no number, so it takes Choice(…), not Range"),
         ({"base": Plain(num_steps=0)}, "base: Plain needs num_steps, a whole number of at least 1"),
         ({"base": 7}, "int must be a dataclass or a pydantic model"),
+        ({"base": Plain}, "base: Plain is a class, and a sweep needs a config: Plain()"),
+        ({"base": Plain(warm="yes")}, "Plain.warm='yes' is no value of the field's type that JSON can hold"),
+        (
+            {"base": Plain(sizes=torch.ones(2))},
+            "Plain.sizes=tensor([1., 1.]) is no value of the field's type that JSON",
+        ),
+        ({"space": [1]}, "space=[1] must be {field: Choice(…) or Range(…)}"),
+        ({"run": lambda _config, _steps: None}, "run: <lambda> can't be called as run(config, workdir=…, on_steps=…"),
+        (
+            {"points": {"rate": 0.1}, "search": "random", "num_trials": 2},
+            "points={'rate': 0.1} must be a list of settings, each {field: value}",
+        ),
+        (
+            {"allowed": lambda _: next(EVERY_OTHER)},
+            "allowed: gave True and then False, or the other way, for one setting: rate=0.1",
+        ),
     ],
 )
 def test_what_can_be_no_sweep_is_told_in_a_line(fields: dict[str, Any], line: str) -> None:
@@ -222,11 +243,11 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_or_later_is_kep
     def burst(config: Plain, *, on_steps: Any, on_eval: Any, should_stop: Any, **_: Any) -> Metrics:
         on_eval(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
         for step in range(1, 100):
-            on_steps([StepRecord(step, step, math.nan if step >= 4 else 1.0, config.rate)])
+            on_steps([StepRecord(step, 4 * step, math.nan if step >= 4 else 1.0, config.rate)])
             asked.append(should_stop())
             if asked[-1]:
                 break
-        on_eval(EvalRecord(step, step, math.nan, 0.0, math.nan, 0.0))
+        on_eval(EvalRecord(step, 4 * step, math.nan, 0.0, math.nan, 0.0))
         return Metrics("COMPLETE", num_parameters=1, vocab_size=2, weights_sha256="ab")
 
     got = heard(burst)
@@ -238,10 +259,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_or_later_is_kep
 
 
 def test_an_evaluation_that_is_no_number_diverges_too() -> None:
-    told = Told(lambda _: None, lambda _: None, lambda: False)
+    told = told_by()
     told.evaluated(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
     told.evaluated(EvalRecord(2, 8, math.inf, 0.0, 1.0, 0.0))
     assert (told.diverged_at, [record.step for record in told.evals]) == (2, [0])
+
+
+def told_by() -> Told:
+    """Of a run of 6 steps, 4 tokens each."""
+    return Told(lambda _: None, lambda _: None, lambda: False, num_steps=6, tokens_per_step=4)
 
 
 STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0)
@@ -253,18 +279,35 @@ STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0
         (lambda told: told.steps_taken([STEP, STEP]), "on_steps was told step 1 after step 1"),
         (lambda told: told.steps_taken([StepRecord(2, 4, 1.0, 0.1)]), "on_steps was told step 2 after step 0"),
         (lambda told: told.steps_taken([1.0]), "on_steps takes a list of StepRecord, not of float"),
+        (lambda told: told.steps_taken(STEP), "on_steps takes a list of StepRecord, not a StepRecord"),
+        (
+            lambda told: told.steps_taken([StepRecord(0, 0, 1.0, 0.1)]),
+            "on_steps was told step 0 after step 0; steps count from 1",
+        ),
+        (
+            lambda told: told.steps_taken([StepRecord(1, 3, 1.0, 0.1)]),
+            "on_steps was told 3 tokens up to step 1, and the config says tokens_per_step=4, which makes 4",
+        ),
+        (
+            lambda told: told.evaluated(EvalRecord(2, 2000, 1.0, 0.0, 1.0, 0.0)),
+            "on_eval was told 2,000 tokens up to step 2, and the config says tokens_per_step=4, which makes 8",
+        ),
+        (
+            lambda told: told.steps_taken([StepRecord(step, 4 * step, 1.0, 0.1) for step in range(1, 9)]),
+            "on_steps was told step 7, and the config says num_steps=6",
+        ),
         (lambda told: told.evaluated(1.0), "on_eval takes an EvalRecord, not float"),
         (lambda told: (told.evaluated(EVALUATION), told.evaluated(EVALUATION)), "on_eval was told step 0 after step 0"),
     ],
 )
 def test_a_broken_promise_is_named(tell: Any, line: str) -> None:
     with pytest.raises((TypeError, ValueError)) as error:
-        tell(Told(lambda _: None, lambda _: None, lambda: False))
+        tell(told_by())
     assert str(error.value) == line
 
 
 def test_numbers_of_a_library_become_pythons_own() -> None:
-    told = Told(lambda _: None, lambda _: None, lambda: False)
+    told = told_by()
     loss = torch.nn.Parameter(torch.tensor(1.5)) * 1
     told.steps_taken([StepRecord(np.int64(1), torch.tensor(4), loss.detach(), np.float32(0.25), loss.detach())])
     told.evaluated(EvalRecord(1, 4, torch.tensor(1.0), np.float64(0.5), 1, 0))
@@ -285,7 +328,7 @@ def test_numbers_of_a_library_become_pythons_own() -> None:
 )
 def test_what_is_no_number_is_named(record: StepRecord, line: str) -> None:
     with pytest.raises(TypeError) as error:
-        Told(lambda _: None, lambda _: None, lambda: False).steps_taken([record])
+        told_by().steps_taken([record])
     assert str(error.value) == line
 
 
@@ -305,8 +348,17 @@ def test_metrics_that_can_not_be_kept_are_named(returned: dict[str, Any], line: 
     assert str(error.value) == line
 
 
-def test_a_run_returns_metrics_and_one_that_is_complete_has_an_evaluation() -> None:
+def test_a_run_returns_metrics_and_one_that_is_complete_has_its_last_evaluation() -> None:
     with pytest.raises(TypeError, match="run returned float, not Metrics"):
         heard(lambda *_, **__: 1.5)
-    with pytest.raises(TypeError, match="has told no evaluation"):
-        heard(lambda *_, **__: Metrics("COMPLETE", num_parameters=1, vocab_size=2))
+
+    def stops_early(config: Plain, *, on_steps: Any, on_eval: Any, told_evals: int, **_: Any) -> Metrics:
+        for step in range(1, 4):
+            on_steps([StepRecord(step, 4 * step, 1.0, config.rate)])
+            if step <= told_evals:
+                on_eval(EvalRecord(step, 4 * step, 1.0, 0.0, 1.0, 0.0))
+        return Metrics("COMPLETE", num_parameters=1, vocab_size=2)
+
+    for told_evals, said in [(0, "none"), (3, "the last at step 3")]:
+        with pytest.raises(ValueError, match=f"after step 6, config.num_steps: it has told {said}$"):
+            heard(partial(stops_early, told_evals=told_evals))

@@ -14,6 +14,7 @@ import pytest
 from launcher import wait_until
 
 from sweeps.trainers.own import TrainerFile
+from sweeps.trainers.source import Module, Source
 from sweeps.trainers.tinylm import TinyLM
 from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Used, Workers
 from tinylm_core import RunConfig, run
@@ -78,6 +79,7 @@ LONG = {"train_tokens": 64 * 3 * 20_000}
 
 OWN = """
 from dataclasses import dataclass
+from beside_own import WORD
 from sweeps import Choice, Sweep
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
@@ -93,7 +95,7 @@ def run(config, *, workdir, on_steps, on_eval, **_):
         on_steps([StepRecord(step, 2 * step, config.rate, config.rate, 1.0)])
     on_eval(EvalRecord(step, 2 * step, 0.5, 0.0, 0.5, 0.0))
     (workdir / "checkpoint").mkdir()
-    (workdir / "checkpoint" / "mine.txt").write_text("kept")
+    (workdir / "checkpoint" / "mine.txt").write_text(WORD)
     return Metrics("COMPLETE", 1, 2)
 
 SWEEP = Sweep(base=Config(), space={"rate": Choice(0.5)}, run=run, version=1)
@@ -176,7 +178,9 @@ def test_what_a_run_takes_of_its_machine_is_told_while_it_trains(workers: Worker
 
 
 def test_a_trainer_goes_with_its_job_wherever_that_is(workers: Workers, tmp_path: Path) -> None:
-    trainer = TrainerFile(tmp_path / "nowhere" / "own.py", OWN.encode())
+    nowhere = tmp_path / "nowhere"
+    beside = {"beside_own": Module(nowhere / "beside_own.py", b"WORD = 'kept'")}
+    trainer = TrainerFile("1", Source(Module(nowhere / "own.py", OWN.encode()), beside))
     workers.submit(Job("a", '{"rate": 0.25}', tmp_path / "a", "cpu", 1, trainer))
     messages = receive_all(workers)
     steps = [record for message in messages if isinstance(message, Steps) for record in message.records]

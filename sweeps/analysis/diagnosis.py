@@ -18,6 +18,7 @@ STANDARD_ERRORS = 2.0
 
 FINDINGS = {  # what each says, worst first; `diagnose` has the rules in full
     "diverged": "the loss or gradient norm was no longer finite; counts as ln(vocabulary)",
+    "no better than chance": "validation loss ends above ln(vocabulary), which counts in its place",
     "overfitting": "validation loss ends over 2 standard errors above its minimum while train loss fell",
     "spikes": "train loss jumped by over 6 robust deviations and 0.2 nats above the 32 steps before",
     "mostly clipped": "the gradient was clipped in over half of the steps",
@@ -32,6 +33,7 @@ def diagnose(run_row: Mapping[str, Any] | pd.Series, its_history: pd.DataFrame) 
     """One line on a run; its findings, joined by semicolons, or "healthy".
 
     - diverged: state DIVERGED; the step after the last one kept.
+    - no better than chance: the final validation loss is above the objective, which is at most ln(vocabulary size).
     - spikes: the train loss is above the median of the 32 steps before by more than 6 robust standard deviations
       (1.4826 x median absolute deviation) and more than 0.2 nats; neighbouring steps are one spike.
     - mostly clipped: train_grad_norm > max_grad_norm in more than half of the steps.
@@ -51,7 +53,17 @@ def diagnoses(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     run_ids = ordered["run_id"].to_numpy()
     edges = [0, *(np.flatnonzero(run_ids[1:] != run_ids[:-1]) + 1), len(run_ids)]
     places = {run_ids[start]: slice(start, end) for start, end in itertools.pairwise(edges) if start < end}
-    needed = ["run_id", "label", "trial", "seed", "state", "tokens_per_step", "max_grad_norm"]
+    needed = [
+        "run_id",
+        "label",
+        "trial",
+        "seed",
+        "state",
+        "tokens_per_step",
+        "max_grad_norm",
+        "final_val_loss",
+        "objective",
+    ]
     started = runs.loc[runs["run_id"].notna(), runs.columns.intersection(needed)]
     records: list[dict[str, Any]] = started.to_dict("records")  # type: ignore[assignment]  # the columns are named
     rows = [
@@ -84,13 +96,20 @@ def _findings(run: Mapping[str, Any] | pd.Series, history: Mapping[str, Floats])
         found.append(("diverged", f"at step {last_step + 1:,}"))
     elif state != "COMPLETE":
         found.append(("unfinished", f"{str(state).lower()} at step {last_step:,}"))
-    found += _spikes(step, loss) + _clipped(norm, run.get("max_grad_norm"))
+    found += _by_chance(run) + _spikes(step, loss) + _clipped(norm, run.get("max_grad_norm"))
     if state == "COMPLETE":
         evaluated = ~np.isnan(history["val_loss"])
         evals = {name: column[evaluated] for name, column in history.items()}
         tokens = evals["step"] * int(run["tokens_per_step"])
         found += _overfitting(evals, tokens) or _still_falling(evals, tokens)
     return found or [("healthy", "")]
+
+
+def _by_chance(run: Mapping[str, Any] | pd.Series) -> list[tuple[str, str]]:
+    loss, counts = (float(run.get(name, np.nan)) for name in ("final_val_loss", "objective"))
+    if run["state"] != "COMPLETE" or not loss > counts:
+        return []
+    return [("no better than chance", f"validation loss ends at {loss:.3f}, ln(vocabulary) is {counts:.3f}")]
 
 
 def _spikes(step: Floats, loss: Floats) -> list[tuple[str, str]]:

@@ -230,6 +230,24 @@ class Store:
         to.mkdir(parents=True, exist_ok=True)
         return Path(self._raw.client.download_artifacts(run_id, str(path), str(to)))
 
+    def artifacts_of(self, run_id: str) -> Path | None:
+        """Where a run's artifacts are on this machine; None where a server has them."""
+        uri = self._raw.artifact_uri(run_id)
+        return None if uri is None else folder_of(uri)
+
+    def read_text(self, run_id: str, artifact_path: str) -> str | None:
+        """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
+        if (folder := self.artifacts_of(run_id)) is not None:
+            try:
+                return (folder / artifact_path).read_text()
+            except FileNotFoundError:
+                return None
+        with tempfile.TemporaryDirectory() as copies:
+            try:
+                return self.download(run_id, artifact_path, Path(copies)).read_text()
+            except NoArtifactError:
+                return None
+
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
         base, experiment = links.ui_base(self.tracking_uri), self._experiment(name)
@@ -259,7 +277,7 @@ class Store:
 
     def _read_plan(self, run_id: str) -> dict[str, Any] | None:
         for _ in range(3):
-            text = self._read_text(run_id, schema.PLAN)
+            text = self.read_text(run_id, schema.PLAN)
             if text is None:
                 return None
             try:
@@ -269,20 +287,6 @@ class Store:
             else:
                 return plan
         raise ValueError(f"{schema.PLAN} of run {run_id} in {self.where} is damaged")
-
-    def _read_text(self, run_id: str, artifact_path: str) -> str | None:
-        """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
-        uri = self._raw.artifact_uri(run_id)
-        if uri is not None and (folder := folder_of(uri)) is not None:
-            try:
-                return (folder / artifact_path).read_text()
-            except FileNotFoundError:
-                return None
-        with tempfile.TemporaryDirectory() as copies:
-            try:
-                return self.download(run_id, artifact_path, Path(copies)).read_text()
-            except ValueError:
-                return None
 
 
 def run_row(raw: RawRun) -> RunRow:

@@ -35,7 +35,7 @@ IDENTITY = "run.identity"  # as the version that made the run computed it
 FINGERPRINT = "data.fingerprint"
 NUMERICS = "numerics.version"
 TRAINER = "trainer.version"  # of a sweep with a trainer of its own
-TRAINER_SOURCE = "trainer.sha256"  # of its file
+TRAINER_SOURCE = "trainer.sha256"  # of its code
 WEIGHTS = "weights.sha256"
 WEIGHTS_KEPT = "weights.kept"  # "false" where the sweep keeps only its best runs' weights
 NUM_PARAMETERS = "model.num_parameters"
@@ -60,6 +60,7 @@ LISTED_METRICS = ("objective",)
 RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 PLAN = "plan.json"  # artifact of the summary run
+ENVIRONMENT = "environment.txt"  # artifact of a run
 DIFF = "code.diff"  # artifact of a run whose checkout was dirty
 CHECKPOINT = "checkpoint"  # artifact of a run: the folder with its final weights
 

@@ -5,16 +5,19 @@ What it reads and how it trains only it knows, so its `version` stands for all o
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeps.catalog import Experiment, executed
 from sweeps.configs import Config, changed, dumped, train_tokens
+from sweeps.quantities import counted
 from sweeps.space import Choice, Value
+from sweeps.store.schema import RESULTS, TRAINER, TRAINER_SOURCE, RunRow
 from sweeps.sweep import Sweep
 from sweeps.trainers import Cost, Identified
+from sweeps.trainers.source import Source, source_of
 from sweeps.trainers.told import train
 from tinylm_core.records import Metrics
 
@@ -98,18 +101,34 @@ def _corners(sweep: Sweep) -> list[Config]:
 class TrainerFile:
     """An experiment file whose sweep has a trainer, as it was read: a worker is sent it and trains with it."""
 
-    path: Path
-    content: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Hex, of the content."""
-        return hashlib.sha256(self.content).hexdigest()
+    version: str
+    source: Source
 
     def __call__(self, config_json: str, **listeners: Any) -> Metrics:
-        """`train` with the sweep that the file declares, whatever became of the file since."""
-        sweep, _ = executed(self.content, self.path)
-        return train(sweep, config_json, **listeners)
+        """`train` with the sweep that the file declares, whatever became of the file, and of what it imports, since."""
+        self.source.import_from_here()
+        sweep, _ = executed(self.source.file.content, self.source.file.path)
+        try:
+            return train(sweep, config_json, **listeners)
+        except Exception as error:
+            if place := self.source.place_in(error):
+                error.add_note(place)
+            raise
+
+    def notes_on(self, rows: Iterable[RunRow]) -> list[str]:
+        """What there is to know of results that a plan takes from a store, a line each."""
+        edited = sum(
+            row.state in RESULTS
+            and row.tags.get(TRAINER) == self.version
+            and row.tags.get(TRAINER_SOURCE) != self.source.sha256
+            for row in rows
+        )
+        if not edited:
+            return []
+        return [
+            f"{counted(edited, 'result')} of version={self.version}, trained by other code than "
+            f"{self.source.file.path.name} and what it imports have now; if the edit changes a result, change version"
+        ]
 
 
 def trainer_file(experiment: Experiment) -> TrainerFile | None:
@@ -118,4 +137,4 @@ def trainer_file(experiment: Experiment) -> TrainerFile | None:
         return None
     if experiment.path is None:
         raise ValueError(f"sweep {experiment.name!r} has a trainer of its own, so it must stand in a file: sweeps.run")
-    return TrainerFile(experiment.path, experiment.source)
+    return TrainerFile(str(experiment.sweep.version), source_of(experiment.path, experiment.source))

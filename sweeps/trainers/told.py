@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args
 
@@ -33,7 +33,7 @@ def train(
     """
     assert sweep.run is not None
     config = loaded(type(sweep.base), json.loads(config_json))
-    told = Told(on_steps, on_eval, should_stop)
+    told = Told(on_steps, on_eval, should_stop, config.num_steps, config.tokens_per_step)
     metrics = sweep.run(
         config, on_steps=told.steps_taken, on_eval=told.evaluated, should_stop=told.should_stop, **where
     )
@@ -47,8 +47,8 @@ def train(
     told.flush()
     if told.diverged_at is not None:
         metrics = replace(metrics, state="DIVERGED", diverged_at=told.diverged_at, weights_sha256=None)
-    if metrics.state == "COMPLETE" and not told.evals:
-        raise TypeError("run is complete and has told no evaluation (on_eval), so it has no objective")
+    if metrics.state == "COMPLETE":
+        told.check_complete()
     return replace(metrics, steps=told.steps, evals=told.evals)
 
 
@@ -56,27 +56,34 @@ def train(
 class Told:
     """Between a trainer and who listens: keeps what it tells, up to where its loss is no number any more.
 
-    A trainer may tell step by step; they are passed on together, every 20 or after a second.
+    A trainer may tell step by step; they are passed on together, every 20 or after a second. What it tells must be what
+    its config says, or settings would be compared at budgets that they did not have (law 4).
     """
 
     on_steps: Callable[[list[StepRecord]], None]
     on_eval: Callable[[EvalRecord], None]
     asked_to_stop: Callable[[], bool]
+    num_steps: int  # of the whole run, as its config has it
+    tokens_per_step: int
     steps: list[StepRecord] = field(default_factory=list)
     evals: list[EvalRecord] = field(default_factory=list)
     diverged_at: int | None = None
     _num_passed_on: int = 0
     _since: float = field(default_factory=time.monotonic)
 
-    def steps_taken(self, records: Sequence[StepRecord]) -> None:
+    def steps_taken(self, records: Iterable[StepRecord]) -> None:
         """`on_steps` of the trainer. TypeError, ValueError for what are no steps in their order."""
+        if isinstance(records, StepRecord | str) or not isinstance(records, Iterable):
+            raise TypeError(f"on_steps takes a list of StepRecord, not a {type(records).__name__}")
         for record in records:
             if not isinstance(record, StepRecord):
                 raise TypeError(f"on_steps takes a list of StepRecord, not of {type(record).__name__}")
             record = with_plain_numbers(record)
             last = self.steps[-1].step if self.steps else 0
             if self.diverged_at is None and record.step != last + 1:
-                raise ValueError(f"on_steps was told step {record.step} after step {last}")
+                why = "" if record.step > 0 else "; steps count from 1"
+                raise ValueError(f"on_steps was told step {record.step} after step {last}{why}")
+            self._check_budget("on_steps", record)
             if self.diverged_at is None and not math.isfinite(record.loss):
                 self.diverged_at = record.step
             if self.diverged_at is None:
@@ -95,12 +102,33 @@ class Told:
         record = with_plain_numbers(record)
         if self.evals and record.step <= self.evals[-1].step:
             raise ValueError(f"on_eval was told step {record.step} after step {self.evals[-1].step}")
+        self._check_budget("on_eval", record)
         if not math.isfinite(record.val_loss + record.train_loss):
             self.diverged_at = record.step
             return
         self.evals.append(record)
         self.on_eval(record)
         self._since = time.monotonic()
+
+    def _check_budget(self, listener: str, record: StepRecord | EvalRecord) -> None:
+        if record.step > self.num_steps:
+            raise ValueError(f"{listener} was told step {record.step}, and the config says num_steps={self.num_steps}")
+        tokens = record.step * self.tokens_per_step
+        if record.tokens != tokens:
+            raise ValueError(
+                f"{listener} was told {record.tokens:,} tokens up to step {record.step}, and the config says "
+                f"tokens_per_step={self.tokens_per_step}, which makes {tokens:,}"
+            )
+
+    def check_complete(self) -> None:
+        """ValueError where a run that says it is complete was not evaluated after its last step."""
+        last = self.evals[-1].step if self.evals else None
+        if self.diverged_at is None and last != self.num_steps:
+            said = "none" if last is None else f"the last at step {last}"
+            raise ValueError(
+                f"run is complete, and its objective would be an evaluation (on_eval) after step {self.num_steps}, "
+                f"config.num_steps: it has told {said}"
+            )
 
     def should_stop(self) -> bool:
         """`should_stop` of the trainer: also where going on can change nothing any more."""
