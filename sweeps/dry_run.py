@@ -14,7 +14,7 @@ from sweeps.plan import Plan, Trial
 from sweeps.quantities import counted, duration
 from sweeps.screen import fitting
 from sweeps.space import Value, sampled_settings, setting_at
-from sweeps.store.schema import RESULTS, RunRow
+from sweeps.store.schema import DEFINITION, RESULTS, RunRow
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
@@ -28,9 +28,11 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     first = trials[0].runs[0] if trials else plan.trial(0, _first_setting(plan)).runs[0]
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
-    rows = known_rows(plan, where)
-    known = {row.identity for row in rows if row.identity and row.state in RESULTS}
-    notes = plan.notes + (plan.trainer.file.notes_on(rows) if plan.trainer.file else [])
+    rows = [row for row in known_rows(plan, where) if row.identity and row.state in RESULTS]
+    known = {row.identity for row in rows}
+    planned = {run.identity for trial in trials for run in trial.runs}
+    ours = [row for row in rows if row.identity in planned or row.tags[DEFINITION] == plan.sweep.definition]
+    notes = plan.notes + (plan.trainer.file.notes_on(ours) if plan.trainer.file else [])
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
     new = [run.config for trial in trials for run in trial.runs if run.identity not in known]

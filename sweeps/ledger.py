@@ -57,14 +57,14 @@ class Ledger:
         self._trainer_file = plan.trainer.file
         self._latest: dict[str, schema.RunRow] = {}
         self.results: dict[str, float] = {}
-        rows = sorted(rows, key=lambda row: str(row.start_time))
-        self.notes = self._trainer_file.notes_on(rows) if self._trainer_file else []  # on earlier results, a line each
-        for row in rows:
+        self._earlier_results: dict[str, schema.RunRow] = {}
+        for row in sorted(rows, key=lambda row: str(row.start_time)):
             if row.identity is None:
                 continue
             self._latest[row.identity] = row
             if row.state in schema.RESULTS and schema.OBJECTIVE in row.metrics:
                 self.results[row.identity] = row.metrics[schema.OBJECTIVE]
+                self._earlier_results[row.identity] = row
         self.live: dict[str, Live] = {}
 
     def open(self, trials: list[Trial]) -> None:
@@ -92,6 +92,15 @@ class Ledger:
                 write_durably(folder / f"{fingerprint}.txt.gz", content)
         if folder.exists():
             publish_files(self._outbox, self._summary, folder, "corpus", temporary=True)
+
+    def notes_on(self, trials: Iterable[Trial]) -> list[str]:
+        """What there is to know of the results that trials have from earlier starts, a line each."""
+        if self._trainer_file is None:
+            return []
+        identities = [run.identity for trial in trials for run in trial.runs]
+        return self._trainer_file.notes_on(
+            self._earlier_results[identity] for identity in identities if identity in self._earlier_results
+        )
 
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""

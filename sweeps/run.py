@@ -183,7 +183,7 @@ def sweep(
     from sweeps.work import drain, locked_work
 
     def make_view(trials: "list[Trial]", ledger: "Ledger") -> "View":
-        tell_notes(ledger.notes, output)
+        tell_notes(ledger.notes_on(trials), output)
         return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
 
     with Signals() as signals:

@@ -14,7 +14,7 @@ from sweeps.catalog import Experiment, executed
 from sweeps.configs import Config, changed, dumped, train_tokens
 from sweeps.quantities import counted
 from sweeps.space import Choice, Value
-from sweeps.store.schema import RESULTS, TRAINER, TRAINER_SOURCE, RunRow
+from sweeps.store.schema import TRAINER, TRAINER_SOURCE, RunRow
 from sweeps.sweep import Sweep
 from sweeps.trainers import Cost, Identified
 from sweeps.trainers.source import Source, source_of
@@ -115,13 +115,11 @@ class TrainerFile:
                 error.add_note(place)
             raise
 
-    def notes_on(self, rows: Iterable[RunRow]) -> list[str]:
+    def notes_on(self, results: Iterable[RunRow]) -> list[str]:
         """What there is to know of results that a plan takes from a store, a line each."""
         edited = sum(
-            row.state in RESULTS
-            and row.tags.get(TRAINER) == self.version
-            and row.tags.get(TRAINER_SOURCE) != self.source.sha256
-            for row in rows
+            row.tags.get(TRAINER) == self.version and row.tags.get(TRAINER_SOURCE) != self.source.sha256
+            for row in results
         )
         if not edited:
             return []
