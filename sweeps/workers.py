@@ -229,9 +229,7 @@ class LocalWorkers:
         method = "forkserver" if forks else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
-            # PyTorch's optimizers import the last one, for most of a second, when the first is made.
-            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage", "torch._dynamo"]
-            multiprocessing.set_forkserver_preload(preloaded)
+            multiprocessing.set_forkserver_preload(["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"])
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def get_ready(self) -> None:

@@ -227,3 +227,12 @@ def top_imports(file: str) -> set[str]:
             files = {module_of(name) for name in FILES}
             found |= children & files or {node.module}
     return found
+
+
+def test_training_loads_no_compiler_unless_it_is_to_compile() -> None:
+    """PyTorch's takes 0.8 s, in every process that trains."""
+    config = "RunConfig(tokenizer='char', max_seq_len=8, d_model=8, num_layers=1, num_heads=1, batch_size=4, "
+    config += "train_tokens=64, num_evals=1, eval_tokens=64, precision='fp32')"
+    loaded = loaded_by(f"from tinylm_core import RunConfig, run; run({config}, threads=1)")
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded

@@ -8,7 +8,7 @@ import torch
 
 from tinylm_core.config import RunConfig
 from tinylm_core.model import TinyGPT
-from tinylm_core.optimizer import build_optimizer, decay_groups
+from tinylm_core.optimizer import AdamW, build_optimizer, decay_groups
 
 
 def config_of(**fields: object) -> RunConfig:
@@ -21,7 +21,7 @@ def build(config: RunConfig) -> TinyGPT:
     return TinyGPT(config, 7).double()
 
 
-def steps_of(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], num_steps: int) -> None:
+def steps_of(optimizer: torch.optim.Optimizer | AdamW, parameters: list[torch.nn.Parameter], num_steps: int) -> None:
     """The same gradients whoever asks: those of the sum of squares, and noise from a seed."""
     generator = torch.Generator().manual_seed(1)
     for step in range(num_steps):
@@ -88,7 +88,7 @@ def test_optimizer_holds_every_parameter_once_with_its_groups_decay() -> None:
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted({id(p) for p in model.parameters()})
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
-    assert all(group["betas"] == (0.8, 0.9) and group["eps"] == 1e-6 for group in optimizer.param_groups)
+    assert all(group["lr"] == config.learning_rate for group in optimizer.param_groups)
 
 
 @pytest.mark.parametrize("decay_embeddings", [False, True])
@@ -114,6 +114,36 @@ def test_steps_are_those_of_pytorchs_plain_adamw() -> None:
     steps_of(plain, list(theirs.parameters()), 6)
     for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(our, their, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_and_state_are_those_of_pytorchs_fused_class(dtype: torch.dtype) -> None:
+    config = config_of()
+    ours, theirs = build(config).to(dtype), build(config).to(dtype)
+    optimizer, groups = build_optimizer(ours, config), decay_groups(theirs, config)
+    parameters = dict(theirs.named_parameters())
+    reference = torch.optim.AdamW(
+        [
+            {"params": [parameters[name] for name in groups["decay"]], "weight_decay": config.weight_decay},
+            {"params": [parameters[name] for name in groups["no_decay"]], "weight_decay": 0.0},
+        ],
+        lr=1.0, betas=(0.8, 0.9), eps=1e-6, fused=True,
+    )  # fmt: skip
+    for number in range(6):
+        for one, model in ((optimizer, ours), (reference, theirs)):
+            generator = torch.Generator().manual_seed(number)
+            for group in one.param_groups:
+                group["lr"] = 0.01 / (number + 1)
+            for name, parameter in model.named_parameters():
+                unused = number < 2 and name.endswith("head.weight")  # a parameter without a gradient waits
+                parameter.grad = None if unused else torch.randn(parameter.shape, generator=generator, dtype=dtype)
+            one.step()
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(our, their)
+        assert optimizer.state[our].keys() == reference.state[their].keys()
+        for key, value in optimizer.state[our].items():
+            assert torch.equal(value, reference.state[their][key])
+            assert value.dtype == reference.state[their][key].dtype
 
 
 def test_order_of_parameters_is_that_of_the_model() -> None:

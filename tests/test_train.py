@@ -20,8 +20,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.adamw import adamw
 
+from tinylm_core import optimizer as optimizer_module
 from tinylm_core import train as train_module
 from tinylm_core.checkpoint import load_model, load_states, save_state, weights_sha256
 from tinylm_core.config import RunConfig, resolve
@@ -554,16 +555,19 @@ def test_a_budget_that_is_no_multiple_is_refused_before_anything_is_written(tiny
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.3, 0.999])
-def test_rate_logged_is_rate_used_is_rate_of_the_schedule(tiny: Tiny, schedule: str, warmup_ratio: float) -> None:
+def test_rate_logged_is_rate_used_is_rate_of_the_schedule(
+    tiny: Tiny, schedule: str, warmup_ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny(schedule=schedule, warmup_ratio=warmup_ratio)
-    used: list[set[float]] = []
-    hook = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: used.append({group["lr"] for group in optimizer.param_groups})
-    )
-    try:
-        metrics = run(config, threads=1)
-    finally:
-        hook.remove()
+    updates: list[float] = []
+
+    def spied(*arguments: Any, lr: float, **others: Any) -> None:
+        updates.append(lr)
+        adamw(*arguments, lr=lr, **others)
+
+    monkeypatch.setattr(optimizer_module, "adamw", spied)
+    metrics = run(config, threads=1)
+    used = [set(updates[start : start + 2]) for start in range(0, len(updates), 2)]  # two parameter groups a step
     assert used == [{record.learning_rate} for record in metrics.steps]
     assert used == [{learning_rate(config, step)} for step in range(1, 13)]
     assert warmup_steps(config) == {0.0: 0, 0.3: 4, 0.999: 12}[warmup_ratio]

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from tinylm_core.config import RunConfig
 from tinylm_core.model import TinyGPT
-from tinylm_core.optimizer import build_optimizer
+from tinylm_core.optimizer import MOMENTS, AdamW, build_optimizer
 from tinylm_core.records import EvalRecord, StepRecord
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -22,7 +20,7 @@ class TrainState:
     """A model in training. `evals` and `steps` are its whole history."""
 
     model: TinyGPT
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     scaler: torch.amp.GradScaler  # does nothing unless the precision is fp16
     steps: list[StepRecord] = field(default_factory=list)
     evals: list[EvalRecord] = field(default_factory=list)
@@ -66,7 +64,7 @@ class TrainState:
                 parameter.copy_(tensors[f"model/{name}"])
                 if has_moments:
                     self.optimizer.state[parameter] = {
-                        key: tensors[f"optimizer/{name}/{key}"].to(parameter.device) for key in _MOMENTS
+                        key: tensors[f"optimizer/{name}/{key}"].to(parameter.device) for key in MOMENTS
                     }
         self.step, self.steps, self.evals = step, steps, evals
 

@@ -190,16 +190,16 @@ class Trainer:
         loss = torch.zeros((), device=self.device, dtype=widest_float(self.device))
         for k in range(config.gradient_accumulation_steps):
             loss += self._backward(state.step * config.gradient_accumulation_steps + k)
-        state.scaler.unscale_(state.optimizer)
+        state.scaler.unscale_(state.optimizer)  # type: ignore[arg-type]  # it needs no more of one than ours has
         parameters = list(state.model.parameters())
         grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if config.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, config.max_grad_norm, grad_norm)
         scale = state.scaler.get_scale()
-        state.scaler.step(state.optimizer)
+        state.scaler.step(state.optimizer)  # type: ignore[arg-type]
         state.scaler.update()
         skipped = state.scaler.get_scale() < scale and scale >= MIN_LOSS_SCALE
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         state.step += 1
         return rate, loss, grad_norm, skipped
 
