@@ -88,7 +88,7 @@ def ms_a_step(store: Store, folder: Path) -> float:
     records = [asdict(StepRecord(step, step, 3.0, 1e-3, 1.0, 1e4, False, now)) for step in range(BATCH * NUM_BATCHES)]
     began = time.monotonic()
     for first in range(0, len(records), BATCH):
-        outbox.put("steps", {"run": run, "records": records[first : first + BATCH]})
+        outbox.put("records", {"run": run, "steps": records[first : first + BATCH]})
     if not outbox.close(300):
         raise RuntimeError(outbox.trouble)
     return 1000 * (time.monotonic() - began) / len(records)

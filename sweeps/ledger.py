@@ -162,19 +162,19 @@ class Ledger:
         last = live.run.config.num_steps
         sent = [asdict(record) for record in records if record.step % every == 0 or record.step == last]
         if sent:
-            self._outbox.put("steps", {"run": live.creation_id, "records": sent})
+            self._outbox.put("records", {"run": live.creation_id, "steps": sent})
 
     def keep_eval(self, identity: str, record: EvalRecord) -> None:
         """Keep an evaluation."""
         live = self.live[identity]
         live.evals = [known for known in live.evals if known.step < record.step] + [record]
-        self._outbox.put("eval", {"run": live.creation_id, "record": asdict(record)})
+        self._outbox.put("records", {"run": live.creation_id, "evals": [asdict(record)]})
 
     def keep_usage(self, identity: str, record: UsageRecord) -> None:
         """Keep what the run's process takes of its machine, at the last step that it told."""
         live = self.live[identity]
         step = live.steps[-1].step if live.steps else 0
-        self._outbox.put("usage", {"run": live.creation_id, "step": step, "record": asdict(record)})
+        self._outbox.put("records", {"run": live.creation_id, "usage": [(step, asdict(record))]})
 
     def finish(self, identity: str, metrics: Metrics) -> float:
         """Keep a run that is complete or diverged, with its files; returns its objective."""

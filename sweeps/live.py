@@ -74,12 +74,13 @@ class Tally:
         self._tasks: dict[str, Task] = {}  # of all
         self._trials_read = 0
         self._slots = 0
-        self._failed_runs = 0
+        self._done_runs = self._failed_runs = 0
         self._ended_tokens = 0
         self._earlier_tokens: dict[str, int] = {}
         self._started, self._started_ms = clock(), now_ms()
 
     def start(self, run: PlannedRun) -> None:
+        self._read_trials()
         cost = self._plan.trainer.cost(run.config)
         self.lines[run.identity] = Line(run, cost)
         self._seen[run.identity] = Seen(Task(run.label, cost.of_all(run.config)), self._clock())
@@ -111,30 +112,44 @@ class Tally:
             return
         self._seen[run.identity].ended = self._clock()
         self._ended_tokens += line.step.tokens if line.step else 0
+        self._done_runs += 1
         self._failed_runs += state == "FAILED"
 
-    def look(self) -> Progress:
-        """How far it is now."""
+    def _read_trials(self) -> None:
         for trial in self._trials[self._trials_read :]:
             for run in trial.runs:
                 if run.identity not in self._tasks:
                     self._tasks[run.identity] = Task(run.label, self._plan.trainer.cost(run.config).of_all(run.config))
+                    self._done_runs += run.identity in self._results
         self._trials_read = len(self._trials)
-        num_to_come = (self._plan.num_trials - len(self._trials)) * self._plan.sweep.seeds
+
+    @property
+    def _num_to_come(self) -> int:
+        """Runs of trials that a search has yet to propose."""
+        return (self._plan.num_trials - self._trials_read) * self._plan.sweep.seeds
+
+    def count(self) -> tuple[int, int]:
+        """Runs that are done, and all. Told of every run that ends, so it goes through none of the others."""
+        self._read_trials()
+        return self._done_runs, len(self._tasks) + self._num_to_come
+
+    def look(self) -> Progress:
+        """How far it is now."""
+        done_runs, total_runs = self.count()
         known, seen = self._results.keys(), self._seen
         waiting = [task for identity, task in self._tasks.items() if identity not in known and identity not in seen]
-        if num_to_come:  # a search has yet to propose them
+        if self._num_to_come:
             work = [run.task.work for run in seen.values()] or [self._base_work()]
-            waiting += [Task("", sum(work) / len(work))] * num_to_come
+            waiting += [Task("", sum(work) / len(work))] * self._num_to_come
         done = sum(run.done if run.ended is None else run.task.work for run in seen.values())
         total = sum(task.work for task in (*waiting, *(run.task for run in seen.values())))
         trained = self._ended_tokens + sum(line.step.tokens for line in self.lines.values() if line.step)
         new_tokens = max(0, trained - sum(self._earlier_tokens.values()))
         now = self._clock()
         return Progress(
-            done_runs=len(self._tasks.keys() & known) + self._failed_runs,
+            done_runs=done_runs,
             failed_runs=self._failed_runs,
-            total_runs=len(self._tasks) + num_to_come,
+            total_runs=total_runs,
             trained_tokens=trained,
             tokens_per_second=new_tokens / max(now - self._started, 1e-9),
             share_done=min(1.0, done / total) if total else 1.0,
@@ -173,8 +188,8 @@ class PlainView:
 
     def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None:
         text = f"{run.name}  {state}" + ("" if value is None else f"  objective {value:.4f}")
-        progress = self._tally.look()
-        self._console.print(Text(f"[{progress.done_runs}/{progress.total_runs}] {text}"), soft_wrap=True)
+        done, total = self._tally.count()
+        self._console.print(Text(f"[{done}/{total}] {text}"), soft_wrap=True)
 
     def tick(self) -> None:
         lines = trouble(self._outbox, self._waits_for())

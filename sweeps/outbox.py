@@ -19,6 +19,7 @@ Operation = dict[str, Any]
 
 RETRY_SECONDS = 2.0
 SYNC_SECONDS = 1.0
+MOST_JOINED = 20
 SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
 
 
@@ -90,11 +91,18 @@ class Outbox:
     """A journal and the thread that sends it.
 
     `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away.
+    `joined` gives one operation for two that wait in a row, or None: what has fallen behind catches up by fewer calls.
     """
 
-    def __init__(self, path: Path, send: Callable[[Operation, bool], None], wait: float = 600.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        send: Callable[[Operation, bool], None],
+        wait: float = 600.0,
+        joined: Callable[[Operation, Operation], Operation | None] = lambda *_: None,
+    ) -> None:
         self._journal = Journal(path)
-        self._send = send
+        self._send, self._joined = send, joined
         self._wait = wait  # seconds that a full disk is waited for
         self._queue: deque[tuple[Operation, bool]] = deque((op, True) for op in self._journal.left_over)
         self._changed = threading.Condition()
@@ -177,13 +185,24 @@ class Outbox:
             self._journal.close()
         return arrived
 
+    def _next(self) -> tuple[Operation, bool, int]:
+        """What goes next, whether an earlier process may have sent it, and how many operations it stands for."""
+        operation, replayed = self._queue[0]
+        number = 1
+        while number < min(MOST_JOINED, len(self._queue)) and self._queue[number][1] == replayed:
+            together = self._joined(operation, self._queue[number][0])
+            if together is None:
+                break
+            operation, number = together, number + 1
+        return operation, replayed, number
+
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closing)
                 if self._closing:
                     return
-                operation, replayed = self._queue[0]
+                operation, replayed, number = self._next()
             self._call_since = time.monotonic()
             try:
                 self._send(operation, replayed)
@@ -203,7 +222,8 @@ class Outbox:
                 self._call_since = None
             self._error = None
             with self._changed:
-                self._queue.popleft()
+                for _ in range(number):
+                    self._queue.popleft()
                 if not self._queue:
                     self._journal.forget()
                     self._changed.notify_all()

@@ -203,13 +203,13 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
             match message:
                 case Steps():
                     repeat.steps += message.records
-                    outbox.put("steps", {"run": job.key, "records": [asdict(record) for record in message.records]})
+                    outbox.put("records", {"run": job.key, "steps": [asdict(record) for record in message.records]})
                 case Evaluated():
                     repeat.evals.append(message.record)
-                    outbox.put("eval", {"run": job.key, "record": asdict(message.record)})
+                    outbox.put("records", {"run": job.key, "evals": [asdict(message.record)]})
                 case Used():
                     step = repeat.steps[-1].step if repeat.steps else 0
-                    outbox.put("usage", {"run": job.key, "step": step, "record": asdict(message.record)})
+                    outbox.put("records", {"run": job.key, "usage": [(step, asdict(message.record))]})
                 case Ended():
                     repeat.metrics = message.metrics
                 case Raised() | Died():

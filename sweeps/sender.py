@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError, validate_call
 
@@ -19,12 +19,24 @@ from sweeps.store import is_temporary, schema
 from sweeps.store.read import NoArtifactError, Store
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
+HELD_AGAIN_SECONDS = 20.0  # between two signs of life of a driver
+
+R = TypeVar("R", StepRecord, EvalRecord)
+
 
 class RunGoneError(Exception):
     """The tracker made a run and has it no more."""
 
 
-HELD_AGAIN_SECONDS = 20.0  # between two signs of life of a driver
+def joined(first: Operation, second: Operation) -> Operation | None:
+    """One operation for two in a row that log what one run has done; None for others."""
+    if first["op"] != "records" or second["op"] != "records" or first.get("run") != second.get("run"):
+        return None
+    names = ("steps", "evals", "usage")
+    if not all(isinstance(operation.get(name, []), list) for operation in (first, second) for name in names):
+        return None  # the sender says what is wrong with it
+    lists = {name: [*first.get(name, []), *second.get(name, [])] for name in names}
+    return first | {name: records for name, records in lists.items() if records}
 
 
 class Sender:
@@ -39,9 +51,9 @@ class Sender:
             # Each call's arguments are checked against the annotations.
             operation.__name__.removeprefix("_"): validate_call(operation)
             for operation in (
-                self._hold, self._release, self._open, self._ask, self._start, self._steps, self._eval, self._end,
+                self._hold, self._release, self._open, self._ask, self._start, self._records, self._end,
                 self._mark_dead, self._drop_weights, self._publish, self._remove_run, self._remove_sweep, self._note,
-                self._model, self._usage,
+                self._model,
             )
         }  # fmt: skip
         self._holder: dict[str, Any] | None = None
@@ -186,22 +198,21 @@ class Sender:
         else:
             self._marks[run] = (-1, -1)
 
-    def _steps(self, run: str, records: list[StepRecord]) -> None:
+    def _records(
+        self,
+        run: str,
+        steps: list[StepRecord] = [],  # noqa: B006  # pydantic copies it
+        evals: list[EvalRecord] = [],  # noqa: B006
+        usage: list[tuple[int, UsageRecord]] = [],  # noqa: B006
+    ) -> None:
+        """What a run has done; MLflow knows by its moment whether it has a look at its process already."""
         step_mark, eval_mark = self._marks.get(run) or self._mark(run)
-        new = [record for record in records if record.step > step_mark]
-        if new:
-            self._writer.log_steps(self._run_id(run), new)
-            self._marks[run] = (new[-1].step, eval_mark)
-
-    def _eval(self, run: str, record: EvalRecord) -> None:
-        step_mark, eval_mark = self._marks.get(run) or self._mark(run)
-        if record.step > eval_mark:
-            self._writer.log_eval(self._run_id(run), record)
-            self._marks[run] = (step_mark, record.step)
-
-    def _usage(self, run: str, step: int, record: UsageRecord) -> None:
-        """What a run's process takes of its machine: MLflow knows by its moment whether it has it already."""
-        self._writer.log_usage(self._run_id(run), step, record)
+        new_steps, new_evals = _later(steps, step_mark), _later(evals, eval_mark)
+        self._writer.log_records(self._run_id(run), steps=new_steps, evals=new_evals, usage=usage)
+        self._marks[run] = (
+            new_steps[-1].step if new_steps else step_mark,
+            new_evals[-1].step if new_evals else eval_mark,
+        )
 
     def _end(
         self,
@@ -213,12 +224,13 @@ class Sender:
         artifacts: str,
         workdir: str,
     ) -> None:
-        """A run's end: numbers, files, state; then its work folder is gone."""
+        """A run's end: files, then numbers and state; then its work folder is gone."""
         run_id = self._run_id(run)
-        self._writer.log_summary(run_id, metrics, tags, is_repeat=self._is_repeat)
         if artifacts and self._inside(artifacts).is_dir():
             self._writer.log_artifacts(run_id, Path(artifacts))
-        self._writer.end_run(run_id, state=state, end_time_ms=end_time_ms)
+        self._writer.end_run(
+            run_id, state=state, end_time_ms=end_time_ms, metrics=metrics, tags=tags, is_repeat=self._is_repeat
+        )
         self._remove(workdir)
 
     def _mark_dead(self, run_id: str, end_time_ms: int) -> None:
@@ -320,3 +332,13 @@ class Sender:
             (Path(folder) / schema.PLAN).write_text(json.dumps(plan, indent=1))
             self._writer.log_artifacts(self._run_id(run), Path(folder))
         self._plans[run] = plan
+
+
+def _later(records: list[R], mark: int) -> list[R]:
+    """The records in their order, without those of a step that is there or was before; a history may be told again."""
+    later = []
+    for record in records:
+        if record.step > mark:
+            later.append(record)
+            mark = record.step
+    return later

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from sweeps.ledger import mark_dead_runs
 from sweeps.lock import sole_driver
 from sweeps.outbox import DiskFullError, Outbox, RefusedError, TrackerAwayError
-from sweeps.sender import Sender
+from sweeps.sender import Sender, joined
 from sweeps.store import schema
 from sweeps.store.place import without_user_info
 from sweeps.store.read import Store
@@ -39,7 +39,7 @@ def locked_work(
     with sole_driver(store, name, folder) as holder:
         if discards_journal:
             (folder / "journal.jsonl").unlink(missing_ok=True)
-        outbox = Outbox(folder / "journal.jsonl", Sender(store, name, click.echo), wait)
+        outbox = Outbox(folder / "journal.jsonl", Sender(store, name, click.echo), wait, joined)
         try:
             if not store.is_local:
                 outbox.put("hold", {"holder": holder})

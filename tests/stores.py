@@ -70,18 +70,17 @@ def write_sweep(
         )  # fmt: skip
         put_file(writer, run_id, "config.json", run.config.model_dump_json())
         evals = evals_of(objective)
-        writer.log_steps(
+        writer.log_records(
             run_id,
-            [
+            steps=[
                 StepRecord(step, 32 * step, 3.0, 1e-3, 1.0, 1e4, False, START + step)
                 for step in range(1, evals[-1].step + 1)
             ],
+            evals=evals,
         )
-        for record in evals:
-            writer.log_eval(run_id, record)
         if state != "RUNNING":
-            writer.log_summary(run_id, {} if objective is None else {schema.OBJECTIVE: objective}, {})
-            writer.end_run(run_id, state=state, end_time_ms=begin + 60_000)
+            metrics = {} if objective is None else {schema.OBJECTIVE: objective}
+            writer.end_run(run_id, state=state, end_time_ms=begin + 60_000, metrics=metrics, is_repeat=False)
     return ids
 
 

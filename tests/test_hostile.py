@@ -139,12 +139,12 @@ def store(empty_store: Path, tmp_path: Path) -> Store:
 
 
 OPERATIONS = (
-    "hold", "release", "open", "ask", "start", "steps", "eval", "end", "mark_dead", "drop_weights", "publish", "note",
-    "model", "usage", "pickle", "__init__", "remove",
+    "hold", "release", "open", "ask", "start", "records", "end", "mark_dead", "drop_weights", "publish", "note",
+    "model", "pickle", "__init__", "remove",
 )  # fmt: skip
 FIELDS = (
-    "run", "name", "note", "tags", "plan", "summary", "trial", "params", "start_time_ms", "dataset", "records",
-    "record", "state", "end_time_ms", "metrics", "artifacts", "workdir", "run_id", "folder", "artifact_path",
+    "run", "name", "note", "tags", "plan", "summary", "trial", "params", "start_time_ms", "dataset", "steps",
+    "evals", "usage", "state", "end_time_ms", "metrics", "artifacts", "workdir", "run_id", "folder", "artifact_path",
     "temporary", "step", "definition", "self",
 )  # fmt: skip
 JSON = st.recursive(

@@ -139,6 +139,53 @@ def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp
     assert tracker.arrived == list(range(100))
 
 
+def together(first: Operation, second: Operation) -> Operation | None:
+    """For even numbers that come one after another."""
+    numbers = [*first["numbers"], *second["numbers"]]
+    return None if any(number % 2 for number in numbers) else first | {"numbers": numbers}
+
+
+def test_what_has_fallen_behind_goes_by_fewer_calls_in_the_same_order_and_again_where_one_failed(
+    tmp_path: Path,
+) -> None:
+    calls: list[list[int]] = []
+    may_answer = threading.Event()
+
+    def send(operation: Operation, _replayed: bool) -> None:
+        may_answer.wait(60)
+        calls.append(operation["numbers"])
+        if len(calls) == 2:
+            raise ConnectionError("the answer was lost")
+
+    box = Outbox(tmp_path / "journal", send, joined=together)
+    numbers = [0, 1, *range(2, 100, 2), 101, 103]
+    for number in numbers:
+        box.put("records", {"numbers": [number]})
+    may_answer.set()
+    assert box.close(60)
+    assert calls[1] == calls[2]  # once more, as a whole
+    del calls[1]
+    assert [number for call in calls for number in call] == numbers
+    assert {len(call) for call in calls} == {1, outbox.MOST_JOINED, 49 % outbox.MOST_JOINED}
+    assert journal_lines(tmp_path / "journal") == []
+
+
+def test_what_an_earlier_process_left_is_not_joined_with_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text('{"op": "records", "numbers": [0]}\n{"op": "records", "numbers": [2]}\n')
+    calls: list[tuple[list[int], bool]] = []
+    may_answer = threading.Event()
+
+    def send(operation: Operation, replayed: bool) -> None:
+        may_answer.wait(60)
+        calls.append((operation["numbers"], replayed))
+
+    box = Outbox(tmp_path / "journal", send, joined=together)
+    box.put("records", {"numbers": [4]})
+    may_answer.set()
+    assert box.close(60)
+    assert calls == [([0, 2], True), ([4], False)]
+
+
 def test_what_is_refused_for_good_stops_the_sending_and_stays_in_the_journal(tmp_path: Path) -> None:
     arrived = []
 

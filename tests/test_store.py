@@ -201,7 +201,7 @@ def test_every_step_is_in_mlflow_exactly_once(
     writer: Writer, client: MlflowClient, run_id: str, batches: list[tuple[int, int]]
 ) -> None:
     for first, last in batches:
-        writer.log_steps(run_id, steps_of(first, last))
+        writer.log_records(run_id, steps=steps_of(first, last))
     for metric, attribute in schema.STEP_METRICS.items():
         expected = [(record.step, float(getattr(record, attribute))) for record in steps_of(1, 500)]
         assert history(client, run_id, metric) == expected
@@ -211,8 +211,8 @@ def test_every_step_is_in_mlflow_exactly_once(
 
 
 def test_a_skipped_step_is_logged_as_one(writer: Writer, store: Store, client: MlflowClient, run_id: str) -> None:
-    writer.log_steps(run_id, steps_of(1, 5, skipped=(3,)))
-    writer.log_steps(run_id, steps_of(1, 5, skipped=(3,)))
+    writer.log_records(run_id, steps=steps_of(1, 5, skipped=(3,)))
+    writer.log_records(run_id, steps=steps_of(1, 5, skipped=(3,)))
     assert history(client, run_id, schema.SKIPPED) == [(3, 1.0)]
     frame = store.history(run_ids=[run_id])
     assert frame["train_skipped"].tolist() == [0, 0, 1, 0, 0]
@@ -221,14 +221,14 @@ def test_a_skipped_step_is_logged_as_one(writer: Writer, store: Store, client: M
 
 def test_steps_of_unequal_size_fill_batches_whole(writer: Writer, client: MlflowClient, run_id: str) -> None:
     skipped = tuple(range(3, 401, 3))
-    writer.log_steps(run_id, steps_of(1, 400, skipped=skipped))
+    writer.log_records(run_id, steps=steps_of(1, 400, skipped=skipped))
     assert [step for step, _ in history(client, run_id, schema.SKIPPED)] == list(skipped)
     assert [step for step, _ in history(client, run_id, "train/loss")] == list(range(1, 401))
 
 
 def test_an_evaluation_is_logged_once_at_its_step(writer: Writer, client: MlflowClient, run_id: str) -> None:
     for record in (eval_of(0), eval_of(100, val_loss=4.0), eval_of(0)):
-        writer.log_eval(run_id, record)
+        writer.log_records(run_id, evals=[record])
     expected = {
         "val/loss": [(0, 5.0), (100, 4.0)],
         "val/loss_standard_error": [(0, 0.01), (100, 0.01)],
@@ -247,14 +247,14 @@ def usage_of(number: int, **changes: float) -> UsageRecord:
 def test_what_a_process_takes_is_a_system_metric_of_mlflows_kept_once(
     writer: Writer, store: Store, client: MlflowClient, run_id: str
 ) -> None:
-    writer.log_steps(run_id, steps_of(1, 30))
+    writer.log_records(run_id, steps=steps_of(1, 30))
     for number, step in [(0, 0), (1, 20), (1, 20), (0, 0), (2, 20), (2, 20)]:
-        writer.log_usage(run_id, step, usage_of(number))
+        writer.log_records(run_id, usage=[(step, usage_of(number))])
     assert history(client, run_id, "system/cpu_utilization_percentage") == [(0, 97.5), (20, 98.5), (20, 99.5)]
     assert len(history(client, run_id, "system/system_memory_usage_megabytes")) == 3
     assert len(history(client, run_id, "system/system_memory_usage_percentage")) == 3
     assert not [metric for metric in client.get_run(run_id).data.metrics if metric.startswith("system/gpu")]
-    writer.log_usage(run_id, 30, usage_of(3, gpu_memory_megabytes=2.0, gpu_utilization_percent=90.0))
+    writer.log_records(run_id, usage=[(30, usage_of(3, gpu_memory_megabytes=2.0, gpu_utilization_percent=90.0))])
     assert history(client, run_id, "system/gpu_0_utilization_percentage") == [(30, 90.0)]
     frame = store.history(run_ids=[run_id])
     assert len(frame) == 30
@@ -263,9 +263,9 @@ def test_what_a_process_takes_is_a_system_metric_of_mlflows_kept_once(
 
 def test_last_steps_are_the_high_water_marks(writer: Writer, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writer.last_steps(run_id) == (-1, -1)
-    writer.log_eval(run_id, eval_of(0))
+    writer.log_records(run_id, evals=[eval_of(0)])
     assert writer.last_steps(run_id) == (-1, 0)
-    writer.log_steps(run_id, steps_of(1, 30))
+    writer.log_records(run_id, steps=steps_of(1, 30))
     assert writer.last_steps(run_id) == (30, 0)
     monkeypatch.setattr(sql, "TESTED_REVISION", "another")
     assert writer.last_steps(run_id) == (30, 0)
@@ -274,8 +274,8 @@ def test_last_steps_are_the_high_water_marks(writer: Writer, run_id: str, monkey
 def test_values_that_are_not_finite_survive(writer: Writer, store: Store, run_id: str) -> None:
     records = steps_of(1, 3)
     records[1] = replace(records[1], loss=math.nan, grad_norm=-math.inf)
-    writer.log_steps(run_id, records)
-    writer.log_steps(run_id, records)
+    writer.log_records(run_id, steps=records)
+    writer.log_records(run_id, steps=records)
     writer.log_summary(run_id, {"final/val_loss": math.inf, "final/gap": math.nan}, {})
     frame = store.history(run_ids=[run_id])
     assert len(frame) == 3
@@ -336,7 +336,7 @@ def test_extra_runs_of_one_creation_are_deleted(
 ) -> None:
     retries = [client.create_run(experiment, START, tags={schema.CREATION: "abc"}).info.run_id for _ in range(3)]
     in_use = max(retries)
-    writer.log_steps(in_use, steps_of(1, 3))
+    writer.log_records(in_use, steps=steps_of(1, 3))
     assert new_run(writer, experiment, creation_id="abc", adopt=True) == in_use
     assert [run.info.run_id for run in client.search_runs([experiment])] == [in_use]
     if not store.is_local:  # there a plain creation looks back too
@@ -363,13 +363,13 @@ def test_a_run_ends_with_its_state_and_mlflows_status(
 
 
 def test_an_interrupted_run_goes_on(writer: Writer, store: Store, client: MlflowClient, run_id: str) -> None:
-    writer.log_steps(run_id, steps_of(1, 10))
+    writer.log_records(run_id, steps=steps_of(1, 10))
     writer.end_run(run_id, state="INTERRUPTED", end_time_ms=START + 1)
     writer.resume_run(run_id)
     writer.resume_run(run_id)
     assert client.get_run(run_id).info.status == "RUNNING"
     assert (store.find_run(run_id).state, store.find_run(run_id).end_time) == ("RUNNING", None)
-    writer.log_steps(run_id, steps_of(11, 20))
+    writer.log_records(run_id, steps=steps_of(11, 20))
     writer.end_run(run_id, state="COMPLETE", end_time_ms=START + 2)
     assert [step for step, _ in history(client, run_id, "train/loss")] == list(range(1, 21))
     assert client.get_run(run_id).info.end_time == START + 2
@@ -488,7 +488,7 @@ def test_mlflows_gc_frees_a_deleted_run_and_leaves_the_others(
     experiment = writer.experiment("question", None)
     deleted, kept = new_run(writer, experiment), new_run(writer, experiment)
     for run_id in (deleted, kept):
-        writer.log_steps(run_id, steps_of(1, 5))
+        writer.log_records(run_id, steps=steps_of(1, 5))
         writer.log_artifacts(run_id, weights, schema.CHECKPOINT)
     writer.keep_model(deleted, "d1", lambda _: weights)
     writer.delete_run(deleted)
@@ -582,7 +582,7 @@ def test_a_deleted_run_is_gone_for_readers(writer: Writer, store: Store, client:
     with pytest.raises(ValueError, match="no such run"):
         store.find_run(deleted)
     with pytest.raises(MlflowException) as raised:
-        writer.log_steps(deleted, steps_of(1, 1))
+        writer.log_records(deleted, steps=steps_of(1, 1))
     assert not is_temporary(raised.value)
     assert len(client.search_runs([experiment], run_view_type=ViewType.DELETED_ONLY)) == 1
 
@@ -599,13 +599,13 @@ def test_a_batch_is_in_the_database_whole_or_not_at_all(local: Store) -> None:
             "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
         )
         with pytest.raises(MlflowException):
-            writer.log_steps(run_id, steps_of(1, 500))
+            writer.log_records(run_id, steps=steps_of(1, 500))
         client = MlflowClient(local.tracking_uri)
         counts = {len(history(client, run_id, metric)) for metric in schema.STEP_METRICS}
         assert counts == {200}  # one batch of 1,000 metrics is whole steps; of the second there is nothing
         assert writer.last_steps(run_id) == (200, -1)
         database.execute("DROP TRIGGER full")
-    writer.log_steps(run_id, steps_of(201, 500))
+    writer.log_records(run_id, steps=steps_of(201, 500))
     assert [step for step, _ in history(client, run_id, "train/loss")] == list(range(1, 501))
 
 
@@ -626,10 +626,10 @@ def test_a_locked_database_raises_something_temporary(local: Store) -> None:
     with closing(sqlite3.connect(local.folder / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(MlflowException) as raised:
-            writer.log_steps(run_id, steps_of(1, 5))
+            writer.log_records(run_id, steps=steps_of(1, 5))
         assert is_temporary(raised.value)
         other.execute("ROLLBACK")
-    writer.log_steps(run_id, steps_of(1, 5))
+    writer.log_records(run_id, steps=steps_of(1, 5))
     assert writer.last_steps(run_id) == (5, -1)
 
 
@@ -856,9 +856,9 @@ def planned_sweep(writer: Writer, name: str, tmp_path: Path) -> tuple[str, dict[
         runs[trial, seed] = run_id = new_run(writer, experiment, config, **made_by)
         evals = [eval_of(0), eval_of(20, val_loss=3 - trial, train_loss=2.5 - trial)]
         steps = steps_of(1, 20)
-        writer.log_steps(run_id, steps)
+        writer.log_records(run_id, steps=steps)
         for record in evals:
-            writer.log_eval(run_id, record)
+            writer.log_records(run_id, evals=[record])
         if (trial, seed) != (1, 0):
             done = Metrics("COMPLETE", 1234, 1000, steps, evals, "w" * 64)
             writer.log_summary(run_id, schema.summary_metrics(done), {schema.WEIGHTS: "w" * 64})
@@ -957,7 +957,7 @@ def test_read_only_sql_reads_what_mlflows_client_reads(
     assert sql.revision(local.folder / "mlflow.db") == sql.TESTED_REVISION
     writer = local.writer()
     _, runs = planned_sweep(writer, "sweep", tmp_path)
-    writer.log_steps(runs[1, 0], [replace(steps_of(21, 21)[0], loss=math.nan, grad_norm=math.inf)])
+    writer.log_records(runs[1, 0], steps=[replace(steps_of(21, 21)[0], loss=math.nan, grad_norm=math.inf)])
     writer.log_summary(runs[1, 0], {"final/gap": math.nan, "final/val_loss": -math.inf}, {})
 
     def everything() -> tuple[object, ...]:

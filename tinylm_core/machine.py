@@ -2,7 +2,10 @@
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
+
+version = cache(metadata.version)  # a driver asks for each of its runs, and it is read from a file
 
 
 @dataclass(frozen=True)

@@ -99,20 +99,24 @@ class Writer:
         self._log_params(run_id, params)
         return run_id
 
-    def log_steps(self, run_id: str, steps: Sequence[StepRecord]) -> None:
-        """Log optimizer steps, whole steps an atomic batch: the last step there is a safe high-water mark."""
-        for batch in _batches(_step_metrics(record) for record in steps):
+    def log_records(
+        self,
+        run_id: str,
+        *,
+        steps: Sequence[StepRecord] = (),
+        evals: Sequence[EvalRecord] = (),
+        usage: Sequence[tuple[int, UsageRecord]] = (),
+    ) -> None:
+        """Log what a run does: optimizer steps, evaluations, and at which step its process took what of its machine.
+
+        A batch is atomic and holds whole records, so the last step and evaluation there are safe high-water marks;
+        of usage MLflow itself drops a value that it has of that moment.
+        """
+        groups = [_step_metrics(record) for record in steps]
+        groups += [_metrics(schema.eval_metrics(record), record.timestamp_ms, record.step) for record in evals]
+        groups += [_metrics(schema.usage_metrics(record), record.timestamp_ms, step) for step, record in usage]
+        for batch in _batches(groups):
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
-
-    def log_eval(self, run_id: str, record: EvalRecord) -> None:
-        """Log one evaluation, in one batch."""
-        metrics = _metrics(schema.eval_metrics(record), record.timestamp_ms, record.step)
-        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
-
-    def log_usage(self, run_id: str, step: int, record: UsageRecord) -> None:
-        """Log what a run's process takes of its machine; MLflow itself drops a value that it has of that moment."""
-        metrics = _metrics(schema.usage_metrics(record), record.timestamp_ms, step)
-        self._client.log_batch(run_id, metrics=metrics, synchronous=True)
 
     def last_steps(self, run_id: str) -> tuple[int, int]:
         """The last optimizer step (the first is 1) and the last evaluation (the first at 0) in the store; -1 = none."""
@@ -131,7 +135,7 @@ class Writer:
         self, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str], *, is_repeat: bool = True
     ) -> None:
         """Log what is known once, at the end. Of a call that may repeat an earlier one, what is not there already."""
-        there = self._client.get_run(run_id).data.metrics if is_repeat else {}
+        there = self._client.get_run(run_id).data.metrics if is_repeat and metrics else {}
         new = {name: value for name, value in metrics.items() if not _same(there.get(name), value)}
         batch = _metrics(new, time.time_ns() // 1_000_000, 0)
         if batch or tags:
@@ -161,10 +165,19 @@ class Writer:
         context_tag = InputTag(schema.DATASET_CONTEXT, context)
         self._client.log_inputs(run_id, [DatasetInput(dataset, [context_tag])])
 
-    def end_run(self, run_id: str, *, state: schema.State, end_time_ms: int) -> None:
-        """End a run in a state, and with the status of MLflow's that goes with it."""
+    def end_run(
+        self,
+        run_id: str,
+        *,
+        state: schema.State,
+        end_time_ms: int,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        is_repeat: bool = True,
+    ) -> None:
+        """End a run in a state, with the status of MLflow's that goes with it, and with what `log_summary` takes."""
         assert state != "RUNNING"
-        self.set_tags(run_id, {schema.STATE: state})
+        self.log_summary(run_id, metrics or {}, {**(tags or {}), schema.STATE: state}, is_repeat=is_repeat)
         self._client.set_terminated(run_id, schema.STATUS[state], end_time_ms)
 
     def resume_run(self, run_id: str) -> None:
