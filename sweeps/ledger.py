@@ -258,11 +258,10 @@ def publish_files(outbox: Outbox, run: str, folder: Path, artifact_path: str, *,
     outbox.put("publish", content, sync=True)
 
 
-def mark_dead_runs(outbox: Outbox, rows: Iterable[schema.RunRow]) -> None:
+def mark_dead_runs(outbox: Outbox, run_ids: Iterable[str]) -> None:
     """Runs that say RUNNING while their sweep's lock is held by us: their driver is gone."""
-    for row in rows:
-        if row.status == "RUNNING":
-            outbox.put("mark_dead", {"run_id": row.run_id, "end_time_ms": now_ms()})
+    for run_id in run_ids:
+        outbox.put("mark_dead", {"run_id": run_id, "end_time_ms": now_ms()})
 
 
 def unfinished_work(work: Path, creation_id: str) -> Path | None:

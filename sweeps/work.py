@@ -45,8 +45,7 @@ def locked_work(
                 outbox.put("hold", {"holder": holder})
             drain(outbox, wait)
             if name in store.sweeps():
-                for role in schema.ROLES:
-                    mark_dead_runs(outbox, store.runs(name, role))
+                mark_dead_runs(outbox, store.running(name))
                 drain(outbox, wait)
             yield outbox
         finally:

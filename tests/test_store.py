@@ -969,6 +969,7 @@ def test_read_only_sql_reads_what_mlflows_client_reads(
             local.trials("sweep"),
             repr(local.find_run(runs[0, 0][:20])),
             local.runs("sweep", "summary"),
+            sorted(local.running("sweep")),
         )
 
     by_sql = everything()
@@ -981,6 +982,9 @@ def test_read_only_sql_reads_what_mlflows_client_reads(
     pd.testing.assert_frame_equal(by_sql[2], by_client[2])
     assert by_sql[3] == by_client[3]
     assert {row.run_id for row in by_sql[4]} == {row.run_id for row in by_client[4]}
+    assert by_sql[5] == by_client[5]
+    everyone = [*local.runs("sweep"), *local.runs("sweep", "summary")]
+    assert by_sql[5] == sorted(row.run_id for row in everyone if row.status == "RUNNING") != []
 
 
 def test_plans_are_found_by_definition(reader: Store, writer: Writer, tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ class RawReader:
 
         return [raw.run_id for raw in self._search([experiment_id], "", ViewType.ALL)]
 
+    def running(self, experiment_id: str) -> list[str]:
+        """The IDs of an experiment's runs that are said to run."""
+        with self._snapshot() as connection:
+            if connection is not None:
+                return sql.running(connection, experiment_id)
+        return [raw.run_id for raw in self._search([experiment_id], "attributes.status = 'RUNNING'")]
+
     def artifact_uri(self, run_id: str) -> str | None:
         """Where a run's artifacts are, as our own database says; None where it is another's."""
         with self._snapshot() as connection:

@@ -126,6 +126,10 @@ class Store:
         """Run ID → what the run's identity is today (law 7), of runs of any sweep."""
         return {found.run_id: run_row(found).identity for found in self._raw.runs_of(run_ids)}
 
+    def running(self, name: str) -> list[str]:
+        """The IDs of a sweep's runs, of every role, that are said to run."""
+        return self._raw.running(self._experiment_id(name))
+
     def run_ids(self, name: str) -> list[str]:
         """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
         return self._raw.all_run_ids(self._experiment_id(name))

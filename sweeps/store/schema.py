@@ -16,7 +16,6 @@ from tinylm_core.config import RunConfig
 from tinylm_core.records import EvalRecord, Metrics, UsageRecord
 
 Role = Literal["run", "summary", "reproduction"]
-ROLES: tuple[Role, ...] = ("run", "summary", "reproduction")
 State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
 
 # Tags of a run

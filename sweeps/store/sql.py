@@ -100,6 +100,12 @@ def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, ro
     return found
 
 
+def running(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
+    """The runs of an experiment that are said to run and are not deleted."""
+    query = "SELECT run_uuid FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active' AND status = 'RUNNING'"
+    return _column(connection, query, (int(experiment_id),))
+
+
 def all_run_ids(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
     """The runs of an experiment, the deleted ones too."""
     return _column(connection, "SELECT run_uuid FROM runs WHERE experiment_id = ?", (int(experiment_id),))
