@@ -12,8 +12,8 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
-from sweeps.configs import parsed
-from sweeps.space import Space, parse_dimension
+from sweeps.configs import field_types, parsed
+from sweeps.space import Choice, Space, parse_dimension
 from sweeps.store.schema import check_name
 from sweeps.sweep import Sweep
 from tinylm_core.config import explain, unknown_name
@@ -120,7 +120,8 @@ def overridden(
     space: Space = {}
     for field, text in map(_assignment, dimensions):
         try:
-            space[field] = parse_dimension(text)
+            is_text = field_types(config_class).get(field) is str  # in which 1 is a text too
+            space[field] = Choice(*text.split(",")) if is_text else parse_dimension(text)
         except ValueError as error:
             raise ValueError(f"--sweep {field}: {error}") from None
     if both := values.keys() & space.keys():

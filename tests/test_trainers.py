@@ -85,6 +85,10 @@ class Model(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
 
 
+class Named(Model):
+    name: str = "a"
+
+
 def fall(config: Plain, *, on_steps: Any, on_eval: Any, **_: Any) -> Metrics:
     """Loss 1/step; an evaluation before the first step and after the last."""
     on_eval(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
@@ -198,6 +202,8 @@ def test_a_pydantic_config_does_as_well_and_the_command_line_changes_it() -> Non
     changed = overridden(experiment, ["num_steps=3"], ["rate=0.5,0.7"], None, None, None)
     configs = [trial.runs[0].config for trial in make_plan(changed, PLAIN).known_trials()]
     assert configs == [Model(rate=0.5, num_steps=3), Model(rate=0.7, num_steps=3)]
+    named = overridden(own(own_sweep(Named())), [], ["name=1,nan,low:high"], None, None, None)
+    assert named.sweep.space["name"] == Choice("1", "nan", "low:high")
     with pytest.raises(ValueError, match="unknown field 'd_model'"):
         overridden(experiment, ["d_model=3"], [], None, None, None)
 
