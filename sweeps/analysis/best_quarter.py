@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import gammaln
 
 from sweeps.analysis.effects import positions
 from sweeps.analysis.ranking import SIGNIFICANCE, holm
@@ -105,8 +107,14 @@ def _p_of_extent(place_T: Floats, num_best: int) -> float:
     extent, ascending = float(np.ptp(place_T[:num_best])), np.sort(place_T)
     # Each choice is counted at its lowest: the others are among those after it within the extent.
     within = np.searchsorted(ascending, ascending + extent * (1 + 1e-12), side="right") - np.arange(len(ascending)) - 1
-    as_close = sum(math.comb(int(others), num_best - 1) for others in within)
-    return as_close / math.comb(len(ascending), num_best)
+    enough = within[within >= num_best - 1]
+    share = np.exp(_log_choose(enough, num_best - 1) - _log_choose(np.array([len(ascending)]), num_best))
+    return min(1.0, float(share.sum()))
+
+
+def _log_choose(among: NDArray[np.int64], number: int) -> Floats:
+    logarithm: Floats = gammaln(among + 1) - gammaln(number + 1) - gammaln(among - number + 1)
+    return logarithm
 
 
 def _p_of_end(place_T: Floats, num_best: int) -> float:

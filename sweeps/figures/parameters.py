@@ -109,7 +109,8 @@ def gap_panels(results: Results) -> Figure:
             axes.axhline(0, color=GREY, linewidth=0.8)
     binned = any(num_values(plan, field) > MAX_VALUES for field in fields)
     sampled = any(is_sampled(plan, field) for field in fields)
-    where = "there, of a range in each quarter" if sampled else "in each quarter" if binned else "there"
+    part = "quarter" if len(plan["trials"]) >= MAX_VALUES else "half"
+    where = f"there, of a range in each {part} of the settings" if sampled else "in each quarter" if binned else "there"
     notes = ["point: a run", f"bar: mean, 95 % interval over the runs {where}"]
     num_diverged = int((runs["state"] == "DIVERGED").sum())
     notes += [f"{num_diverged} diverged: no gap"] if num_diverged else []

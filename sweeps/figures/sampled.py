@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sweeps.analysis.best_quarter import best_quarter
 from sweeps.analysis.effects import interesting_pairs
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import value_groups, where_varied
+from sweeps.analysis.settings import MAX_VALUES, value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, styled
 from sweeps.figures.marks import absent, mark, outcomes, spread
@@ -49,11 +49,9 @@ def slices(results: Results) -> Figure:
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
     notes = ["point: a setting, mean over seeds"] if len(results.plan["seeds"]) > 1 else ["point: a setting"]
-    notes += [
-        "blue: the best quarter",
-        "ring: the best",
-        "bar: median of the settings at that value or in that quarter",
-    ]
+    notes += ["blue: the best quarter"] * bool(is_best.any())
+    part = "quarter" if len(results.plan["trials"]) >= MAX_VALUES else "half"
+    notes += ["ring: the best", f"bar: median of the settings at that value or in that {part} of them"]
     if above.any():
         notes.append(f"▲ at the top: {int(above.sum())} higher")
     if (done["state"] == "diverged").any():
