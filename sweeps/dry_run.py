@@ -1,6 +1,7 @@
 """What a sweep would run and what that costs. Writes nothing to a store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Literal
 
 import click
@@ -12,12 +13,13 @@ from rich.text import Text
 from sweeps.configs import Config
 from sweeps.plan import Plan, Trial
 from sweeps.quantities import counted, duration
-from sweeps.screen import fitting
+from sweeps.screen import alike_in_all, fitting, said_once
 from sweeps.space import Value, sampled_settings, setting_at
 from sweeps.store.schema import DEFINITION, RESULTS, RunRow
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
+WIDEST_SETTING = 60  # a longer one is cut before a column goes that differs between rows
 SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a narrow terminal, in this order
 
 
@@ -25,13 +27,14 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     """Settings, steps, warmup steps, effective batch, epochs, parameters, tokens, time and disk."""
     console = Console(highlight=False)
     trials = plan.known_trials()
+    points = [] if trials else [plan.trial(k, dict(p)) for k, p in enumerate(plan.sweep.points[: plan.num_trials])]
     first = trials[0].runs[0] if trials else plan.trial(0, _first_setting(plan)).runs[0]
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
-    rows = [row for row in known_rows(plan, where) if row.identity and row.state in RESULTS]
-    known = {row.identity for row in rows}
+    done = known_runs(plan, where)
+    known = {row.identity for row in done}
     planned = {run.identity for trial in trials for run in trial.runs}
-    ours = [row for row in rows if row.identity in planned or row.tags[DEFINITION] == plan.sweep.definition]
+    ours = [row for row in done if row.identity in planned or row.tags[DEFINITION] == plan.sweep.definition]
     notes = plan.notes + (plan.trainer.file.notes_on(ours) if plan.trainer.file else [])
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in trials for run in trial.runs)
@@ -45,21 +48,24 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
         *plan.trainer.facts(first.config),
         ("tokens", f"{tokens:,}{paid} in all"),
-        ("time", time_line(plan, first.config, work, num_workers)),
+        ("time", time_line(plan, first.config, work, num_workers, done)),
         ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
         *(("note", note) for note in notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
-    console.print(settings_table(plan, trials or [plan.trial(0, _first_setting(plan))], console.width))
-    if len(trials) > MOST_ROWS:
-        console.print(f"… and {len(trials) - MOST_ROWS} more settings")
-    if not trials and plan.sweep.space:
+    listed = trials or points
+    console.print(settings_table(plan, listed or [plan.trial(0, _first_setting(plan))], console.width))
+    if len(listed) > MOST_ROWS:
+        console.print(f"… and {len(listed) - MOST_ROWS} more settings")
+    if points and len(points) < plan.num_trials:
+        console.print(Text(f"These are tried first; the search chooses the other {plan.num_trials - len(points)}."))
+    elif not listed and plan.sweep.space:
         shown = "one that is allowed" if plan.sweep.allowed else "the first choice or lower end of each"
         console.print(Text(f"The search chooses the settings; {shown} is shown."))
 
 
 def settings_table(plan: Plan, trials: Iterable[Trial], width: int) -> Table:
-    """One row a setting; in a narrow terminal with less of what all have in common."""
+    """One row a setting; in a narrow terminal what all have in common is said once, above."""
     rows = [
         {
             "trial": f"t{trial.number:03d}",
@@ -72,8 +78,18 @@ def settings_table(plan: Plan, trials: Iterable[Trial], width: int) -> Table:
         for config in [trial.runs[0].config]
     ]
     widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in rows[0]}
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for name, columns in fitting(widths, width, spare=SPARE_COLUMNS, long="setting").items():
+    alike = {name: text for name, text in alike_in_all(rows).items() if name != "setting"}
+    fit = fitting(widths, width, spare=SPARE_COLUMNS, long="setting", widest=WIDEST_SETTING, alike=list(alike))
+    once = said_once(alike, fit)
+    table = Table(
+        title=Text(once) if once else None,
+        title_justify="left",
+        title_style="dim",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+    )
+    for name, columns in fit.items():
         justify: Literal["left", "right"] = "left" if name in ("trial", "setting") else "right"
         table.add_column(name, justify=justify, no_wrap=True, width=columns)
     for row in rows:
@@ -81,19 +97,35 @@ def settings_table(plan: Plan, trials: Iterable[Trial], width: int) -> Table:
     return table
 
 
-def time_line(plan: Plan, config: Config, work: float, num_workers: int) -> str:
-    """The time that work, as the trainer's `cost` counts it, takes at the pace of a few steps measured now."""
-    pace = plan.trainer.pace(config)
+def time_line(plan: Plan, config: Config, work: float, num_workers: int, done: Sequence[RunRow]) -> str:
+    """The time that work, as the trainer's `cost` counts it, takes at the pace of a few steps measured now.
+
+    Of a trainer that can't be measured so, at the median pace of the runs that are done.
+    """
+    pace, how = plan.trainer.pace(config), "measured now"
     if pace is None:
-        return f"not known before the first run; {counted(num_workers, 'worker')}"
+        paces = [one for row in done if (one := pace_of(row)) is not None]
+        if not paces:
+            return f"not known before the first run; {counted(num_workers, 'worker')}"
+        pace, how = median(paces), f"from {counted(len(paces), 'earlier run')}"
     seconds = work / plan.trainer.cost(config).token / (pace * num_workers)
-    return (
-        f"about {duration(seconds)} with {counted(num_workers, 'worker')} at {pace:,.0f} tokens/s each (measured now)"
-    )
+    return f"about {duration(seconds)} with {counted(num_workers, 'worker')} at {pace:,.0f} tokens/s each ({how})"
 
 
-def known_rows(plan: Plan, where: str | None) -> list[RunRow]:
-    """The sweep's runs that a store holds already; none where there is no store yet."""
+def pace_of(row: RunRow) -> float | None:
+    """Tokens a second of a run as its trainer told them, or over its whole duration; None where neither is known."""
+    told = row.metrics.get("final/tokens_per_second", 0.0)
+    if told > 0:
+        return told
+    tokens = row.metrics.get("train/tokens", 0.0)
+    if row.start_time is None or row.end_time is None or tokens <= 0:
+        return None
+    seconds = (row.end_time - row.start_time).total_seconds()
+    return tokens / seconds if seconds > 0 else None
+
+
+def known_runs(plan: Plan, where: str | None) -> list[RunRow]:
+    """The runs of the sweep with a result that a store holds already; none where there is no store yet."""
     from sweeps.store import open_store
 
     try:
@@ -102,7 +134,9 @@ def known_rows(plan: Plan, where: str | None) -> list[RunRow]:
         if "no store at" not in str(error):
             click.echo(str(error), err=True)
         return []
-    return store.runs(plan.experiment.name) if plan.experiment.name in store.sweeps() else []
+    if plan.experiment.name not in store.sweeps():
+        return []
+    return [row for row in store.runs(plan.experiment.name) if row.identity and row.state in RESULTS]
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:

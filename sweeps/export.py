@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("name")
 @click.option("--optuna", "url", required=True, metavar="URL", help="The database to write to: sqlite:///study.db")
+@click.option("--definition", metavar="ID", help="An earlier definition of the sweep; the latest is the default.")
 @store_option
-def export(name: str, url: str, store: str | None) -> int:
+def export(name: str, url: str, definition: str | None, store: str | None) -> int:
     from sweeps.catalog import sweep_name
     from sweeps.lock import LockHeldError
     from sweeps.outbox import RefusedError
@@ -40,10 +41,10 @@ def export(name: str, url: str, store: str | None) -> int:
 
     opened = open_store(store)
     name = sweep_name(name, opened.sweeps())
-    plan = opened.plan(name)
+    plan = opened.plan(name, definition)
     try:
         with locked_work(opened, name):
-            plan = opened.plan(name)
+            plan = opened.plan(name, definition)
     except (LockHeldError, RefusedError) as why:
         click.echo(f"{why}; this is what is there so far")
     space = {field: dimension_from_json(content) for field, content in plan["space"].items()}
@@ -52,6 +53,9 @@ def export(name: str, url: str, store: str | None) -> int:
     write_study(url, name, space, trials, attributes)
     where = without_user_info(url)
     click.echo(f"{counted(len(trials), 'trial')} of {name} are in {where}: optuna-dashboard {where}")
+    others = [d.definition for d in opened.definitions(name) if d.definition != plan["definition"]]
+    if others:
+        click.echo(f"other definitions of {name}: {', '.join(others)} (--definition ID)")
     return DONE
 
 

@@ -70,7 +70,7 @@ def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[st
         Heading("Curves"),
         *shown("loss", "schedule", "perplexity"),
         *_rates(results, shown("rates")),
-        *_effects(results, shown("final_loss", "heat_maps", "isolation")),
+        *_effects(results, shown("final_loss", "heat_maps", "pairs", "isolation", "slices")),
         *_advice(results),
         *_findings(results),
         *_unfinished(results),

@@ -1,6 +1,6 @@
 """The live view as lines of text that fit a terminal: what goes first where it is narrow or low. Draws nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -64,22 +64,46 @@ def table(rows: Sequence[Row], width: int, room: int) -> list[Text]:
     return lines
 
 
-def fitting(widths: Mapping[str, int], width: int, *, spare: Sequence[str], long: str) -> dict[str, int]:
+def fitting(
+    widths: Mapping[str, int],
+    width: int,
+    *,
+    spare: Sequence[str],
+    long: str,
+    widest: int = WIDEST_NAME,
+    alike: Sequence[str] = (),
+) -> dict[str, int]:
     """The columns of a table that fit side by side, `GAP` apart, with their widths.
 
-    Where all don't, the `spare` ones go in order, then the `long` one is cut: no number ever is.
+    Where all don't, those `alike` in all rows go in order until the `long` one is whole, then the `spare` ones until it
+    has `widest`, and then it is cut: no number ever is.
     """
     left = dict(widths)
 
     def for_long() -> int:
         return width - sum(left[name] + GAP for name in left if name != long)
 
+    for name in alike:
+        if for_long() >= widths[long]:
+            break
+        left.pop(name, None)
     for name in spare:
-        if for_long() >= min(widths[long], WIDEST_NAME):
+        if for_long() >= min(widths[long], widest):
             break
         left.pop(name, None)
     left[long] = max(1, min(widths[long], for_long()))
     return left
+
+
+def alike_in_all(rows: Sequence[Row]) -> dict[str, str]:
+    """The columns that have one text in all rows, with it; of one row, or none, none."""
+    return {name: text for name, text in rows[0].items() if all(row[name] == text for row in rows)} if rows[1:] else {}
+
+
+def said_once(alike: Mapping[str, str], shown: Container[str]) -> str:
+    """`in all: steps = 128, seeds = 2/2` of the columns that are not shown."""
+    gone = ", ".join(f"{name} = {text}" for name, text in alike.items() if name not in shown)
+    return f"in all: {gone}" if gone else ""
 
 
 def short_name(name: str, width: int) -> Text:

@@ -14,11 +14,12 @@ from sweeps.analysis.words import answer
 from sweeps.live import say_json
 from sweeps.quantities import counted
 from sweeps.report import Report, links
-from sweeps.screen import fitting
+from sweeps.screen import Row, alike_in_all, fitting, said_once
 from sweeps.store.read import Store
 
 # Left out of a narrow terminal, in this order; the page has them all.
 SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss", "against the best", "#")
+WIDEST_SETTING = 60  # a longer one is cut before a column goes that is not alike in all rows
 MOST_LINES = 40  # of diagnoses; the page has them all
 
 
@@ -78,21 +79,38 @@ def say_answer(store: Store, report: Report) -> None:
 
 
 def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:
-    """As many columns of a frame of text as fit; those that say least go first, and no number is cut."""
+    """As many columns of a frame of text as fit; those that say least go first, and no number is cut.
+
+    What a column that had to go says in all rows alike is said once, beside the title.
+    """
     frame = frame.astype(str).rename(columns={"validation loss": "val loss"})
     long = next((name for name in ("setting", "parameter") if name in frame), str(frame.columns[0]))
     point = "gap" if long == "setting" else "val loss"  # what a table without it still answers
     starts = [*SPARE_COLUMNS, point]
     spare = [str(name) for start in starts for name in frame.columns if str(name).startswith(start)]
     widths = {str(name): max(len(str(name)), *frame[name].str.len()) for name in frame.columns}
-    fit = fitting(widths, width, spare=[name for name in spare if name != long], long=long)
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
+    rows = [{str(name): str(text) for name, text in row.items()} for row in frame.to_dict("records")]
+    same = {name: text for name, text in _alike(rows).items() if name not in (long, point)}
+    spare = [name for name in spare if name != long]
+    fit = fitting(widths, width, spare=spare, long=long, widest=WIDEST_SETTING, alike=list(same))
+    once = said_once(same, fit)
+    title = f"{title} ({once})" if once else title
+    made = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+    )
     for name, columns in fit.items():
         justify: Literal["left", "right"] = "right" if frame[name].str.match(r"[-\u2013\d]").all() else "left"
         made.add_column(name, justify=justify, no_wrap=True, width=columns)
     for row in frame[list(fit)].itertuples(index=False):
         made.add_row(*map(Text, row))
     return made
+
+
+def _alike(rows: list[Row]) -> dict[str, str]:
+    """The best setting's verdict is "best" whatever the others' is, which may be one."""
+    verdict = "against the best"
+    others = [{verdict: row[verdict]} for row in rows[1:] if verdict in row]
+    return alike_in_all(rows) | alike_in_all(others)
 
 
 def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from sweeps.analysis.diagnosis import FINDINGS
 from sweeps.analysis.results import Results
+from sweeps.analysis.settings import is_sampled
 from sweeps.analysis.words import some
 from sweeps.space import short
 
@@ -127,7 +128,10 @@ def effect_table(results: Results) -> pd.DataFrame:
         for _, row in table.iterrows()
     ]
     text = pd.DataFrame(rows)
-    return text if results.importances or text.empty else text.drop(columns="Optuna's importance")
+    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
+    spare = ["Optuna's importance"] * (not results.importances)
+    spare += ["spread of means", "p"] * sampled  # no means of like company, and no test
+    return text.drop(columns=spare, errors="ignore")
 
 
 def _importance(results: Results, fields: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launcher import Launcher
@@ -116,10 +117,49 @@ def test_the_sweeps_of_the_tutorial_are_planned(text_file: Path, tmp_path: Path)
 
 
 def test_the_trainer_of_the_page_on_trainers_is_swept(launcher: Launcher, tmp_path: Path) -> None:
-    (block,) = blocks(DOCS / "own_trainer.md", "python")
-    (tmp_path / "fall.py").write_text(block)
+    block, by_hand, _ = blocks(DOCS / "own_trainer.md", "python")
+    (tmp_path / "fall.py").write_text(f"{block}\n\n{by_hand}")
     done = launcher.run("sweeps.run", "fall.py", cwd=tmp_path)
     assert (done.code, "Best of 2 settings is lr=0.1: validation loss 1.0052" in done.out) == (0, True), done
+    assert "StepRecord" not in done.out
+    seen = subprocess.run([sys.executable, "fall.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert seen.stdout.count("StepRecord(step=") == 5
+    assert "Metrics(state='COMPLETE'" in seen.stdout
+
+
+def test_the_trainer_that_goes_on_tells_from_the_first_step_again_and_computes_only_what_is_left(
+    tmp_path: Path,
+) -> None:
+    block, _, goes_on = blocks(DOCS / "own_trainer.md", "python")
+    names: dict[str, Any] = {"__name__": "fall"}
+    exec(compile(f"{block}\n\n{goes_on}", "own_trainer.md", "exec"), names)
+    computed = []
+
+    class Config(names["Config"]):  # type: ignore[misc]
+        @property
+        def learning_rate(self) -> float:
+            computed.append(1)
+            return 0.1
+
+    def told(workdir: Path, stop_after: int | None) -> tuple[str, list[Any], list[Any]]:
+        workdir.mkdir(exist_ok=True)
+        steps: list[Any] = []
+        evals: list[Any] = []
+        ended = names["train"](
+            object.__new__(Config), workdir=workdir, on_steps=steps.extend, on_eval=evals.append,
+            should_stop=lambda: len(steps) == stop_after, device="cpu", threads=1,
+        )  # fmt: skip
+        return ended.state, steps, evals
+
+    whole = told(tmp_path / "whole", None)
+    assert len(whole[1]) == 50
+    of_a_step = len(computed) / 50
+    assert told(tmp_path / "cut", 20)[0] == "INTERRUPTED"
+    computed.clear()
+    state, steps, evals = told(tmp_path / "cut", None)
+    assert (state, [e.val_loss for e in evals]) == ("COMPLETE", [e.val_loss for e in whole[2]])
+    assert [(s.step, s.loss) for s in steps] == [(s.step, s.loss) for s in whole[1]]
+    assert len(computed) == 30 * of_a_step
 
 
 @pytest.mark.slow

@@ -163,3 +163,27 @@ def test_a_field_that_is_not_varied_is_no_parameter_of_its_trial(tmp_path: Path)
     write_study(f"sqlite:///{tmp_path}/study.db", "conditional", space, trials, {MARK: "d"})
     found = loaded(tmp_path, "conditional").trials
     assert [trial.params for trial in found] == [{"schedule": "cosine"}, settings[1]]
+
+
+def test_an_earlier_definition_is_exported_by_the_start_of_its_name(
+    launcher: Launcher, local: Store, tmp_path: Path, text_file: Path
+) -> None:
+    for space, when in (('{"learning_rate": Choice(1e-3)}', START), ('{"dropout": Choice(0.0, 0.1)}', START + 10_000)):
+        write_sweep(
+            local, write_experiment(tmp_path, text_file, "twice", space), {(0, 0): ("COMPLETE", 2.0)}, start_ms=when
+        )
+    newest, earlier = (known.definition for known in local.definitions("twice"))
+
+    def exported(*arguments: str) -> Result:
+        command = ("sweeps.export", "twice", "--optuna", "sqlite:///study.db", "--store", local.folder, *arguments)
+        return launcher.run(*command, cwd=tmp_path)
+
+    latest = exported()
+    assert (latest.code, f"other definitions of twice: {earlier} (--definition ID)" in latest.out) == (0, True), latest
+    assert len(loaded(tmp_path, "twice").trials) == 2
+    assert exported("--definition", earlier[:6]).code == 0
+    study = loaded(tmp_path, "twice")
+    assert (len(study.trials), study.user_attrs[MARK]) == (1, earlier)
+    refused = exported("--definition", "zzz")
+    assert refused.code == 2
+    assert refused.one_line == f"definition 'zzz' of 'twice': 0 match; known: {newest}, {earlier}"

@@ -9,7 +9,7 @@ from synthetic import NUM_STEPS, choice, lr_warmup_space, make_plan, make_sweep,
 
 from sweeps import figures
 from sweeps.analysis.results import Results
-from sweeps.figures import canvas, losses, parameters, scales
+from sweeps.figures import canvas, losses, parameters, sampled, scales
 
 SMALL = {"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}
 EVERY_RUN = [(trial, seed) for trial in range(6) for seed in (0, 1)]
@@ -150,3 +150,77 @@ def test_direct_labels_never_touch():
     assert placed.min() >= 0
     assert placed.max() <= 1
     np.testing.assert_allclose(canvas._apart(np.array([0.1, 0.5]), 0.06), [0.1, 0.5])
+
+
+# --- What a search sampled
+
+
+SAMPLED = RANDOM | {"warmup_ratio": value_range(0.0, 0.3), "gradient_accumulation_steps": choice(1, 2, 4)}
+
+
+def sampled_results(num_trials=28, states=None, search="tpe"):
+    plan = make_plan(SAMPLED, num_trials=num_trials, seeds=[0]) | {"search": search}
+    return Results(plan, *make_sweep(plan, states=states))
+
+
+def test_a_sampled_sweep_scatters_its_settings_and_a_grid_has_cells():
+    drawn, grid = figures.figures_of(sampled_results().plan), figures.figures_of(make_plan(SMALL))
+    assert {"slices", "pairs"} <= set(drawn)
+    assert not {"isolation", "heat_maps"} & set(drawn)
+    assert {"isolation", "heat_maps"} <= set(grid)
+    assert not {"slices", "pairs"} & set(grid)
+
+
+@pytest.mark.parametrize("num_trials", [1, 2, 5, 9])
+@pytest.mark.filterwarnings("error")
+def test_few_trials_of_a_search_have_no_panel_and_no_row_each(num_trials, tmp_path):
+    results = sampled_results(num_trials)
+    figures.save_figures(results, tmp_path)
+    assert [axes.get_title(loc="left") for axes in losses.loss_curves(results).axes if axes.get_title(loc="left")] == [
+        f"gradient accumulation steps {k}" for k in sorted(set(results.runs["gradient_accumulation_steps"]))
+    ] * (results.runs["gradient_accumulation_steps"].nunique() > 1)
+    rows = results.gaps[results.gaps["parameter"] == "weight_decay"]
+    assert len(rows) <= (4 if num_trials >= 8 else 2)
+    assert rows["num_runs"].sum() == num_trials
+
+
+def offsets(axes):
+    return sum(len(one.get_offsets()) for one in axes.collections if hasattr(one, "get_offsets"))
+
+
+def test_slices_have_a_point_a_setting_a_log_axis_for_a_log_range_and_the_worst_at_the_top():
+    results = sampled_results(states={(3, 0): "DIVERGED"})
+    panels = sampled.slices(results).axes
+    by_field = {axes.get_xlabel().partition("\n")[0].partition(" (")[0]: axes for axes in panels}
+    assert by_field["learning rate"].get_xscale() == "log"
+    assert by_field["weight decay"].get_xscale() == "linear"
+    for axes in panels:
+        assert offsets(axes) == 27
+        assert len([line for line in axes.get_lines() if line.get_marker() == "X"]) == 1
+    best = results.board.iloc[0]
+    ring = next(line for line in by_field["learning rate"].get_lines() if line.get_markerfacecolor() == "none")
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (best["learning_rate"], best["objective"])
+
+
+def test_two_sampled_fields_are_a_scatter_of_all_settings_on_both_their_axes():
+    figure = sampled.pairs(sampled_results())
+    panels = [axes for axes in figure.axes if axes.get_xlabel()]
+    assert len(panels) == 3
+    for axes in panels:
+        assert offsets(axes) == 28
+        scales_of = {axes.get_xlabel(): axes.get_xscale(), axes.get_ylabel(): axes.get_yscale()}
+        assert scales_of.get("learning rate", "log") == "log"
+        assert scales_of.get("weight decay", "linear") == "linear"
+
+
+def test_of_many_sampled_schedules_those_of_the_best_median_and_worst_setting_are_drawn():
+    results = sampled_results()
+    figure = losses.schedules(results)
+    drawn = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) > 2]
+    done = results.board
+    expected = {round(float(done.iloc[place]["learning_rate"]), 12) for place in (0, len(done) // 2, -1)}
+    assert {round(float(max(line.get_ydata())), 12) for line in drawn} == expected
+    assert [text.get_text() for text in figure.axes[0].texts].count("best") == 1
+    assert "28 different ones" in texts(figure)
+    grid = make_plan(lr_warmup_space(), seeds=[0])
+    assert len(lines(losses.schedules(Results(grid, *make_sweep(grid))).axes[0])) == 16

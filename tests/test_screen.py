@@ -3,13 +3,15 @@
 import io
 from collections.abc import Sequence
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from sweeps.screen import GAP, Row, fitting, rows_after_reflow, screen, status_line
+from sweeps.screen import GAP, Row, alike_in_all, fitting, rows_after_reflow, said_once, screen, status_line
+from sweeps.summary import fitting_table
 
 STATUS = ["12/108 runs (1 failed)", "3 min left", "41,200 tokens/s"]
 TROUBLE = "records wait for the tracker: https://tracking.example.org/a/very/long/address says 503, as it often does"
@@ -125,3 +127,44 @@ def test_columns_go_in_order_and_only_the_long_one_is_cut(widths: dict[str, int]
     assert all(fit[name] == widths[name] for name in left)
     assert 1 <= fit["long"] <= long
     assert sum(fit.values()) + GAP * len(left) <= max(width, 1)
+
+
+def test_what_is_alike_in_all_rows_goes_before_anything_is_cut_and_is_said_once() -> None:
+    rows = [{"setting": f"lr=1e-3 decay={k} accum=4", "steps": "128", "batch": f"{k} sequences"} for k in range(3)]
+    assert alike_in_all(rows) == {"steps": "128"}
+    assert alike_in_all(rows[:1]) == {}
+    widths = {"setting": 23, "steps": 5, "batch": 11}
+    wide = fitting(widths, 43, spare=["batch", "steps"], long="setting", alike=["steps"])
+    assert (list(wide), said_once({"steps": "128"}, wide)) == (["setting", "steps", "batch"], "")
+    narrow = fitting(widths, 42, spare=["batch", "steps"], long="setting", alike=["steps"])
+    assert narrow == {"setting": 23, "batch": 11}
+    assert said_once({"steps": "128"}, narrow) == "in all: steps = 128"
+
+
+def test_a_leaderboard_of_80_columns_shows_whole_settings_before_what_all_have_in_common() -> None:
+    setting = "lr=0.0195 decay=0.185 warmup=0.0391 accum={}"
+    frame = pd.DataFrame(
+        {
+            "#": ["1", "2", "3"],
+            "trial": ["t001", "t002", "t003"],
+            "setting": [setting.format(k) for k in (1, 2, 4)],
+            "validation loss": ["3.5023", "3.5032", "3.6"],
+            "against the best": ["best", "unknown: too few seeds", "unknown: too few seeds"],
+            "seeds": ["1/1"] * 3,
+            "perplexity": ["33.19", "33.22", "36.60"],
+            "gap": ["-0.0821", "-0.0898", "0.01"],
+        }
+    )
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(fitting_table("Leaderboard", frame, 80))
+    text = shown.get()
+    for k in (1, 2, 4):
+        assert setting.format(k) in text
+    assert "(in all: seeds = 1/1, against the best = unknown: too few seeds)" in text
+    assert text.count("unknown") == 1
+    frame["against the best"] = ["best", "worse", "can't be told apart"]
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(fitting_table("Leaderboard", frame, 120))
+    assert "can't be told apart" in shown.get()

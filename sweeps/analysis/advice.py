@@ -5,18 +5,26 @@ Pure functions over `Results`. Commands go on from the one that made the definit
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from sweeps.analysis import ranking
-from sweeps.analysis.commands import command_with, extended
+from sweeps.analysis.commands import Advice, command_with, extended
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, comparable_objectives, is_log, is_number, ordered_values, where_varied
+from sweeps.analysis.sampled_advice import extensions, narrowings
+from sweeps.analysis.settings import (
+    FINISHED,
+    SAMPLING,
+    comparable_objectives,
+    is_log,
+    is_number,
+    ordered_values,
+    where_varied,
+)
 from sweeps.space import short
 from sweeps.sweep import MATCHING_FIELDS
 
@@ -29,14 +37,6 @@ OTHER_SEEDS = 3
 BUDGETS = ("train_tokens", "num_steps")  # fields that say how long a run trains; the first that a config has
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What is the matter, as a sentence, and the command that mends it ("" where none does)."""
-
-    text: str
-    command: str = ""
-
-
 def advise(results: Results) -> list[Advice]:
     """What to do next, the most pressing first; empty where the sweep answers its question."""
     finished = results.runs["state"].isin(FINISHED)
@@ -46,7 +46,10 @@ def advise(results: Results) -> list[Advice]:
         return [*_unfinished(results), *_all_diverged(results)]
     found = [*_unfinished(results), *_not_matched(results)]
     if results.board["objective"].notna().sum() >= FINISHED_ENOUGH:
-        found += [*_edges(results), *_stable_to_the_end(results), *_seeds(results), *_coarse(results)]
+        sampled = results.plan["search"] in SAMPLING
+        found += extensions(results) if sampled else _edges(results)
+        found += [*_stable_to_the_end(results), *_seeds(results), *_coarse(results)]
+        found += narrowings(results) if sampled else []
     return [*found, *_still_falling(results), *_overfitting(results), *_clipped(results)]
 
 
@@ -166,9 +169,12 @@ def _seeds(results: Results) -> Iterator[Advice]:
     if len(ranked) < 2 or (ranked["state"] == "diverged").all():
         return
     if num_seeds == 1:
+        complete = int((ranked["state"] == "complete").sum())
+        # A search with more seeds is another one: its best settings are run again instead.
+        flags = {"confirm": min(complete, MOST_CONFIRMED)} if plan["search"] in SAMPLING else {}
         yield Advice(
             "With one seed nothing can be told from noise.",
-            command_with(plan["command"], seeds=OTHER_SEEDS),
+            command_with(plan["command"], **flags, seeds=OTHER_SEEDS),
         )
         return
     tied = ranked.iloc[1:]

@@ -4,13 +4,24 @@ Pure functions over a plan; run nothing.
 """
 
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
-from sweeps.analysis.settings import Plan, is_log, ordered_values
+from sweeps.analysis.settings import SAMPLING, Plan, is_log, ordered_values
 from sweeps.sweep import BUDGET_FIELDS
 from tinylm_core.config import RunConfig, budget_unit, nearest_budget
 
 WIDE_STEP = 2.5
+FURTHER = 3.0  # at most so many times as far goes what extends a sampled sweep, or a third of a linear range
+SHORTER = (1, 1 / 2, 1 / 4)  # of that, where a field doesn't take it
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is the matter, as a sentence, and the command that mends it ("" where none does)."""
+
+    text: str
+    command: str = ""
 
 
 def command_with(command: str, **flags: object) -> str:
@@ -53,17 +64,21 @@ def _dict(value: object) -> dict[str, Any]:
 def extended(plan: Plan, field: str, end: str) -> str | None:
     """The command that sweeps a number beyond its "low" or "high" end; None where the field takes nothing there.
 
-    Of a range that is sampled that end is moved; of listed values all stay, so that their runs are used again, and two
-    more follow in the same steps.
+    Of a range that is sampled that end is moved, by a factor of three or a third of the range at most. Of listed values
+    all stay, so that their runs are used again, and two more follow in the same steps; where a search samples them,
+    one, by a factor of three at most.
     """
     values = ordered_values(plan, field)
     whole = all(isinstance(value, int) for value in values)
     space = plan["space"][field]
     if space["kind"] == "range" and plan["search"] != "grid":
         low, high, log = space["low"], space["high"], space["log"]
-        reach = (high - low) / 2
-        beyond = (low / 3 if log else low - reach) if end == "low" else (high * 3 if log else high + reach)
-        moved = _allowed(plan, field, beyond, 2, whole=whole)
+        sign = -1 if end == "low" else 1
+        reaches = (share * sign for share in SHORTER)
+        edge = low if end == "low" else high
+        tried = [edge * FURTHER**reach if log else edge + reach * (high - low) / 3 for reach in reaches]
+        allowed = (_allowed(plan, field, value, 2, whole=whole) for value in tried)
+        moved = next((value for value in allowed if value is not None and sign * (value - edge) > 0), None)
         if moved is None:
             return None
         ends = (moved, high) if end == "low" else (low, moved)
@@ -72,7 +87,11 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
     by_factor = is_log(plan, field) or min(values) > 0
     step = edge / inner if by_factor else edge - inner
     digits = 1 if by_factor and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
+    if plan["search"] in SAMPLING:
+        width = abs(values[-1] - values[0]) / 3
+        step = min(max(step, 1 / FURTHER), FURTHER) if by_factor else min(max(step, -width), width)
     beyond_it = [edge * step, edge * step**2] if by_factor else [edge + step, edge + 2 * step]
+    beyond_it = beyond_it[:1] if plan["search"] in SAMPLING else beyond_it
     allowed = (_allowed(plan, field, value, digits, whole=whole) for value in beyond_it)
     new = [value for value in dict.fromkeys(allowed) if value is not None and value not in values]
     if not new:

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise
-from sweeps.analysis.settings import MAX_VALUES, Floats, Plan, is_number, objectives, ordered_values, unconditional
+from sweeps.analysis.settings import (
+    MAX_VALUES,
+    Floats,
+    Plan,
+    is_number,
+    is_sampled,
+    objectives,
+    ordered_values,
+    unconditional,
+)
 from sweeps.space import short
 
 RATE = "learning_rate"
@@ -62,7 +71,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
     for field in unconditional(plan):
-        if field == RATE or len(ordered_values(plan, field)) > MAX_VALUES:
+        if field == RATE or is_sampled(plan, field) or len(ordered_values(plan, field)) > MAX_VALUES:
             continue
         for value in ordered_values(plan, field):
             inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])

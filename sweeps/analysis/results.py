@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis import curves, diagnosis, effects, ranking, rates, settings
+from sweeps.analysis import best_quarter, curves, diagnosis, effects, ranking, rates, settings
 from sweeps.analysis.settings import Plan
 
 
@@ -107,6 +107,11 @@ class Results:
     def decomposition(self) -> pd.DataFrame:
         """`effects.decompose`."""
         return effects.decompose(self.plan, self.runs)
+
+    @cached_property
+    def concentrations(self) -> list[best_quarter.Concentration]:
+        """`best_quarter.concentrations`."""
+        return best_quarter.concentrations(self.plan, self.board)
 
     @cached_property
     def rates(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 FINISHED = ("COMPLETE", "DIVERGED")
 MAX_VALUES = 8  # a range with more distinct values than this is read in quarters
+SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
 BEST_ATTEMPT_FIRST = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED")
 
@@ -76,22 +77,32 @@ def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
 def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
     """An ordered categorical beside `runs`: each run's value of a swept field as a label.
 
-    Numbers ascend, other values keep the order of the space. A range with more than eight values in the plan is cut
-    into quarters with equal numbers of settings, labelled low…high. NaN where the field is not varied.
+    Numbers ascend, other values keep the order of the space. A sampled range, and a grid's with more than eight
+    values, is cut into quarters with equal numbers of settings, labelled low…high, or into halves where fewer than
+    eight settings were drawn. NaN where the field is not varied.
     """
     varied = _varied_trials(plan, field)
     settings = [trial["setting"][field] for trial in plan["trials"] if trial["trial"] in varied]
     space = plan["space"][field]
     here = runs["trial"].isin(varied)
     distinct = list(dict.fromkeys(settings))
-    if space["kind"] == "range" and len(distinct) > MAX_VALUES:
-        edges = np.unique(np.quantile([float(value) for value in settings], [0, 0.25, 0.5, 0.75, 1]))
-        labels = [f"{short(low)}…{short(high)}" for low, high in itertools.pairwise(edges)]
+    if len(distinct) > 1 and (is_sampled(plan, field) or (space["kind"] == "range" and len(distinct) > MAX_VALUES)):
+        shares = [0, 0.25, 0.5, 0.75, 1] if len(settings) >= MAX_VALUES else [0, 0.5, 1]
+        edges = np.unique(np.quantile([float(value) for value in settings], shares))
+        labels = _interval_labels(edges)
         return pd.cut(runs[field].where(here).astype(float), edges.tolist(), labels=labels, include_lowest=True)
     labels = [short(value) for value in ordered_values(plan, field)]
     return pd.Series(
         pd.Categorical(runs[field].map(short).where(here), categories=labels, ordered=True), index=runs.index
     )
+
+
+def _interval_labels(edges: Floats) -> list[str]:
+    """low…high of each interval, with more digits where a search has drawn values so close that three don't do."""
+    labels = [f"{short(low)}…{short(high)}" for low, high in itertools.pairwise(edges)]
+    if len(set(labels)) < len(labels):
+        labels = [f"{low!r}…{high!r}" for low, high in itertools.pairwise(edges.tolist())]
+    return labels
 
 
 def ordered_values(plan: Plan, field: str) -> list[Any]:
@@ -125,6 +136,18 @@ def where_varied(plan: Plan, rows: pd.DataFrame, field: str) -> pd.DataFrame:
 def _varied_trials(plan: Plan, field: str) -> set[int]:
     dimension = dimension_from_json(plan["space"][field])
     return {trial["trial"] for trial in plan["trials"] if is_varied(dimension, trial["setting"])}
+
+
+def is_sampled(plan: Plan, field: str) -> bool:
+    """Whether a search drew a field's values from a range, so that each setting has one of its own.
+
+    A range of a few whole numbers is none: its values come again.
+    """
+    space = plan["space"][field]
+    if plan["search"] == "grid" or space["kind"] != "range":
+        return False
+    whole = isinstance(space["low"], int) and isinstance(space["high"], int)
+    return not (whole and space["high"] - space["low"] < MAX_VALUES)
 
 
 def is_number(values: Sequence[Any]) -> bool:

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.advice import advise
+from sweeps.analysis.best_quarter import best_quarter
 from sweeps.analysis.ranking import SIGNIFICANCE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, is_full_grid
+from sweeps.analysis.settings import FINISHED, is_full_grid, is_sampled
+from sweeps.space import short
 
 
 def answer(results: Results) -> list[str]:
@@ -70,6 +72,8 @@ def _p(value: float) -> str:
 
 
 def _effects(results: Results) -> str:
+    if any(is_sampled(results.plan, field) for field in results.plan["swept"]):
+        return _sampled_effects(results)
     table = results.main_effects
     if table.empty:
         return ""
@@ -90,6 +94,23 @@ def _effects(results: Results) -> str:
     remarks += [f"diverged runs count as {results.worst_loss:.3f}"] * bool((states == "DIVERGED").any())
     remark = f" ({'; '.join(remarks)})" if remarks else ""
     return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{floor}."
+
+
+def _sampled_effects(results: Results) -> str:
+    """Where the best settings lie and what a forest says of all: means over what a search tried most are of no use."""
+    best, shares = best_quarter(results.board), results.decomposition
+    parts = []
+    told = [one for one in results.concentrations if one.told]
+    if told:
+        where = ", ".join(f"{one.field} {short(one.low)} to {short(one.high)}" for one in told)
+        parts.append(f"the best {len(best)} settings lie closer together than chance would put them in {where}")
+    if len(shares) and len(results.plan["swept"]) > 1:
+        alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
+        explained = ", ".join(f"{row['fields'][0]} {row['share']:.0%}" for row in alone)
+        parts.append(f"of the variance between settings a random forest gives {explained}")
+    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}{floor}." if parts else ""
 
 
 def _components(results: Results) -> list[tuple[tuple[str, ...], float]]:

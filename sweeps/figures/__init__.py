@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan, unconditional
+from sweeps.analysis.settings import Plan, is_sampled, unconditional
 from sweeps.figures import canvas
 from sweeps.figures.losses import loss_curves, perplexity_curves, schedules
 from sweeps.figures.parameters import final_loss, gap_panels, heat_maps, isolation
 from sweeps.figures.rates import rate_panels
+from sweeps.figures.sampled import pairs, slices
 from sweeps.figures.scales import num_values
 
 FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
@@ -27,7 +28,9 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
     "final_loss": (final_loss, "Final validation loss of every run against the parameter that spans most."),
     "rates": (rate_panels, "Final validation loss against the learning rate, averaged over the other parameters."),
     "isolation": (isolation, "The best setting at each value of a parameter, whatever the others are."),
+    "slices": (slices, "Final validation loss of every setting against each parameter."),
     "heat_maps": (heat_maps, "Mean final validation loss at each pair of values."),
+    "pairs": (pairs, "Every setting at its values of two parameters, coloured by its final validation loss."),
 }
 """By name, how it is drawn and what it shows."""
 
@@ -39,10 +42,13 @@ def figures_of(plan: Plan) -> list[str]:
     left_out = {"final_loss" if RATE in everywhere else "rates"}
     if not swept:
         left_out |= {"gap", "isolation", "final_loss"}
+    # Means and best settings at a value are of values that come again; what a range was sampled at is scattered.
+    sampled = any(is_sampled(plan, field) for field in plan["swept"])
+    left_out |= {"isolation", "heat_maps"} if sampled else {"slices", "pairs"}
     if len(swept) < 2:
-        left_out |= {"isolation"}
+        left_out |= {"isolation", "slices"}
     if len(everywhere) < 2:
-        left_out |= {"heat_maps"}
+        left_out |= {"heat_maps", "pairs"}
     return [name for name in FIGURES if name not in left_out]
 
 

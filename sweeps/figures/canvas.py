@@ -50,6 +50,8 @@ STYLE: Any = {  # a string-keyed dict, which matplotlib's types take for literal
     "svg.hashsalt": "tinylm",  # the same figure is the same file
 }
 
+VIRIDIS = mpl.colormaps["viridis"]
+
 P = ParamSpec("P")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, is_log, ordered_values, unconditional, value_groups
+from sweeps.analysis.settings import MAX_VALUES, is_log, is_sampled, ordered_values, unconditional, value_groups
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, End, styled
 from sweeps.figures.marks import SIGNS, absent, colour_note, mark, markers
@@ -54,9 +54,13 @@ def schedules(results: Results) -> Figure:
     runs = runs.assign(_steps=runs["run_id"].map(num_steps)).sort_values("_steps", ascending=False, kind="stable")
     runs = runs.drop_duplicates(distinct).sort_values("trial")
     num_schedules = len(runs)
+    swept = [field for field in distinct if field in unconditional(plan)]
+    few = num_schedules > CROWDED and any(is_sampled(plan, field) for field in swept)
+    representatives = _representatives(results, runs) if few else {}
+    if representatives:
+        runs = runs[runs["trial"].isin(representatives)]
     runs = runs.iloc[np.unique(np.linspace(0, len(runs) - 1, MOST_SETTINGS).astype(int))]
     curves = dict(iter(rates[rates["run_id"].isin(runs["run_id"])].sort_values("step").groupby("run_id")))
-    swept = [field for field in distinct if field in unconditional(plan)]
     scale = ColourScale(plan, colour_field(plan) if colour_field(plan) in swept else next(iter(swept), None))
     runs = runs.assign(_colour=scale.colours(runs))
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
@@ -66,28 +70,44 @@ def schedules(results: Results) -> Figure:
         curve, colour = curves[run["run_id"]], run["_colour"]
         thinned = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))]
         tokens = thinned["step"] * int(run["tokens_per_step"])
-        width = 1.4 if len(runs) <= CROWDED else 0.8
+        bold = representatives.get(run["trial"]) == "best"
+        width = 2.4 if bold else 1.4 if len(runs) <= CROWDED else 0.8
         axes.plot(tokens, thinned["train_learning_rate"], color=colour, linewidth=width, alpha=0.85)
         warmup = curve[curve["step"] == _warmup_steps(run)]
         axes.plot(
             warmup["step"] * int(run["tokens_per_step"]), warmup["train_learning_rate"], "o", color=colour, markersize=4
         )
         if run["_steps"] == runs.loc[runs["_colour"] == colour, "_steps"].max():
-            ends.append(End(float(curve["train_learning_rate"].iloc[-1]), scale.label(run), colour))
+            label = representatives.get(run["trial"]) or scale.label(run)
+            ends.append(End(float(curve["train_learning_rate"].iloc[-1]), label, colour))
     if on_log_axis:
-        values = ordered_values(plan, "learning_rate")
+        values = sorted(runs["learning_rate"]) if representatives else ordered_values(plan, "learning_rate")
         axes.set_ylim(values[0] / 40, values[-1] * 1.5)
-        canvas.log_y_axis(axes, values if len(values) <= MAX_VALUES else None)
+        canvas.log_y_axis(axes, values if len(values) <= MAX_VALUES and not representatives else None)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
     canvas.token_axis(axes)
     axes.set_ylabel("learning rate")
     count = f"{num_schedules:,} different ones" if num_schedules > 1 else "one for all runs"
-    if num_schedules > len(runs):
+    if representatives:
+        count += f", drawn: those of the {', '.join(representatives.values())} setting"
+    elif num_schedules > len(runs):
         count += f", {len(runs)} of them drawn"
     warmup_note = ["dot: end of the warmup"] * ("warmup_ratio" in runs)
     canvas.heading(figure, title, [count, *warmup_note, *colour_note(scale)])
-    key(figure, [axes], [ends], scale)
+    if representatives:
+        canvas.label_ends(axes, ends)
+    else:
+        key(figure, [axes], [ends], scale)
     return figure
+
+
+def _representatives(results: Results, runs: pd.DataFrame) -> dict[int, str]:
+    """Of many schedules with runs here, trial → "best", "median" or "worst" by final loss; {} before three are done."""
+    board = results.board
+    done = [int(trial) for trial in board.loc[board["objective"].notna(), "trial"] if trial in set(runs["trial"])]
+    if len(done) < 3:
+        return {}
+    return {done[0]: "best", done[len(done) // 2]: "median", done[-1]: "worst"}
 
 
 def _curves(results: Results, columns: Sequence[str], title: str, y_label: str) -> Figure:

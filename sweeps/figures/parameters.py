@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 
 from sweeps.analysis.effects import interesting_pairs, isolated, pair_table
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, unconditional, value_groups, where_varied
+from sweeps.analysis.settings import MAX_VALUES, is_sampled, unconditional, value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, End, styled
 from sweeps.figures.marks import absent, colour_note, mark, outcomes, spread
-from sweeps.figures.scales import LIGHTEST, MAX_PANELS, ColourScale, ParameterAxis, key, num_values, x_field
+from sweeps.figures.scales import (
+    LIGHTEST,
+    ColourScale,
+    ParameterAxis,
+    key,
+    num_values,
+    panel_fields,
+    parameter_panels,
+    x_field,
+)
 from sweeps.space import short
 
 PALE = "#c9c9c9"
@@ -72,10 +81,10 @@ def final_loss(results: Results) -> Figure:
 def gap_panels(results: Results) -> Figure:
     """Validation minus train loss at the end of each COMPLETE run, a panel a swept parameter."""
     title, plan, runs, complete = "Gap (validation loss minus train loss)", results.plan, results.runs, results.complete
-    fields = _panel_fields(results)
+    fields = panel_fields(plan)
     if complete.empty:
         return canvas.message(f"{title} by parameter: no run has completed. {outcomes(runs)}")
-    figure, panels, left = _parameter_panels(fields)
+    figure, panels, left = parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
         drawn = where_varied(plan, complete, field)
         colours = ColourScale(plan, field).colours(drawn)
@@ -88,7 +97,10 @@ def gap_panels(results: Results) -> Figure:
                 row = rows.loc[str(value)]
                 half = (row["gap_high"] - row["gap_low"]) / 2
                 error = 0.0 if np.isnan(half) else half
-                axes.errorbar(np.median(x[inside]), row["gap"], error, fmt="_", color=INK, markersize=16, zorder=4)
+                at, wide = np.median(x[inside]), is_sampled(plan, field)
+                axes.errorbar(at, row["gap"], error, fmt="" if wide else "_", color=INK, markersize=16, zorder=4)
+                if wide:
+                    axes.plot([x[inside].min(), x[inside].max()], [row["gap"]] * 2, color=INK, linewidth=1.4, zorder=4)
     for axes in left:
         axes.set_ylabel("gap (nats per token)")
     low, high = panels[0].get_ylim()
@@ -96,7 +108,10 @@ def gap_panels(results: Results) -> Figure:
         for axes in panels:
             axes.axhline(0, color=GREY, linewidth=0.8)
     binned = any(num_values(plan, field) > MAX_VALUES for field in fields)
-    notes = ["point: a run", f"bar: mean, 95 % interval over the runs {'in each quarter' if binned else 'there'}"]
+    sampled = any(is_sampled(plan, field) for field in fields)
+    part = "quarter" if len(plan["trials"]) >= MAX_VALUES else "half"
+    where = f"there, of a range in each {part} of the settings" if sampled else "in each quarter" if binned else "there"
+    notes = ["point: a run", f"bar: mean, 95 % interval over the runs {where}"]
     num_diverged = int((runs["state"] == "DIVERGED").sum())
     notes += [f"{num_diverged} diverged: no gap"] if num_diverged else []
     canvas.heading(figure, f"{title} by parameter", notes + absent(runs))
@@ -107,11 +122,11 @@ def gap_panels(results: Results) -> Figure:
 def isolation(results: Results) -> Figure:
     """The best setting at each value of a parameter, whatever the others are, a panel a swept parameter."""
     title, plan, board = "Best loss at each value, the other parameters tuned", results.plan, results.board
-    fields = _panel_fields(results)
+    fields = panel_fields(plan)
     done = board[board["objective"].notna()]
     if done.empty:
         return canvas.message(f"{title}: no run has finished. {outcomes(results.runs)}")
-    figure, panels, left = _parameter_panels(fields)
+    figure, panels, left = parameter_panels(fields)
     for axes, field in zip(panels, fields, strict=True):
         x_axis = ParameterAxis(plan, field)
         drawn = where_varied(plan, done, field)
@@ -181,16 +196,6 @@ def _heat_map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
     row, column = np.unravel_index(np.nanargmin(values), values.shape)
     corner = float(column) - 0.47, float(row) - 0.46
     axes.add_patch(Rectangle(corner, 0.94, 0.92, fill=False, edgecolor="white", linewidth=1.8))
-
-
-def _parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]]:
-    columns, width = (4, 11.5) if len(fields) == 4 else (3, 9.5 if len(fields) > 1 else 6)
-    return canvas.panel_grid(len(fields), columns, width=width, height=3, share=False)
-
-
-def _panel_fields(results: Results) -> list[str]:
-    fields = [field for field in results.plan["swept"] if num_values(results.plan, field)]
-    return sorted(fields, key=lambda field: -num_values(results.plan, field))[:MAX_PANELS]
 
 
 def _scattered(

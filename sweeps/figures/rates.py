@@ -44,7 +44,8 @@ def rate_panels(results: Results) -> Figure:
                 canvas.label_ends(axes, ends)
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
-    notes = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
+    by_rate = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
+    notes = by_rate if x_axis.discrete else ["point: a run"]
     if table["optimum"].notna().any():
         notes.append("dot below: optimum of a parabola, with its 95 % interval")
     if (table["edge"] != "").any():

@@ -4,7 +4,7 @@ Knows matplotlib and the plan; knows no metric.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -17,22 +17,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from sweeps.analysis.settings import MAX_VALUES, Plan, is_log, is_number, ordered_values, unconditional
+from sweeps.analysis.settings import MAX_VALUES, Plan, is_log, is_number, is_sampled, ordered_values, unconditional
 from sweeps.figures import canvas
 from sweeps.figures.canvas import End
 from sweeps.space import short
 
 LIGHTEST = 0.8  # viridis beyond it vanishes on white
 MAX_PANELS = 6
+LONG_LABEL = 34  # characters, of a panel of four in a row
 
 
 class ColourScale:
-    """viridis over the planned values of one swept field: by rank, or along a range with more than eight values."""
+    """viridis over the planned values of one swept field: by rank, or along a range of more than eight."""
 
     def __init__(self, plan: Plan, field: str | None) -> None:
         self.field = field
         self.domain = ordered_values(plan, field) if field else []
-        self.continuous = len(self.domain) > MAX_VALUES and is_number(self.domain)
+        many = len(self.domain) > MAX_VALUES or (bool(field) and is_sampled(plan, str(field)))
+        self.continuous = len(self.domain) > 1 and many and is_number(self.domain)
         self._colours = mpl.colormaps["viridis"].resampled(256)
         self._ranks = {short(value): rank for rank, value in enumerate(self.domain)}
         self._norm = Normalize()
@@ -102,20 +104,24 @@ class ParameterAxis:
         span = len(self.domain) - 1 if self.ordinal else self.domain[-1] - self.domain[0]
         return np.asarray(x + shares * span / 20)
 
-    def apply(self, axes: Axes) -> None:
-        """Scale, ticks and label of `axes`' x."""
+    def apply(self, axes: Axes, side: Literal["x", "y"] = "x") -> None:
+        """Scale, ticks and label of `axes`' x, or y."""
+        axis = axes.xaxis if side == "x" else axes.yaxis
         if self.log and not self.ordinal:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
+            axes.set(**{f"{side}scale": "log"})
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
         if self.ordinal or (self.discrete and len(self.domain) <= MAX_VALUES):
             places = range(len(self.domain)) if self.ordinal else self.domain
             labels = [canvas.clipped(short(value)) for value in self.domain]
-            axes.set_xticks(list(places), labels)
+            axis.set_ticks(list(places), labels)
         else:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
-        axes.margins(x=0.08)
-        axes.set_xlabel(canvas.axis_label(self.field))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: short(float(value))))
+        axes.margins(x=0.08 if side == "x" else None, y=0.08 if side == "y" else None)
+        label = canvas.axis_label(self.field)
+        grid = axes.get_gridspec()
+        narrow = grid is not None and grid.ncols > 3 and len(label) > LONG_LABEL
+        axis.set_label_text(label.replace(" (", "\n(") if narrow else label)
 
 
 def key(figure: Figure, panels: Sequence[Axes], ends: Sequence[Sequence[End]], scale: ColourScale) -> None:
@@ -146,6 +152,18 @@ def num_values(plan: Plan, field: str) -> int:
     return len(ordered_values(plan, field))
 
 
+def panel_fields(plan: Plan) -> list[str]:
+    """The swept fields that have a panel each where there is one a parameter: those with most values, first."""
+    fields = [field for field in plan["swept"] if num_values(plan, field)]
+    return sorted(fields, key=lambda field: -num_values(plan, field))[:MAX_PANELS]
+
+
+def parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with a panel a field: it, its panels, and those at the left."""
+    columns, width = (4, 11.5) if len(fields) == 4 else (3, 9.5 if len(fields) > 1 else 6)
+    return canvas.panel_grid(len(fields), columns, width=width, height=3, share=False)
+
+
 def colour_field(plan: Plan) -> str | None:
     """The field that colours tell: the learning rate where it is swept, else the one with most values."""
     if "learning_rate" in unconditional(plan):
@@ -156,7 +174,7 @@ def colour_field(plan: Plan) -> str | None:
 def facet_field(plan: Plan) -> str | None:
     """The parameter beside the coloured one with most values, if it has few enough for a panel each."""
     others = [field for field in unconditional(plan) if field != colour_field(plan)]
-    few = [field for field in others if 2 <= num_values(plan, field) <= MAX_PANELS]
+    few = [field for field in others if 2 <= num_values(plan, field) <= MAX_PANELS and not is_sampled(plan, field)]
     return max(few, key=lambda field: num_values(plan, field), default=None)
 
 

@@ -1,0 +1,68 @@
+"""What a dry run says is what the sweep would do first, and how long that takes as far as anything is known."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sweeps.catalog import load_experiment
+from sweeps.dry_run import pace_of, print_plan
+from sweeps.plan import make_plan
+from sweeps.store.schema import RunRow
+from tinylm_core.machine import this_machine
+
+SWEEP = '''"""First what is known?"""
+from sweeps import Range, Sweep
+from tinylm_core import RunConfig
+
+SWEEP = Sweep(
+    base=RunConfig(data={data!r}, tokenizer="char", max_seq_len=8, d_model=16, num_layers=1, num_heads=2, batch_size=4,
+                   train_tokens=192, num_evals=3, eval_tokens=64, precision="fp64"),
+    space={{"learning_rate": Range(1e-4, 1e-2, log=True), "weight_decay": Range(0.0, 0.3)}},
+    search={search!r}, num_trials={num_trials},
+    points={points},
+)
+'''
+POINTS = ({"learning_rate": 3e-3, "weight_decay": 0.123}, {"learning_rate": 1e-3, "weight_decay": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("search", "num_trials", "points", "said", "unsaid"),
+    [
+        ("tpe", 9, POINTS, ["lr=3e-3 decay=0.123", "t001", "lr=1e-3 decay=0.2", "chooses the other 7"], "lr=1e-4"),
+        ("random", 1, POINTS, ["t000", "lr=3e-3 decay=0.123"], "lr=1e-3"),
+        ("sobol", 9, (), ["t000", "lr=1e-4 decay=0", "lower end of each is shown"], "tried first"),
+    ],
+)  # fmt: skip
+def test_the_points_that_a_search_tries_first_are_shown_first(
+    text_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    search: str,
+    num_trials: int,
+    points: tuple[dict[str, float], ...],
+    said: list[str],
+    unsaid: str,
+) -> None:
+    file = tmp_path / "first.py"
+    file.write_text(SWEEP.format(data=str(text_file), search=search, num_trials=num_trials, points=points))
+    print_plan(make_plan(load_experiment(str(file)), this_machine("cpu")), 2, str(tmp_path / "none"))
+    shown = capsys.readouterr().out
+    places = [shown.find(text) for text in said]
+    assert min(places) >= 0, shown
+    assert places == sorted(places)
+    assert unsaid not in shown
+
+
+def test_the_pace_of_a_run_is_what_its_trainer_told_or_else_its_tokens_over_its_duration() -> None:
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+
+    def row(metrics: dict[str, float], seconds: float | None) -> RunRow:
+        end = None if seconds is None else start + timedelta(seconds=seconds)
+        return RunRow("id", "name", "1", "FINISHED", "COMPLETE", "run", 0, 0, {}, None, None, {}, metrics, start, end)
+
+    assert pace_of(row({"final/tokens_per_second": 500.0, "train/tokens": 100.0}, 10)) == 500
+    assert pace_of(row({"train/tokens": 100.0}, 10)) == 10
+    assert pace_of(row({"train/tokens": 100.0}, None)) is None
+    assert pace_of(row({}, 10)) is None
+    assert pace_of(row({"train/tokens": 100.0}, 0)) is None
