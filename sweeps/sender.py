@@ -9,13 +9,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError, validate_call
 
 from sweeps.outbox import Operation, RefusedError
-from sweeps.store import is_temporary, schema
+from sweeps.store import Writer, is_temporary, schema
 from sweeps.store.read import NoArtifactError, Store
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
@@ -44,7 +45,6 @@ class Sender:
 
     def __init__(self, store: Store, name: str, say: Callable[[str], None] = lambda _: None) -> None:
         self._store = store
-        self._writer = store.writer()
         self._name = name
         self._say = say
         self._operations = {
@@ -97,6 +97,11 @@ class Sender:
                 ) from error
             self._let_go(content)
             self._failed = False
+
+    @cached_property
+    def _writer(self) -> Writer:
+        """Made when there is something to send: loading MLflow takes seconds, and runs can begin meanwhile."""
+        return self._store.writer()
 
     @property
     def _journal(self) -> Path:
