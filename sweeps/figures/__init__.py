@@ -26,7 +26,7 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
     "schedule": (schedules, "The learning rate of every step, a line a distinct schedule."),
     "perplexity": (perplexity_curves, "Validation perplexity over training tokens, on a log axis."),
     "final_loss": (final_loss, "Final validation loss of every run against the parameter that spans most."),
-    "rates": (rate_panels, "Final validation loss against the learning rate, averaged over the other parameters."),
+    "rates": (rate_panels, "Final validation loss against the learning rate, over all values of the other parameters."),
     "isolation": (isolation, "The best setting at each value of a parameter, whatever the others are."),
     "slices": (slices, "Final validation loss of every setting against each parameter."),
     "heat_maps": (heat_maps, "Mean final validation loss at each pair of values."),
