@@ -1,5 +1,6 @@
 """What all tests share: nothing of the user's is read or written, and nobody is told that tests run."""
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -34,12 +35,22 @@ LONGEST = (("test_torture",), ("test_ray", "test_faults"))  # for each of two pr
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, half of them for each of two processes, which begin with a half of all tests each.
 
-    So at the end no core waits for another that has begun one of them, and what a file's tests share is made once.
+    Then what else is slow, and last the many that take a moment: so no core waits long for the other in the end.
     """
     first, second = ([item for item in items if item.path.stem in files] for files in LONGEST)
-    others = [item for item in items if item not in set(first + second)]
+    longest = set(first + second)
+    slow = [item for item in items if item not in longest and item.get_closest_marker("slow")]
+    quick = [item for item in items if item not in longest and not item.get_closest_marker("slow")]
+    first += slow[: len(slow) // 2]
+    second += slow[len(slow) // 2 :]
     half = max(0, (len(items) + 1) // 2 - len(first))
-    items[:] = first + others[:half] + second + others[half:]
+    items[:] = first + quick[:half] + second + quick[half:]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector needs not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

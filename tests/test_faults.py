@@ -140,7 +140,9 @@ def test_a_server_that_goes_away_and_comes_back_gets_every_step_once(
     time.sleep(2)  # the time in which that is noticed
     under_way = set(served.run_folders())
     assert len(under_way) < NUM_RUNS
-    time.sleep(8)  # longer than a run takes
+    # Until all of them have ended, and as long again as the next would take to begin.
+    wait_until(lambda: command.has_ended or not workers_of(command))
+    time.sleep(2)
     assert not command.has_ended, command.result()
     assert set(served.run_folders()) == under_way  # none begins, and none that isn't sent is forgotten
     server.start()
@@ -400,6 +402,11 @@ def mtime(path: Path) -> int:
 
 
 # --- Workers that are killed
+
+
+def workers_of(command: Command) -> list[psutil.Process]:
+    """The processes that train: those below the server that they are forked from."""
+    return [worker for child in psutil.Process(command.pid).children() for worker in child.children()]
 
 
 def worker_of(command: Command, folder: Path) -> psutil.Process:

@@ -641,7 +641,11 @@ def test_a_failed_run_is_named_and_the_command_ends_with_exit_code_1(
     path = f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}"
     failed = launcher.run(*arguments, env={"PYTHONPATH": path})
     assert failed.code == 1, failed
-    assert failed.err == "FAILED t001 lr=3e-3 seed=0: RuntimeError: no data today\n"
+    (run,) = [run for run in Kept(store).runs if run.data.tags["trial.state"] == "FAILED"]
+    assert failed.err == (
+        "FAILED t001 lr=3e-3 seed=0: RuntimeError: no data today\n"
+        f"  traceback.txt, and what it printed: {run.info.artifact_uri.removeprefix('file://')}\n"
+    )
     again = launcher.run(*arguments)
     assert again.code == 0, again
     assert "4 runs, 3 known" in again.out

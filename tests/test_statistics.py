@@ -28,16 +28,24 @@ def results_of(plan, *, seed, effect, noise=NOISE, states=None):
 # --- Claims
 
 
-@pytest.mark.parametrize("sweeps", [pytest.param(60, id="60"), pytest.param(2000, id="2000", marks=pytest.mark.slow)])
-def test_sweeps_without_an_effect_claim_a_difference_in_at_most_five_percent(sweeps):
-    """The whole path from rows to leaderboard, 16 settings and 3 seeds; three binomial deviations above 5 % allowed."""
+def test_sweeps_without_an_effect_claim_a_difference_in_at_most_five_percent():
+    """16 settings and 3 seeds; three binomial deviations above 5 % allowed.
+
+    The whole path from rows to leaderboard takes 20 ms, its test 1 ms: that they say the same is seen in the first 60.
+    """
     plan = make_plan(lr_warmup_space(), seeds=[0, 1, 2])
     trials, history = make_sweep(plan, with_history=False)
-    rng, claims = np.random.default_rng(14), 0
-    for _ in range(sweeps):
+    rng, claims, sweeps = np.random.default_rng(14), 0, 2000
+    for number in range(sweeps):
         by_seed = trials["seed"].map(dict(enumerate(rng.normal(0, NOISE, 3)))).astype(float)
-        drawn = trials.assign(objective=3.6 + by_seed + rng.normal(0, NOISE, len(trials)))
-        claims += bool((~Results(plan, drawn, history).board["tied_with_best"].astype(bool)).any())
+        drawn = 3.6 + by_seed.to_numpy() + rng.normal(0, NOISE, len(trials))
+        objective = drawn.reshape(-1, 3)  # rows are a trial's seeds, trial after trial
+        p_values = ranking.told_from_first(objective[objective.mean(1).argsort()], np.full(len(objective), True))
+        claims += bool((p_values < ranking.SIGNIFICANCE).any())
+        if number < 60:
+            board = Results(plan, trials.assign(objective=drawn), history).board
+            np.testing.assert_array_equal(board["p_value"], p_values)
+            np.testing.assert_array_equal(~board["tied_with_best"].astype(bool), p_values < ranking.SIGNIFICANCE)
     assert claims <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
 
 
