@@ -17,8 +17,8 @@ DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 7
 PAUSED = (130, 143)  # by SIGINT, by SIGTERM
 EXIT_SECONDS = 0.7
 
-# New objects between two looks for garbage. A command imports many that stay, and at 700, Python's own, it looks through
-# them again and again: 15 % of the CPU time of a short sweep, 10 % of a dry run's.
+# New objects between two looks for garbage. A command imports many that stay, and at 700, Python's own, it looks
+# through them again and again: 15 % of the CPU time of a short sweep, 10 % of a dry run's.
 GARBAGE_EVERY = 50_000
 
 TELEMETRY_OFF = {

@@ -26,14 +26,16 @@ class Place:
 
 
 @contextmanager
-def on_this_machine(workers: int | None, runs_per_gpu: int, checkpoint_seconds: float) -> Iterator[Place]:
+def on_this_machine(
+    workers: int | None, runs_per_gpu: int, checkpoint_seconds: float, *, has_own_trainer: bool = False
+) -> Iterator[Place]:
     """Processes here."""
     from sweeps.workers import LocalWorkers
     from tinylm_core.machine import this_machine
 
     machine = this_machine()
     slots = worker_slots(machine.device, workers, runs_per_gpu)
-    local = LocalWorkers(slots, checkpoint_seconds)
+    local = LocalWorkers(slots, checkpoint_seconds, has_own_trainer=has_own_trainer)
     yield Place(machine, len(slots), local.get_ready, lambda _: local)
 
 

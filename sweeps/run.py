@@ -144,7 +144,8 @@ def run(
     elif address or cpus_per_run:
         raise ValueError("--address and --cpus-per-run are of --engine ray")
     else:
-        where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds)
+        has_own_trainer = experiment.sweep.run is not None
+        where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds, has_own_trainer=has_own_trainer)
     output: Output = "json" if json_ else "quiet" if quiet else "people"
     try:
         with Signals() as signals, where as place:

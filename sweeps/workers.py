@@ -221,7 +221,9 @@ def write_output_to(log: Path) -> None:
 class LocalWorkers:
     """Processes on this machine, one a slot; a slot is a device."""
 
-    def __init__(self, slots: Iterable[str], checkpoint_seconds: float = 30.0) -> None:
+    def __init__(
+        self, slots: Iterable[str], checkpoint_seconds: float = 30.0, *, has_own_trainer: bool = False
+    ) -> None:
         self._checkpoint_seconds = checkpoint_seconds
         self._free = list(slots)
         # A fork of a server that has torch loaded starts in 0.02 s. CUDA, and macOS' own libraries, survive no fork.
@@ -229,7 +231,10 @@ class LocalWorkers:
         method = "forkserver" if forks else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         if method == "forkserver":
-            multiprocessing.set_forkserver_preload(["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"])
+            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"]
+            # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
+            preloaded += ["torch._dynamo"] * has_own_trainer
+            multiprocessing.set_forkserver_preload(preloaded)
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def get_ready(self) -> None:
