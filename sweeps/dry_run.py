@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.configs import Config
+from sweeps.earlier import earlier_results, earlier_trials
 from sweeps.plan import Plan, Trial
 from sweeps.quantities import counted, duration
 from sweeps.screen import alike_in_all, fitting, said_once
 from sweeps.space import Value, sampled_settings, setting_at
-from sweeps.store.schema import DEFINITION, RESULTS, RunRow
+from sweeps.store.read import Store
+from sweeps.store.schema import TOKENS_PER_SECOND, RunRow
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
@@ -26,20 +28,25 @@ SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a nar
 def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     """Settings, steps, warmup steps, effective batch, epochs, parameters, tokens, time and disk."""
     console = Console(highlight=False)
-    trials = plan.known_trials()
-    points = [] if trials else [plan.trial(k, dict(p)) for k, p in enumerate(plan.sweep.points[: plan.num_trials])]
-    first = trials[0].runs[0] if trials else plan.trial(0, _first_setting(plan)).runs[0]
+    store = opened(where)
+    trials, done = plan.known_trials(), earlier_results(store, plan) if store else []
+    asked = earlier_trials(store, plan) if store and not trials else []
+    points = [plan.trial(number, dict(point)) for number, point in enumerate(plan.sweep.points[: plan.num_trials])]
+    listed = trials or asked or points
+    first = (listed or [plan.trial(0, _first_setting(plan))])[0].runs[0]
     num_runs = plan.num_trials * plan.sweep.seeds
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
-    done = known_runs(plan, where)
     known = {row.identity for row in done}
-    planned = {run.identity for trial in trials for run in trial.runs}
-    ours = [row for row in done if row.identity in planned or row.tags[DEFINITION] == plan.sweep.definition]
-    notes = plan.notes + (plan.trainer.file.notes_on(ours) if plan.trainer.file else [])
+    planned = {run.identity for trial in listed for run in trial.runs}
+    notes = plan.notes + (
+        plan.trainer.file.notes_on(row for row in done if row.identity in planned) if plan.trainer.file else []
+    )
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
-    reused = sum(run.identity in known for trial in trials for run in trial.runs)
+    reused = sum(run.identity in known for trial in listed for run in trial.runs)
     new = [run.config for trial in trials for run in trial.runs if run.identity not in known]
-    work = sum(plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * num_runs))
+    work = sum(
+        plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * (num_runs - reused))
+    )
 
     trials_and_seeds = f"{counted(plan.num_trials, 'trial')} x {counted(plan.sweep.seeds, 'seed')}"
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
@@ -53,12 +60,12 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         *(("note", note) for note in notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)
-    listed = trials or points
     console.print(settings_table(plan, listed or [plan.trial(0, _first_setting(plan))], console.width))
     if len(listed) > MOST_ROWS:
         console.print(f"… and {len(listed) - MOST_ROWS} more settings")
-    if points and len(points) < plan.num_trials:
-        console.print(Text(f"These are tried first; the search chooses the other {plan.num_trials - len(points)}."))
+    if listed and len(listed) < plan.num_trials:
+        were = "were proposed already" if asked else "are tried first"
+        console.print(Text(f"These {were}; the search chooses the other {plan.num_trials - len(listed)}."))
     elif not listed and plan.sweep.space:
         shown = "one that is allowed" if plan.sweep.allowed else "the first choice or lower end of each"
         console.print(Text(f"The search chooses the settings; {shown} is shown."))
@@ -113,30 +120,25 @@ def time_line(plan: Plan, config: Config, work: float, num_workers: int, done: S
 
 
 def pace_of(row: RunRow) -> float | None:
-    """Tokens a second of a run as its trainer told them, or over its whole duration; None where neither is known."""
-    told = row.metrics.get("final/tokens_per_second", 0.0)
-    if told > 0:
-        return told
+    """Tokens a second of a run over its whole duration, evaluations included, or as its trainer told them; or None."""
     tokens = row.metrics.get("train/tokens", 0.0)
-    if row.start_time is None or row.end_time is None or tokens <= 0:
-        return None
-    seconds = (row.end_time - row.start_time).total_seconds()
-    return tokens / seconds if seconds > 0 else None
+    if row.start_time is not None and row.end_time is not None and tokens > 0:
+        seconds = (row.end_time - row.start_time).total_seconds()
+        if seconds > 0:
+            return tokens / seconds
+    return row.metrics.get(TOKENS_PER_SECOND) or None
 
 
-def known_runs(plan: Plan, where: str | None) -> list[RunRow]:
-    """The runs of the sweep with a result that a store holds already; none where there is no store yet."""
+def opened(where: str | None) -> Store | None:
+    """The store; None where there is none yet."""
     from sweeps.store import open_store
 
     try:
-        store = open_store(where)
+        return open_store(where)
     except ValueError as error:
         if "no store at" not in str(error):
             click.echo(str(error), err=True)
-        return []
-    if plan.experiment.name not in store.sweeps():
-        return []
-    return [row for row in store.runs(plan.experiment.name) if row.identity and row.state in RESULTS]
+        return None
 
 
 def _first_setting(plan: Plan) -> dict[str, Value]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sweeps.catalog import Experiment
 from sweeps.driver import Drive, View
+from sweeps.earlier import earlier_trials
 from sweeps.ledger import Ledger
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, Trial
@@ -104,16 +105,6 @@ def bytes_to_keep(plan: Plan, trials: list[Trial], ledger: Ledger) -> int:
     missing = {run.identity: run.config for trial in trials for run in trial.runs if run.identity not in ledger.results}
     to_come = (plan.num_trials - len(trials)) * plan.sweep.seeds * plan.trainer.disk_bytes(plan.sweep.base)
     return to_come + sum(plan.trainer.disk_bytes(config) for config in missing.values())
-
-
-def earlier_trials(store: Store, plan: Plan) -> list[Trial]:
-    """The trials that earlier starts of this definition asked, with today's identities."""
-    name = plan.experiment.name
-    if name not in store.sweeps():
-        return []
-    plans = [known.plan for known in store.definitions(name) if known.definition == plan.sweep.definition]
-    asked = sorted((plans[0] or {}).get("trials", []) if plans else [], key=lambda trial: trial["trial"])
-    return [plan.trial(number, trial["setting"]) for number, trial in enumerate(asked[: plan.num_trials])]
 
 
 def check_file(store: Store, experiment: Experiment) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from sweeps import tables
 from sweeps.analysis import ranking, words
 from sweeps.analysis.advice import advise
-from sweeps.analysis.rates import batch_growth
+from sweeps.analysis.rates import RATE, batch_growth
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan, is_conditional
+from sweeps.analysis.settings import Plan, is_conditional, is_sampled
 from sweeps.markup import Block, Code, Heading, Links, Picture, Table, Text, to_html, to_markdown
 from sweeps.tables import MOST_ROWS, TOP_SETTINGS
 
@@ -147,11 +147,13 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
         Heading("Learning rate"),
         *pictures,
         Text(
-            "The optimum is that of a parabola in log rate through the best rate and its neighbours, averaged over the "
-            "other parameters, with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
+            "The optimum is that of a parabola in log rate through the best rate and its neighbours, "
+            + ("averaged over the other parameters, " if not is_sampled(results.plan, RATE) else "")
+            + "with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
             "drawn from those swept costs on average: mean of min(loss, loss at initialization) minus the best loss, "
             "nats per token, ± standard error over seeds. The intervals hold seed noise, not that the loss is no "
-            "parabola; the optimum is not known where training is unstable beside the best rate, or no parabola fits.",
+            "parabola; the optimum is not known where training is unstable beside the best rate, no parabola fits, or "
+            "rates were drawn and the other parameters with them.",
             "note",
         ),
         Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),

@@ -8,6 +8,7 @@ Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, a
 --compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,13 +89,23 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     pages = store.ui_links(name, best)
     found = {}
     if store.is_local:
-        found["Open MLflow on the store"] = "make ui" + (f" STORE={store.where}" if store.option else "")
+        found["Open MLflow on the store"] = server_command(store)
     found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
     if best:
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
     if best and report.results.plan.get("trainer") is None:
         found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
     return found | {"This report again": f"python -m sweeps.report {name}{store.option}"}
+
+
+def server_command(store: "Store") -> str:
+    """What opens MLflow's pages on a local store: in the project's own checkout its make does."""
+    from sweeps.catalog import experiments_folder
+
+    if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
+        return "make ui" + (f" STORE={store.where}" if store.option else "")
+    database = shlex.quote(f"sqlite:///{store.folder}/mlflow.db")
+    return f"mlflow server --workers 1 --host 127.0.0.1 --port 5000 --backend-store-uri {database}"
 
 
 def publish(outbox: Any, report: Report) -> None:

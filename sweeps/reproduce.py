@@ -152,8 +152,9 @@ def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) ->
     if trainer is not None:
         tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
     keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
+    whose = {schema.TRAINER_SOURCE: " (the trainer's code, or what it imports from beside it)"}
     lines = [
-        f"{key}: recorded {row.tags[key]}, here {tags[key]}"
+        f"{key}{whose.get(key, '')}: recorded {row.tags[key]}, here {tags[key]}"
         for key in [*keys, schema.COMMIT]
         if key in row.tags and row.tags[key] != tags[key]
     ]

@@ -173,6 +173,15 @@ def test_tokens_to_target_interpolates_between_evaluations():
     assert (default.groupby("trial")["tokens"].mean() == default.groupby("trial")["setting_tokens"].first()).all()
 
 
+def test_trials_that_a_search_has_yet_to_propose_are_still_to_come():
+    plan = make_plan({"learning_rate": value_range(1e-4, 1e-2, log=True)}, seeds=[0, 1], num_trials=4)
+    trials, history = make_sweep(plan)
+    assert "half-finished" not in " ".join(words.answer(Results(plan, trials, history)))
+    paused = Results(plan | {"num_trials": 10}, trials, history)
+    assert "half-finished, 8 of 20 runs done" in " ".join(words.answer(paused))
+    assert "12 of 20 runs are still to come; the same command goes on." in [one.text for one in advise(paused)]
+
+
 def test_each_planted_pathology_is_found_and_nothing_else():
     plan = make_plan({"learning_rate": choice(3e-3), "warmup_ratio": choice(0.0, 0.05, 0.1, 0.2, 0.3)}, seeds=[0])
     trials, history = make_sweep(plan, states={(0, 0): "DIVERGED"}, overfitting=[1], spiking=[2], clipped=[3])
@@ -210,7 +219,15 @@ def test_a_flat_end_is_healthy_and_a_falling_one_is_said_to_fall():
     flat = history.assign(val_loss=history["val_loss"].where(history["val_loss"].isna(), 3.6))
     assert diagnosis.diagnose(run, flat) == "healthy"
     steep = history.assign(val_loss=(6.0 - 0.01 * history["step"]).where(history["val_loss"].notna()))
-    assert "still falling" in diagnosis.diagnose(run, steep)
+    assert diagnosis.diagnose(run, steep) == "still falling: by 0.160 nats over the last 16,384 tokens"
+    evaluated = steep["val_loss"].notna()
+    # What fell before the last evaluation is not said of the end, least of all the fall from what knows nothing.
+    last = evaluated & (steep["step"] == steep["step"].max())
+    stopped = steep.assign(val_loss=steep["val_loss"].where(~last, steep.loc[evaluated, "val_loss"].iloc[-2]))
+    assert diagnosis.diagnose(run, stopped) == "healthy"
+    few = steep[~evaluated | steep["step"].isin([0, 112, 128])]
+    assert few["val_loss"].notna().sum() == 3
+    assert diagnosis.diagnose(run, few) == "healthy"
 
 
 def test_gaussian_loss_noise_is_no_spike():

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from launcher import Launcher
+from test_run import Kept
 
 from sweeps.catalog import load_experiment
 from sweeps.dry_run import pace_of, print_plan
@@ -54,14 +56,28 @@ def test_the_points_that_a_search_tries_first_are_shown_first(
     assert unsaid not in shown
 
 
-def test_the_pace_of_a_run_is_what_its_trainer_told_or_else_its_tokens_over_its_duration() -> None:
+def test_what_an_earlier_start_has_asked_and_done_is_said(launcher: Launcher, text_file: Path, tmp_path: Path) -> None:
+    file, store = tmp_path / "first.py", tmp_path / "store"
+    text = SWEEP.format(data=str(text_file), search="tpe", num_trials=3, points=())
+    file.write_text(text)
+    assert launcher.run("sweeps.run", file, "--store", store).code == 0
+    file.write_text(text.replace("num_trials=3", "num_trials=5"))
+    shown = launcher.run("sweeps.run", file, "--store", store, "--dry-run")
+    assert "3 of its runs are there already" in shown.out, shown
+    assert "These were proposed already; the search chooses the other 2." in shown.out
+    labels = [run.data.tags["sweep.setting"] for run in Kept(store, "first").runs]
+    assert all(label in shown.out for label in labels)
+
+
+def test_the_pace_of_a_run_is_its_tokens_over_its_duration_or_else_what_its_trainer_told() -> None:
     start = datetime(2025, 1, 1, tzinfo=UTC)
 
     def row(metrics: dict[str, float], seconds: float | None) -> RunRow:
         end = None if seconds is None else start + timedelta(seconds=seconds)
         return RunRow("id", "name", "1", "FINISHED", "COMPLETE", "run", 0, 0, {}, None, None, {}, metrics, start, end)
 
-    assert pace_of(row({"final/tokens_per_second": 500.0, "train/tokens": 100.0}, 10)) == 500
+    assert pace_of(row({"final/tokens_per_second": 500.0, "train/tokens": 100.0}, 10)) == 10
+    assert pace_of(row({"final/tokens_per_second": 500.0, "train/tokens": 100.0}, 0)) == 500
     assert pace_of(row({"train/tokens": 100.0}, 10)) == 10
     assert pace_of(row({"train/tokens": 100.0}, None)) is None
     assert pace_of(row({}, 10)) is None

@@ -236,6 +236,19 @@ def test_an_interaction_is_told_from_two_main_effects():
     assert crossed.set_index("fields").loc[pair, "p_value"].iloc[0] < 0.001
 
 
+def test_a_parabola_through_sampled_rates_is_one_of_the_rate_alone():
+    """With another parameter drawn beside it, a point's neighbours in rate differ in that too."""
+    space = {"learning_rate": value_range(1e-4, 1e-2, log=True)}
+    alone = make_plan(space, num_trials=32)
+    beside = make_plan(space | {"weight_decay": value_range(0.0, 0.3)}, num_trials=32)
+    effect = lambda s: 0.3 * (math.log10(s["learning_rate"]) + 3) ** 2  # noqa: E731
+    (row,) = results_of(alone, seed=1, effect=effect).rates.to_dict("records")
+    assert row["optimum_low"] < 1e-3 < row["optimum_high"]
+    (row,) = results_of(beside, seed=1, effect=effect).rates.to_dict("records")
+    assert math.isnan(row["optimum"])
+    assert row["best_rate"] in [trial["setting"]["learning_rate"] for trial in beside["trials"]]
+
+
 # --- The doctor
 
 

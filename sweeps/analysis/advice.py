@@ -56,11 +56,12 @@ def advise(results: Results) -> list[Advice]:
 def _unfinished(results: Results) -> Iterator[Advice]:
     states = results.runs["state"]
     command = str(results.plan["command"])
-    failed, missing = int((states == "FAILED").sum()), int((~states.isin([*FINISHED, "FAILED"])).sum())
+    failed, planned = int((states == "FAILED").sum()), results.num_planned
+    missing = planned - int(states.isin([*FINISHED, "FAILED"]).sum())
     if failed:
-        yield Advice(f"{failed} of {len(states)} runs failed; the same command makes them again.", command)
+        yield Advice(f"{failed} of {planned} runs failed; the same command makes them again.", command)
     elif missing:
-        yield Advice(f"{missing} of {len(states)} runs are still to come; the same command goes on.", command)
+        yield Advice(f"{missing} of {planned} runs are still to come; the same command goes on.", command)
 
 
 def _all_diverged(results: Results) -> Iterator[Advice]:

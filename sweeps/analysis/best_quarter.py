@@ -2,7 +2,7 @@
 
 A search tries most where it found the loss low, so means over its trials are of unlike company. Its best settings are
 not: where they lie closer together than as many others of its settings would, that is a finding; else it is none.
-Pure functions; know no sentences and no commands.
+Pure functions; know no commands.
 """
 
 import math
@@ -17,6 +17,7 @@ from scipy.special import gammaln
 from sweeps.analysis.effects import positions
 from sweeps.analysis.ranking import SIGNIFICANCE, holm
 from sweeps.analysis.settings import Floats, Plan, is_number, is_sampled, ordered_values, unconditional
+from sweeps.space import short
 
 LEAST_BEST = 3  # settings in the quarter, for anything to be said of where they lie
 AT_THE_END = 0.1  # of a range: its outermost tenth
@@ -75,6 +76,11 @@ def concentrations(plan: Plan, board: pd.DataFrame) -> list[Concentration]:
         _concentration(plan, field, place[field], best, told=bool(p < SIGNIFICANCE))
         for field, p in zip(fields, adjusted, strict=True)
     ]
+
+
+def values_said(one: Concentration) -> str:
+    """`learning_rate 1e-3 to 3e-3`."""
+    return f"{one.field} {short(one.low)}" + (f" to {short(one.high)}" if one.low < one.high else "")
 
 
 def _concentration(plan: Plan, field: str, place_T: Floats, best: pd.DataFrame, *, told: bool) -> Concentration:

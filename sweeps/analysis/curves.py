@@ -22,14 +22,15 @@ def first_loss(evals: pd.DataFrame) -> float:
 def tokens_to_target(runs: pd.DataFrame, evals: pd.DataFrame, target: float | None = None) -> pd.DataFrame:
     """Training tokens until the validation loss first is at most `target`, interpolated between evaluations.
 
-    `target` defaults to the highest final loss in any setting whose runs are all COMPLETE: all of those reach it.
+    `target` defaults to the highest objective in any setting whose runs are all COMPLETE: all of those reach it that
+    end better than chance.
     Columns: run_id, trial, seed, target, tokens, setting_tokens (mean over the setting's seeds). NaN where not reached;
     a mean over seeds of which one did not is NaN.
     """
     runs = runs[runs["run_id"].notna()]
     if target is None:
         complete = (runs["state"] == "COMPLETE").groupby(runs["trial"]).transform("all")
-        target = float(runs.loc[complete, "final_val_loss"].astype(float).max())
+        target = float(runs.loc[complete, "objective"].astype(float).max())
     result = runs[["run_id", "trial", "seed"]].assign(target=target)
     result["tokens"] = result["run_id"].map(_first_crossings(evals, target)).astype(float)
     reached = result["tokens"].notna().groupby(result["trial"]).transform("all")

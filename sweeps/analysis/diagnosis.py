@@ -13,7 +13,7 @@ SPIKE_WINDOW = 32  # steps whose median a step is held against
 SPIKE_DEVIATIONS = 6.0  # robust standard deviations above it; under 1 false alarm in 1e8 steps of Gaussian noise
 SPIKE_MIN_NATS = 0.2  # a smaller jump is no spike, however quiet the run
 CLIPPED_RATIO = 0.5
-LAST_EVALUATIONS = 4
+LAST_EVALUATIONS, LEAST_EVALUATIONS = 4, 3  # after the first update
 STANDARD_ERRORS = 2.0
 
 FINDINGS = {  # what each says, worst first; `diagnose` has the rules in full
@@ -22,7 +22,7 @@ FINDINGS = {  # what each says, worst first; `diagnose` has the rules in full
     "overfitting": "validation loss ends over 2 standard errors above its minimum while train loss fell",
     "spikes": "train loss jumped by over 6 robust deviations and 0.2 nats above the 32 steps before",
     "mostly clipped": "the gradient was clipped in over half of the steps",
-    "still falling": "over the last 4 evaluations validation loss falls by over 2 standard errors of the slope",
+    "still falling": "validation loss falls by over 2 standard errors, over the last 4 evaluations and the last 2",
     "unfinished": "running, interrupted or failed",
     "healthy": "none of these",
 }
@@ -37,8 +37,9 @@ def diagnose(run_row: Mapping[str, Any] | pd.Series, its_history: pd.DataFrame) 
     - spikes: the train loss is above the median of the 32 steps before by more than 6 robust standard deviations
       (1.4826 x median absolute deviation) and more than 0.2 nats; neighbouring steps are one spike.
     - mostly clipped: train_grad_norm > max_grad_norm in more than half of the steps.
-    - still falling: over the last 4 evaluations the validation loss falls by a slope of more than 2 of its standard
-      errors (weighted least squares with each evaluation's own error).
+    - still falling: over the last 4 evaluations, that before the first update left out, the validation loss falls by a
+      slope of more than 2 of its standard errors (weighted least squares with each evaluation's own error), and between
+      the last two by more than that too.
     - overfitting: at the end the validation loss is above its minimum by more than 2 standard errors while the train
       loss is below what it was there. The last two are said of COMPLETE runs only.
     """
@@ -147,15 +148,15 @@ def _overfitting(evals: Mapping[str, Floats], tokens: Floats) -> list[tuple[str,
 
 
 def _still_falling(evals: Mapping[str, Floats], tokens: Floats) -> list[tuple[str, str]]:
-    last = slice(-LAST_EVALUATIONS, None)
-    tokens, loss, errors = tokens[last], evals["val_loss"][last], evals["val_loss_standard_error"][last]
-    if len(loss) < 3:
+    trained = np.flatnonzero(evals["step"] > 0)[-LAST_EVALUATIONS:]  # the fall from what knows nothing is not the end's
+    tokens, loss, errors = tokens[trained], evals["val_loss"][trained], evals["val_loss_standard_error"][trained]
+    if len(loss) < LEAST_EVALUATIONS:
         return []
     weight = 1 / np.maximum(errors, 1e-12) ** 2
     centred = tokens - np.average(tokens, weights=weight)
     precision = float((weight * centred**2).sum())
     slope, error = float((weight * centred * loss).sum()) / precision, precision**-0.5
-    if not -slope > STANDARD_ERRORS * error:
+    unit, fall = float(tokens[-1] - tokens[-2]), float(loss[-2] - loss[-1])
+    if not (-slope > STANDARD_ERRORS * error and fall > STANDARD_ERRORS * error * unit):
         return []
-    unit = (tokens[-1] - tokens[0]) / (len(loss) - 1)
-    return [("still falling", f"by {-slope * unit:.3f} ± {error * unit:.3f} nats per {unit:,.0f} tokens at the end")]
+    return [("still falling", f"by {fall:.3f} nats over the last {unit:,.0f} tokens")]

@@ -50,8 +50,9 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
       the range, else "").
     - optimum, optimum_low, optimum_high: of a parabola in log rate through the best rate and its neighbours, a mean a
       seed of its own; the interval is Fieller's (1954), 95 %, with the sweep's residual noise. NaN where the best rate
-      is an end, where training is unstable within the fit (a run diverged, or the setting is noisy), or where the
-      parabola has no minimum; the interval is NaN with one seed or where the curvature can't be told from none.
+      is an end, where training is unstable within the fit (a run diverged, or the setting is noisy), where the
+      parabola has no minimum, or where rates were drawn and another parameter differs from one to the next; the
+      interval is NaN with one seed or where the curvature can't be told from none.
     - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
       arXiv 2309.14322), and its standard error over seeds.
     - best_loss: the lowest mean loss over the rates.
@@ -81,7 +82,11 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     for field, label, inside in groups:
         if plan["search"] == "grid" and not _is_balanced(plan, inside):
             continue
-        found = _rate_row(rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss, listed=listed)
+        is_alone = set(plan["swept"]) <= {RATE, field}
+        found = _rate_row(
+            rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss,
+            listed=listed, is_alone=is_alone,
+        )  # fmt: skip
         if found:
             rows.append({"parameter": field, "value": label, **found})
     return pd.DataFrame(rows, columns=columns)
@@ -105,6 +110,7 @@ def _rate_row(
     initial_loss: float,
     *,
     listed: bool,
+    is_alone: bool,
 ) -> dict[str, object] | None:
     done = np.isfinite(objective_TS).all(1)
     rates = np.unique(rate_T[done])
@@ -115,7 +121,7 @@ def _rate_row(
         num_rest = min(int(inside.sum()) for inside in same)
         loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
     else:  # every point has a rate of its own
-        if done.sum() < LEAST_POINTS:
+        if done.sum() < 2:
             return None
         rates, loss_RS, num_rest = rate_T[done], objective_TS[done], 1
         ascending = np.argsort(rates)
@@ -129,9 +135,9 @@ def _rate_row(
     window = _window(rates, best)
     if listed and not edge and not unstable & set(rates[window]):
         optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window], its_noise)
-    elif not listed:
+    elif is_alone and not listed:
         window = np.abs(np.log(rates / rates[best])) <= math.log(NEARBY)
-        if window.sum() >= LEAST_POINTS:  # what scatters about the parabola is the other parameters too
+        if window.sum() >= LEAST_POINTS:
             optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window].mean(1, keepdims=True), None)
     capped_RS = np.fmin(loss_RS, initial_loss)
     by_seed = capped_RS.mean(0) - capped_RS[best]

@@ -30,6 +30,11 @@ class Results:
         """The planned runs, with their rows where they have one: `settings.planned_runs`."""
         return settings.planned_runs(self.plan, self.trials)
 
+    @property
+    def num_planned(self) -> int:
+        """How many runs the sweep has in the end, those of trials that a search has yet to propose too."""
+        return max(len(self.runs), int(self.plan.get("num_trials", 0)) * len(self.plan["seeds"]))
+
     @cached_property
     def started(self) -> pd.DataFrame:
         """Those that have a row."""

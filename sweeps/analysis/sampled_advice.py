@@ -6,11 +6,10 @@ Pure functions over `Results`; what they find is `best_quarter`'s, and nothing i
 import math
 from collections.abc import Iterator, Sequence
 
-from sweeps.analysis.best_quarter import Concentration, best_quarter
+from sweeps.analysis.best_quarter import best_quarter, values_said
 from sweeps.analysis.commands import Advice, command_with, extended
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import is_sampled
-from sweeps.space import short
 
 
 def extensions(results: Results) -> Iterator[Advice]:
@@ -20,8 +19,8 @@ def extensions(results: Results) -> Iterator[Advice]:
         if beyond is not None:
             side = {"low": "lower", "high": "upper"}[one.end]
             yield Advice(
-                f"{_the_quarter(results)} have {_values(one)}, at the {side} end of what was searched, so the optimum "
-                "may lie beyond it.",
+                f"{_the_quarter(results)} have {values_said(one)}, at the {side} end of what was searched, so the "
+                "optimum may lie beyond it.",
                 beyond,
             )
 
@@ -37,7 +36,7 @@ def narrowings(results: Results) -> Iterator[Advice]:
         if low < high
     }
     if narrower:
-        where = [_values(one) for one in found if one.field in narrower]
+        where = [values_said(one) for one in found if one.field in narrower]
         yield Advice(
             f"{_the_quarter(results)} have {' and '.join(where)}, closer together than chance would put as many: a "
             "narrower range, with some room around them, searches that part more finely.",
@@ -58,10 +57,6 @@ def _the_quarter(results: Results) -> str:
 
 def _lower(text: str) -> str:
     return text[0].lower() + text[1:]
-
-
-def _values(one: Concentration) -> str:
-    return f"{one.field} {short(one.low)}" + (f" to {short(one.high)}" if one.low < one.high else "")
 
 
 def _rounded(space: dict[str, float], ends: Sequence[float]) -> tuple[float, float]:

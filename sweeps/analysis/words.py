@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.advice import advise
-from sweeps.analysis.best_quarter import best_quarter
+from sweeps.analysis.best_quarter import best_quarter, values_said
 from sweeps.analysis.ranking import SIGNIFICANCE
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import FINISHED, is_full_grid, is_sampled
-from sweeps.space import short
 
 
 def answer(results: Results) -> list[str]:
@@ -102,7 +101,7 @@ def _sampled_effects(results: Results) -> str:
     parts = []
     told = [one for one in results.concentrations if one.told]
     if told:
-        where = ", ".join(f"{one.field} {short(one.low)} to {short(one.high)}" for one in told)
+        where = ", ".join(map(values_said, told))
         parts.append(f"the best {len(best)} settings lie closer together than chance would put them in {where}")
     if len(shares) and len(results.plan["swept"]) > 1:
         alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
@@ -133,8 +132,9 @@ def _trouble(results: Results) -> str:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
     done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
-    if 0 < done < len(runs) - failed:
-        parts.append(f"this is half-finished, {_of(done, len(runs), 'run')} done, and the rest may change the answer")
+    planned = results.num_planned
+    if 0 < done < planned - failed:
+        parts.append(f"this is half-finished, {_of(done, planned, 'run')} done, and the rest may change the answer")
     if not results.plan["matched"]:
         parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
     sentence = "; ".join(parts)

@@ -23,7 +23,10 @@ from sweeps.figures.scales import num_values
 FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
     "gap": (gap_panels, "How far validation loss ends above train loss, by each swept parameter."),
     "loss": (loss_curves, "Validation and train loss over training tokens, both measured with dropout off."),
-    "schedule": (schedules, "The learning rate of every step, a line a distinct schedule."),
+    "schedule": (
+        schedules,
+        "The learning rate of every step, a line a distinct schedule; of many, three.",
+    ),
     "perplexity": (perplexity_curves, "Validation perplexity over training tokens, on a log axis."),
     "final_loss": (final_loss, "Final validation loss of every run against the parameter that spans most."),
     "rates": (rate_panels, "Final validation loss against the learning rate, over all values of the other parameters."),

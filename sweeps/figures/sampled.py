@@ -44,8 +44,9 @@ def slices(results: Results) -> Figure:
     panels[0].set_ylim(low, high)  # the worst quarter would press the rest together
     above = loss > high
     is_best = done["trial"].isin(best_quarter(board)["trial"])
-    for axes, field in zip(panels, fields, strict=True):
-        _slice(axes, results, field, done, is_best, above)
+    medians_above = sum(
+        _slice(axes, results, field, done, is_best, above) for axes, field in zip(panels, fields, strict=True)
+    )
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
     notes = ["point: a setting, mean over seeds"] if len(results.plan["seeds"]) > 1 else ["point: a setting"]
@@ -53,14 +54,16 @@ def slices(results: Results) -> Figure:
     part = "quarter" if len(results.plan["trials"]) >= MAX_VALUES else "half"
     notes += ["ring: the best", f"bar: median of the settings at that value or in that {part} of them"]
     if above.any():
-        notes.append(f"▲ at the top: {int(above.sum())} higher")
+        medians = f", and {medians_above} of the medians" if medians_above else ""
+        notes.append(f"▲ at the top: {int(above.sum())} higher{medians}")
     if (done["state"] == "diverged").any():
         notes.append(f"✖ at the top: diverged, counts as ln V = {results.worst_loss:.2f}")
     canvas.heading(figure, f"{title} against each parameter", notes + absent(results.runs))
     return figure
 
 
-def _slice(axes: Axes, results: Results, field: str, done: pd.DataFrame, is_best: pd.Series, above: pd.Series) -> None:
+def _slice(axes: Axes, results: Results, field: str, done: pd.DataFrame, is_best: pd.Series, above: pd.Series) -> int:
+    """Draw a panel; returns how many medians lie above it."""
     x_axis = ParameterAxis(results.plan, field)
     x_axis.apply(axes)
     drawn = where_varied(results.plan, done, field)
@@ -78,13 +81,16 @@ def _slice(axes: Axes, results: Results, field: str, done: pd.DataFrame, is_best
     for place in beside[diverged]:
         mark(axes, float(place), top, "DIVERGED", REST)
     axes.plot(beside.iloc[:1], loss.iloc[:1], "o", markersize=10, markerfacecolor="none", color=INK, zorder=4)
+    num_above = 0
     for _, group in loss.groupby(value_groups(results.plan, drawn, field), observed=True):
         ends = (float(x[group.index].min()), float(x[group.index].max()))
         median = float(group.median())
+        num_above += median > top
         if median <= top and ends[0] < ends[1]:
             axes.plot(ends, [median] * 2, color=INK, linewidth=1.4, zorder=2)
         elif median <= top:
             axes.plot(ends[0], median, "_", color=INK, markersize=16, zorder=4)
+    return num_above
 
 
 @styled

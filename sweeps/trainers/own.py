@@ -4,6 +4,7 @@ What it reads and how it trains only it knows, so its `version` stands for all o
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,7 @@ class TrainerFile:
         try:
             return train(sweep, config_json, **listeners)
         except Exception as error:
-            if place := self.source.place_in(error):
-                error.add_note(place)
+            error.add_note(self.source.place_in(error) or _place_of(sweep.run))
             raise
 
     def notes_on(self, results: Iterable[RunRow]) -> list[str]:
@@ -127,6 +127,12 @@ class TrainerFile:
             f"{counted(edited, 'result')} of version={self.version}, trained by other code than "
             f"{self.source.file.path.name} and what it imports have now; if the edit changes a result, change version"
         ]
+
+
+def _place_of(run: Any) -> str:
+    """Where a trainer is defined, as far as it says that."""
+    code = getattr(inspect.unwrap(getattr(run, "func", run)), "__code__", None)
+    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else repr(run)
 
 
 def trainer_file(experiment: Experiment) -> TrainerFile | None:
