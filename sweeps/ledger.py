@@ -21,7 +21,7 @@ from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store import schema
 from sweeps.workers import LOG, SAMPLES, Job
-from tinylm_core.checkpoint import write_durably
+from tinylm_core.durable import write_durably
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed

@@ -18,9 +18,9 @@ from tinylm_core.checkpoint import (
     save_state,
     weights,
     weights_sha256,
-    write_durably,
 )
 from tinylm_core.config import RunConfig
+from tinylm_core.durable import write_durably
 from tinylm_core.model import TinyGPT
 from tinylm_core.tokenizer import Tokenizer, train_tokenizer
 

@@ -190,6 +190,12 @@ def test_what_turns_rows_into_pages_loads_no_tracker() -> None:
     assert not {"mlflow", "optuna", "torch"} & loaded
 
 
+def test_a_report_needs_nothing_that_trains() -> None:
+    loaded = loaded_by("import sweeps.report, sweeps.answer, sweeps.work, sweeps.summary, sweeps.export, sweeps.rm")
+    assert "pandas" in loaded
+    assert not {"mlflow", "optuna", "torch"} & loaded
+
+
 def test_the_search_loads_no_tracker() -> None:
     make = "from sweeps import *; from tinylm_core import RunConfig; from sweeps.search import *; TrialSearch(Sweep("
     rest = "base=RunConfig(), space={'warmup_ratio': Choice(0.0, 0.1)}"

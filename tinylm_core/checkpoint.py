@@ -6,7 +6,6 @@ serves. Knows nothing of the training loop.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from tinylm_core.config import RunConfig
+from tinylm_core.durable import write_durably
 from tinylm_core.model import TinyGPT
 from tinylm_core.tokenizer import Tokenizer, tokenizer_from_json
 
@@ -69,25 +69,6 @@ def state_files(folder: Path) -> list[Path]:
 def is_state(path: Path) -> bool:
     """Whether a file of that name holds a state."""
     return _STATE_NAME.fullmatch(path.name) is not None
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write by temporary file, fsync and rename, so that the path never holds half a file, a power cut included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 import contextlib
 from pathlib import Path
 
-from tinylm_core.checkpoint import load_model, write_durably
+from tinylm_core.checkpoint import load_model
+from tinylm_core.durable import write_durably
 from tinylm_core.generate import generate
 from tinylm_core.model import TinyGPT
 from tinylm_core.tokenizer import Tokenizer

@@ -15,8 +15,9 @@ from sweeps.ray_workers.cluster import QUIET_SECONDS, Demand, Found
 from sweeps.ray_workers.mailbox import Letter, Mailbox
 from sweeps.ray_workers.task import train
 from sweeps.workers import LOG, NO_SPACE, Died, Job, Message, NoSpace, UnderWay
-from tinylm_core.checkpoint import is_state, keep_state, state_files, write_durably
+from tinylm_core.checkpoint import is_state, keep_state, state_files
 from tinylm_core.corpus import Corpus
+from tinylm_core.durable import write_durably
 
 COUNT_SECONDS = 2.0  # between looks at the cluster's size
 MAX_TASKS = 10_000  # that one mailbox listens to at a time
