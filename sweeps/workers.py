@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.forkserver import ensure_running
@@ -210,6 +211,17 @@ def tuned_memory() -> Iterator[None]:
             del os.environ[MALLOC_VARIABLE]
 
 
+@contextlib.contextmanager
+def held_back_interrupts() -> Iterator[None]:
+    """Ctrl-C waits; a process that is executed here holds it back too, until it has said that it ignores it."""
+    resource_tracker.ensure_running()  # else it is started within, and lets Ctrl-C through when it was
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def write_output_to(log: Path) -> None:
     """From here on, all that this process prints is appended to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -240,7 +252,7 @@ class LocalWorkers:
     def get_ready(self) -> None:
         """Let the server that workers are forked from load torch now, and not when the first of them is wanted."""
         if self._context.get_start_method() == "forkserver":
-            with tuned_memory():
+            with tuned_memory(), held_back_interrupts():
                 ensure_running()
 
     def has_room(self) -> bool:
@@ -264,7 +276,7 @@ class LocalWorkers:
         slot = self._free.pop(0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(job, theirs, self._checkpoint_seconds), daemon=True)
-        with tuned_memory():
+        with tuned_memory(), held_back_interrupts():
             process.start()
         theirs.close()
         self._jobs[ours] = (job, slot, process)
@@ -312,6 +324,7 @@ def _reason(exitcode: int | None) -> str:
 def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_parent()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()

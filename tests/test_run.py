@@ -766,19 +766,20 @@ def test_a_dry_run_counts_what_is_there(launcher: Launcher, copy: Path, grid_fil
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "mlflow.db" not in path.name} == before
 
 
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 1.0])
 def test_a_command_that_is_stopped_while_its_workers_get_ready_ends_without_a_traceback(
-    launcher: Launcher, grid_file: Path, tmp_path: Path
+    launcher: Launcher, grid_file: Path, tmp_path: Path, moment: float
 ) -> None:
-    """Ctrl-C reaches the server that workers are forked from too, which takes seconds to load torch."""
+    """Ctrl-C reaches the server that workers are forked from too: while Python starts there, while it loads torch."""
     command = launcher.start("sweeps.run", grid_file, "--store", tmp_path / "store")
 
-    def server_is_loading() -> bool:
+    def server_is_started() -> bool:
         with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(command.pid).children()
-            return any("torch/lib" in file.path for child in children for file in child.memory_maps())
+            return any("forkserver" in " ".join(c.cmdline()) for c in psutil.Process(command.pid).children())
         return False
 
-    wait_until(server_is_loading)
+    wait_until(server_is_started)
+    time.sleep(moment)
     command.signal_all(signal.SIGINT)
     ended = command.result()
     assert (ended.code, ended.err.strip()) == (130, ""), ended
