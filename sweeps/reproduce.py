@@ -177,7 +177,7 @@ def package_differences(recorded: str, here: str) -> list[str]:
     return [
         f"{name}: recorded {then.get(name, 'none')}, here {now.get(name, 'none')}"
         for name in both
-        if then.get(name) != now.get(name) and name != "torch"  # which is a tag
+        if then.get(name) != now.get(name) and name not in ("torch", "numpy", "tokenizers")  # which are tags
     ]
 
 

@@ -94,9 +94,13 @@ source.import_from_here()
 from pack.deep import depth
 import beside, pack
 print(beside.rate, depth, beside.__file__, pack.__path__)
+again = source_of(file, file.read_bytes().replace(b"from pack.deep import depth", b"depth = 0"))
+again.import_from_here()  # of a later run in the same process
+import beside as later, sys
+print(later.rate, sum(type(finder).__name__ == "_Finder" for finder in sys.meta_path))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.stdout.split("\n")[0] == f"1 2 {folder / 'beside.py'} ['{folder / 'pack'}']", ended
+    assert ended.stdout.splitlines() == [f"1 2 {folder / 'beside.py'} ['{folder / 'pack'}']", "100 1"], ended
 
 
 def test_an_error_is_placed_where_the_code_called_what_raised_it(folder: Path) -> None:

@@ -53,8 +53,12 @@ class Source:
         return None
 
     def import_from_here(self) -> None:
-        """From now on this process imports the modules as they are here, and not as their files are now."""
-        sys.meta_path.insert(0, _Finder(self.modules))
+        """From now on this process imports the modules as they are here, and neither as their files are now nor as an
+        earlier run in it had them."""
+        others = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+        sys.meta_path[:] = [_Finder(self.modules), *others]
+        for name in self.modules:
+            sys.modules.pop(name, None)
 
 
 def source_of(path: Path, content: bytes) -> Source:

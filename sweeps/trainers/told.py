@@ -123,7 +123,7 @@ class Told:
     def check_complete(self) -> None:
         """ValueError where a run that says it is complete was not evaluated after its last step."""
         last = self.evals[-1].step if self.evals else None
-        if self.diverged_at is None and last != self.num_steps:
+        if last != self.num_steps:
             said = "none" if last is None else f"the last at step {last}"
             raise ValueError(
                 f"run is complete, and its objective would be an evaluation (on_eval) after step {self.num_steps}, "
