@@ -21,22 +21,30 @@ class Place:
 
     machine: "Machine"  # that trains
     num_slots: int  # runs at a time
-    get_ready: "Callable[[], None]"  # begins what takes a while, beside what else is to be done first
     make_workers: "Callable[[Callable[[str], Corpus | None]], Workers]"  # of where a config's corpus comes from
 
 
 @contextmanager
 def on_this_machine(
-    workers: int | None, runs_per_gpu: int, checkpoint_seconds: float, *, has_own_trainer: bool = False
+    workers: int | None,
+    runs_per_gpu: int,
+    checkpoint_seconds: float,
+    *,
+    has_own_trainer: bool = False,
+    only_looks: bool = False,
 ) -> Iterator[Place]:
-    """Processes here."""
-    from sweeps.workers import LocalWorkers
-    from tinylm_core.machine import this_machine
+    """Processes here. Unless a command `only_looks`, their server gets ready beside all that is to be done first."""
+    from sweeps.workers import LocalWorkers, start_server
+    from tinylm_core.machine import may_have_gpu, this_machine
 
+    if not only_looks and not may_have_gpu():
+        start_server(has_own_trainer=has_own_trainer)  # this process loads torch too, to look at the machine
     machine = this_machine()
     slots = worker_slots(machine.device, workers, runs_per_gpu)
     local = LocalWorkers(slots, checkpoint_seconds, has_own_trainer=has_own_trainer)
-    yield Place(machine, len(slots), local.get_ready, lambda _: local)
+    if not only_looks:
+        local.get_ready()
+    yield Place(machine, len(slots), lambda _: local)
 
 
 @contextmanager
@@ -59,7 +67,6 @@ def on_ray(
         yield Place(
             found.machine,
             num_slots,
-            lambda: None,
             lambda corpus_of: RayWorkers(demand, found, corpus_of, workers, checkpoint_seconds),
         )
 

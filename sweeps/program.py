@@ -38,8 +38,8 @@ def run_sweep(
     check_name(name)
     warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which MLflow loads and we don't use
     experiment = Experiment(name, file=None, docstring=question or name, sweep=sweep)
-    with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30) as place:
-        place.get_ready()
+    has_own_trainer = sweep.run is not None
+    with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30, has_own_trainer=has_own_trainer) as place:
         plan = make_plan(experiment, place.machine)
         opened = open_store(store, create=True)
         run(plan, place.make_workers(plan.trainer.corpus_of), opened, None, 600, output)

@@ -9,7 +9,11 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 """
 
 import math
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from sweeps.plan import Plan, Trial
     from sweeps.store.read import Store
     from sweeps.workers import Workers
+
+LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded by then
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -145,7 +151,9 @@ def run(
         raise ValueError("--address and --cpus-per-run are of --engine ray")
     else:
         has_own_trainer = experiment.sweep.run is not None
-        where = on_this_machine(workers, runs_per_gpu, checkpoint_seconds, has_own_trainer=has_own_trainer)
+        where = on_this_machine(
+            workers, runs_per_gpu, checkpoint_seconds, has_own_trainer=has_own_trainer, only_looks=dry_run
+        )
     output: Output = "json" if json_ else "quiet" if quiet else "people"
     try:
         with Signals() as signals, where as place:
@@ -158,7 +166,6 @@ def run(
 
                 print_plan(make_plan(experiment, place.machine), place.num_slots, store)
                 return DONE
-            place.get_ready()
             plan = make_plan(experiment, place.machine)
             tell_notes(plan.notes, output)
             opened = open_store(store, create=True)
@@ -190,18 +197,19 @@ def sweep(
     with Signals() as signals:
         try:
             with locked_work(store, plan.experiment.name, wait=wait) as outbox:
-                outcome = execute(
-                    plan,
-                    workers,
-                    store,
-                    outbox,
-                    make_view,
-                    signals.asked_to_stop,
-                    uninterrupted=signals.deferred,
-                    max_failures=max_failures,
-                    wait=wait,
-                    is_out_of_time=lambda: time.monotonic() >= end,
-                )
+                with report_loaded_meanwhile():
+                    outcome = execute(
+                        plan,
+                        workers,
+                        store,
+                        outbox,
+                        make_view,
+                        signals.asked_to_stop,
+                        uninterrupted=signals.deferred,
+                        max_failures=max_failures,
+                        wait=wait,
+                        is_out_of_time=lambda: time.monotonic() >= end,
+                    )
                 if outcome.paused and not outcome.out_of_time and not signals.received:
                     tell_failures(store, plan.experiment.name, outcome.failed)
                     click.echo(
@@ -238,6 +246,22 @@ def sweep(
     if outcome.out_of_time:
         return time_is_up(output)
     return DONE_WITH_FAILURES if outcome.failed else DONE
+
+
+@contextmanager
+def report_loaded_meanwhile() -> Iterator[None]:
+    """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
+
+    def load() -> None:
+        for module in ("sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"):
+            import_module(module)
+
+    timer = threading.Timer(LOAD_REPORT_SECONDS, load)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def tell_notes(notes: list[str], output: "Output") -> None:

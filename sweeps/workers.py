@@ -222,6 +222,16 @@ def held_back_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def start_server(*, has_own_trainer: bool) -> None:
+    """Start the server that workers are forked from, unless it runs; it loads torch while its driver goes on."""
+    preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"]
+    # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
+    preloaded += ["torch._dynamo"] * has_own_trainer
+    multiprocessing.set_forkserver_preload(preloaded)
+    with tuned_memory(), held_back_interrupts():
+        ensure_running()
+
+
 def write_output_to(log: Path) -> None:
     """From here on, all that this process prints is appended to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -239,21 +249,16 @@ class LocalWorkers:
         self._checkpoint_seconds = checkpoint_seconds
         self._free = list(slots)
         # A fork of a server that has torch loaded starts in 0.02 s. CUDA, and macOS' own libraries, survive no fork.
-        forks = sys.platform == "linux" and all(slot == "cpu" for slot in self._free)
-        method = "forkserver" if forks else "spawn"
+        self._forks = sys.platform == "linux" and all(slot == "cpu" for slot in self._free)
+        method = "forkserver" if self._forks else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
-        if method == "forkserver":
-            preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"]
-            # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
-            preloaded += ["torch._dynamo"] * has_own_trainer
-            multiprocessing.set_forkserver_preload(preloaded)
+        self._has_own_trainer = has_own_trainer
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
 
     def get_ready(self) -> None:
-        """Let the server that workers are forked from load torch now, and not when the first of them is wanted."""
-        if self._context.get_start_method() == "forkserver":
-            with tuned_memory(), held_back_interrupts():
-                ensure_running()
+        """Let the server that workers are forked from, where they are, load torch before the first is wanted."""
+        if self._forks:
+            start_server(has_own_trainer=self._has_own_trainer)
 
     def has_room(self) -> bool:
         return bool(self._free)
@@ -273,6 +278,7 @@ class LocalWorkers:
         return bool(self._jobs)
 
     def submit(self, job: Job) -> None:
+        self.get_ready()
         slot = self._free.pop(0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(job, theirs, self._checkpoint_seconds), daemon=True)

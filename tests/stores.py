@@ -13,6 +13,7 @@ from sweeps.catalog import load_experiment
 from sweeps.configs import to_params
 from sweeps.plan import make_plan
 from sweeps.store import Store, Writer, open_store, schema
+from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import this_machine
 from tinylm_core.records import EvalRecord, StepRecord
 
@@ -65,7 +66,8 @@ def write_sweep(
             experiment, creation_id=f"{start_ms}-{number}", name=run.name, params=to_params(run.config),
             tags=tags | {
                 schema.ROLE: "run", schema.SETTING: run.label, schema.TRIAL: str(trial), schema.IDENTITY: run.identity,
-                schema.FINGERPRINT: run.fingerprint, schema.NUMERICS: "1", schema.SUMMARY_RUN: summary,
+                schema.FINGERPRINT: run.fingerprint, schema.NUMERICS: str(NUMERICS_VERSION),
+                schema.SUMMARY_RUN: summary,
             }, start_time_ms=begin,
         )  # fmt: skip
         put_file(writer, run_id, "config.json", run.config.model_dump_json())

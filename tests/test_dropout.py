@@ -1,7 +1,11 @@
 """Dropout's masks: the right share, the right scale, and the same for the same (seed, micro-batch)."""
 
+import itertools
 import math
+import shutil
+import subprocess
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,9 +19,9 @@ ONES = torch.ones(400, 500, dtype=torch.float64)
 def masks(seed: int, micro_batch: int, *, native: bool = False, num: int = 2, p: float = 0.3) -> list[torch.Tensor]:
     source = MaskSource()
     source.native = native
+    layers = [Dropout(p, source) for _ in range(num)]
     source.reseed(seed, micro_batch)
-    layer = Dropout(p, source)
-    return [layer(ONES[:40]) for _ in range(num)]
+    return [layer(ONES[:40]) for layer in layers]
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -29,10 +33,43 @@ def test_masks_are_a_function_of_seed_and_micro_batch(native: bool) -> None:
         assert not torch.equal(usual[0], masks(seed, micro_batch, native=native)[0])
 
 
+def test_masks_do_not_depend_on_the_order_in_which_layers_ask() -> None:
+    source = MaskSource()
+    layers = [Dropout(0.3, source) for _ in range(3)]
+    source.reseed(5, 7)
+    forwards = [layer(ONES) for layer in layers]
+    backwards = [layer(ONES) for layer in reversed(layers)]
+    assert all(map(torch.equal, forwards, reversed(backwards)))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command is not here")
+def test_masks_are_aes_in_counter_mode() -> None:
+    """The first 16-bit integers of (seed 1, micro-batch 2, layer 3), by OpenSSL's own command where it is there."""
+    source = MaskSource()
+    source.reseed(1, 2)
+    key = np.random.SeedSequence((1, 2)).generate_state(4, np.uint32).astype("<u4").tobytes()
+    counter = bytes.fromhex("00000000000000020000000300000000")
+    command = ["openssl", "enc", "-aes-128-ctr", "-K", key.hex(), "-iv", counter.hex()]
+    said = subprocess.run(command, input=bytes(2 * ONES.numel()), capture_output=True, check=True).stdout
+    kept = np.frombuffer(said, "<u2") >= round(0.3 * 65_536)
+    assert np.array_equal(source.keep(ONES, 0.3, 3).numpy() != 0, kept.reshape(ONES.shape))
+
+
+def test_neighbouring_masks_are_independent() -> None:
+    """Those of two layers, and of two micro-batches, agree as often as two drawn apart do."""
+    source = MaskSource()
+    drawn = []
+    for micro_batch in range(3):
+        source.reseed(0, micro_batch)
+        drawn += [(source.keep(ONES, 0.5, layer) != 0).flatten() for layer in range(3)]
+    for one, other in itertools.combinations(drawn, 2):
+        assert abs((one == other).double().mean().item() - 0.5) < 5 * 0.5 / math.sqrt(ONES.numel())
+
+
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_share_and_scale_keep_the_mean(p: float, dtype: torch.dtype) -> None:
-    mask = MaskSource().keep(ONES.to(dtype), p)
+    mask = MaskSource().keep(ONES.to(dtype), p, 1)
     assert mask.dtype == dtype
     assert mask.shape == ONES.shape
     kept = (mask != 0).double().mean().item()
@@ -44,7 +81,7 @@ def test_share_and_scale_keep_the_mean(p: float, dtype: torch.dtype) -> None:
 
 @given(p=st.floats(0, 1, exclude_max=True))
 def test_any_probability_below_one_gives_finite_masks(p: float) -> None:
-    assert MaskSource().keep(ONES[:2], p).isfinite().all()
+    assert MaskSource().keep(ONES[:2], p, 1).isfinite().all()
 
 
 @pytest.mark.parametrize("native", [False, True])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinylm_core.config import RunConfig
-from tinylm_core.generate import generate, sample
+from tinylm_core.generate import generate, generate_batch, sample
 from tinylm_core.model import TinyGPT
 
 V = 9
@@ -39,6 +39,13 @@ def test_the_same_seed_gives_the_same_tokens_and_another_gives_others() -> None:
     assert len(first) == 41
     assert first[0] == 1
     assert all(0 <= token < V for token in first)
+
+
+@pytest.mark.parametrize("prompt", [[3], [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_a_batch_has_a_sequence_for_each_seed_as_if_alone(prompt: list[int]) -> None:
+    alone = [generate(MODEL, prompt, max_new_tokens=20, temperature=0.7, seed=seed) for seed in (4, 0, 9)]
+    assert generate_batch(MODEL, prompt, [4, 0, 9], max_new_tokens=20, temperature=0.7) == alone
+    assert alone[0] != alone[1]
 
 
 def test_the_callers_random_state_is_neither_read_nor_moved() -> None:

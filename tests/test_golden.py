@@ -5,8 +5,8 @@ changed on purpose, raise NUMERICS_VERSION in `tinylm_core/config.py` (runs of b
 and update the numbers here in the same commit: `python tests/test_golden.py` prints them.
 
 The tokens are those of `data="random"`, a hash's, which no library's version changes. Initial weights come from
-PyTorch's generator, the order of windows and dropout's masks from NumPy's: a new version of either that gives other
-numbers is such a change too.
+PyTorch's generator, the order of windows from NumPy's: a new version of either that gives other numbers is such a
+change too.
 """
 
 import pytest
@@ -39,22 +39,22 @@ def measured(config: RunConfig) -> dict[str, list[float]]:
     }
 
 
-GOLDEN_VERSION = 1
+GOLDEN_VERSION = 2
 GOLDEN: dict[str, dict[str, list[float]]] = {
     "pre-norm": {
         "losses": [
-            4.047784382920985,
-            3.9613568876552083,
-            3.9701183518499965,
-            3.970484812239704,
-            4.033272081611361,
+            4.092442366652691,
+            3.9705117362530977,
+            4.014174552476101,
+            3.9637082030868696,
+            3.9866213389328924,
         ],
         "grad_norms": [
-            1.277007977296387,
-            1.1116078535763994,
-            0.9139885106349853,
-            0.892529549853122,
-            0.7967303213507131,
+            1.2739910482531487,
+            1.110520397960745,
+            0.9644264572211817,
+            0.9168724231448441,
+            0.8808158340309314,
         ],
         "learning_rates": [
             0.005,
@@ -67,25 +67,25 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
             4.019198209642472,
             4.019224527005251,
             0.015925205209938623,
-            3.9951893360639725,
-            4.001940458945272,
-            0.014713708685687346,
+            4.003653514930142,
+            3.9942135401062697,
+            0.013566355090961013,
         ],
     },
     "post-norm": {
         "losses": [
-            3.9896197038344168,
-            3.985102479444091,
-            3.887879862650567,
-            3.897781776988825,
-            3.82617750365778,
+            4.000557568099888,
+            4.019771657698377,
+            3.894898649040388,
+            3.9386719822032434,
+            3.8526809003596334,
         ],
         "grad_norms": [
-            0.908726444264736,
-            0.7937925618218724,
-            0.6892181245300744,
-            0.622817070070432,
-            0.554147897966732,
+            0.9373796766879615,
+            0.8476494619608198,
+            0.7052752049872038,
+            0.6126193694714378,
+            0.5611901191498905,
         ],
         "learning_rates": [
             0.01,
@@ -97,10 +97,10 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
         "evals": [
             4.075606114211609,
             4.018562970711483,
-            0.016356974420229386,
-            4.04305143663804,
-            3.752106790071992,
-            0.016347974536744365,
+            0.016356974420229382,
+            4.038213690780807,
+            3.758742108036366,
+            0.017208073367950338,
         ],
     },
 }

@@ -181,7 +181,10 @@ def test_dropout_acts_in_training_only() -> None:
     outputs = [model(TOKENS), model(TOKENS)]
     assert torch.equal(*outputs)
     model.train()
-    assert not any(torch.equal(*pair) for pair in pairwise([*outputs, model(TOKENS), model(TOKENS)][1:]))
+    for micro_batch in range(2):
+        model.masks.reseed(0, micro_batch)
+        outputs.append(model(TOKENS))
+    assert not any(torch.equal(*pair) for pair in pairwise(outputs[1:]))
 
 
 def test_dropout_is_where_the_transformer_has_it() -> None:
@@ -190,7 +193,7 @@ def test_dropout_is_where_the_transformer_has_it() -> None:
     model = build(dropout=0.5).train()
     shapes: list[tuple[int, ...]] = []
     keep = model.masks.keep
-    model.masks.keep = lambda x, p: (shapes.append(tuple(x.shape)), keep(x, p))[1]  # type: ignore[method-assign]
+    model.masks.keep = lambda x, p, layer: (shapes.append(tuple(x.shape)), keep(x, p, layer))[1]  # type: ignore[method-assign]
     model(TOKENS)
     B, T, D, F, H = 3, 8, 12, 20, 3
-    assert shapes == [(B, T, D), *3 * [(B, H, T, T), (B, T, D), (B, T, F), (B, T, D)]]
+    assert shapes == [(B, T, D), *3 * [(B * H, T, T), (B, T, D), (B, T, F), (B, T, D)]]

@@ -35,6 +35,7 @@ from sweeps.configs import from_params, to_params
 from sweeps.plan import make_plan
 from sweeps.store import schema
 from tinylm_core import RunConfig
+from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import this_machine
 
 HEAD = '"""Does it?"""\nfrom sweeps import Choice, Range, Sweep\nfrom tinylm_core import RunConfig\n'
@@ -262,7 +263,7 @@ def test_the_tags_are_those_of_the_schema(kept: Kept) -> None:
     summary = kept.summary
     shared = {
         "sweep.name": "question", "sweep.definition": kept.plan["definition"], "machine.device": "cpu",
-        "machine.threads": "1", "numerics.version": "1",
+        "machine.threads": "1", "numerics.version": str(NUMERICS_VERSION),
     }  # fmt: skip
     own = {
         "sweep.role", "sweep.setting", "sweep.file", "sweep.creation_id", "run.identity", "data.fingerprint",

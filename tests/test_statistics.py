@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import BASE, choice, lr_effect, lr_warmup_space, make_plan, make_sweep, value_range
 
-from sweeps.analysis import advice, best_quarter, commands, comparison, effects, ranking, rates
+from sweeps.analysis import advice, best_quarter, commands, comparison, distributions, effects, ranking, rates
 from sweeps.analysis.results import Results
 from sweeps.figures import parameters
 from tinylm_core.config import check_budget
@@ -146,6 +148,42 @@ def test_the_optimum_and_its_interval_are_those_of_statsmodels_parabola():
     for bound in (low, high):
         slope = fit.t_test(f"x + {2 * math.log10(bound)!r} * I(x ** 2) = 0")
         assert float(slope.pvalue) == pytest.approx(0.05, abs=1e-6)
+
+
+# --- Against SciPy's own classes
+
+DEGREES = st.integers(1, 400)
+TAILS = st.floats(1e-12, 0.5)
+
+
+@given(degrees=DEGREES, other=DEGREES, p=TAILS, x=st.floats(0, 50))
+def test_tails_are_those_of_scipys_distributions(degrees: int, other: int, p: float, x: float) -> None:
+    assert distributions.t_sf(x, degrees) == pytest.approx(scipy_stats.t.sf(x, degrees), rel=1e-9, abs=1e-300)
+    assert distributions.t_isf(p, degrees) == pytest.approx(scipy_stats.t.isf(p, degrees), rel=1e-7)
+    assert distributions.f_sf(x, degrees, other) == pytest.approx(scipy_stats.f.sf(x, degrees, other), rel=1e-9)
+    assert distributions.normal_isf(p) == pytest.approx(scipy_stats.norm.isf(p))
+    assert distributions.chi2_median(degrees) == pytest.approx(scipy_stats.chi2.median(degrees))
+    assert distributions.standard_error(np.array([x, p, 1.0])) == pytest.approx(scipy_stats.sem([x, p, 1.0]))
+
+
+@given(degrees=st.integers(1, 100), effect=st.floats(0.01, 30), x=st.floats(0, 30))
+def test_power_is_that_of_scipys_noncentral_t(degrees: int, effect: float, x: float) -> None:
+    expected = scipy_stats.nct.sf(x, degrees, effect)
+    assert distributions.noncentral_t_sf(x, degrees, effect) == pytest.approx(expected, abs=1e-6)
+
+
+@given(among=st.integers(1, 60), data=st.data())
+def test_drawing_without_putting_back_is_scipys_hypergeometric(among: int, data: st.DataObject) -> None:
+    marked, drawn = (data.draw(st.integers(0, among)) for _ in range(2))
+    x = data.draw(st.integers(-1, among))
+    expected = scipy_stats.hypergeom.sf(x, among, marked, drawn)
+    assert distributions.hypergeometric_sf(x, among, marked, drawn) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("x", [np.inf, np.nan, 0.0])
+def test_tails_of_what_is_no_number(x: float) -> None:
+    assert distributions.t_sf(x, 3) == pytest.approx(scipy_stats.t.sf(x, 3), nan_ok=True)
+    assert distributions.f_sf(x, 3, 4) == pytest.approx(scipy_stats.f.sf(x, 3, 4), nan_ok=True)
 
 
 # --- Learning rate

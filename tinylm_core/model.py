@@ -40,6 +40,7 @@ class Past:
 class TinyGPT(nn.Module):
     """Token IDs [B, T] → logits [B, T, V]; T is at most `config.max_seq_len`.
 
+    In training dropout's masks are the same until `masks.reseed(seed, micro_batch)` says which come next.
     With `pasts`, one a block, the tokens are those after the ones that earlier calls with the same `pasts` were given:
     any number in the first call, then one at a time.
     """
@@ -114,15 +115,16 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, past: Past | None = None) -> Tensor:
         B, T, D = x_BTD.shape
-        q_BHTK, k_BHSK, v_BHSK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q_BHTK, k_BHSK, v_BHSK = qkv_3BHTK.contiguous()  # once, and not by each product
         if past is not None:
             k_BHSK, v_BHSK = past.extend(k_BHSK, v_BHSK)
         S = k_BHSK.shape[2]
         if x_BTD.device.type == "cpu" and S <= SHORT_CONTEXT:
-            scores_BHTS = (q_BHTK @ k_BHSK.mT) * q_BHTK.shape[-1] ** -0.5 + self.future_TT[S - T : S, :S].to(
-                q_BHTK.dtype
-            )
-            out_BHTK = self.dropout(scores_BHTS.softmax(-1)) @ v_BHSK
+            q_NTK, k_NSK, v_NSK = (heads.flatten(0, 1) for heads in (q_BHTK, k_BHSK, v_BHSK))  # N = B · H
+            future_TS = self.future_TT[S - T : S, :S].to(q_NTK.dtype)
+            scores_NTS = torch.baddbmm(future_TS, q_NTK, k_NSK.mT, alpha=q_NTK.shape[-1] ** -0.5)
+            out_BHTK = (self.dropout(scores_NTS.softmax(-1)) @ v_NSK).view(q_BHTK.shape)
         else:
             p = self.dropout.p if self.training else 0.0
             # A single new position sees all.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tinylm_core.checkpoint import load_model
 from tinylm_core.durable import write_durably
-from tinylm_core.generate import generate
+from tinylm_core.generate import generate, generate_batch
 from tinylm_core.model import TinyGPT
 from tinylm_core.tokenizer import Tokenizer
 
@@ -20,10 +20,8 @@ def write_samples(checkpoint: Path, to: Path) -> None:
     if tokenizer is not None:
         with contextlib.suppress(ValueError):  # a corpus without a newline: any token will do
             prompt = [int(token) for token in tokenizer.encode("\n")]
-    texts = []
-    for seed in range(NUM_SAMPLES):
-        ids = generate(model, prompt, max_new_tokens=NEW_TOKENS, temperature=0.8, seed=seed)
-        texts.append(tokenizer.decode(ids) if tokenizer is not None else " ".join(map(str, ids)))
+    sequences = generate_batch(model, prompt, list(range(NUM_SAMPLES)), max_new_tokens=NEW_TOKENS, temperature=0.8)
+    texts = [tokenizer.decode(ids) if tokenizer is not None else " ".join(map(str, ids)) for ids in sequences]
     write_durably(to, "\n\n--------\n\n".join(texts).encode())
 
 

@@ -141,8 +141,8 @@ class Trainer:
         self.state = TrainState.fresh(config, corpus.vocab_size, device)
         self.model = self.state.model
         if config.compile:
-            self.model = cast(TinyGPT, torch.compile(self.model))
-        self.state.model.masks.native = device != "cpu" or bool(config.compile)
+            self.model = cast(TinyGPT, torch.compile(self.model, dynamic=False))
+        self.state.model.masks.native = device != "cpu"
         self.autocast = autocast(config, device)
         self.steps_per_eval = config.num_steps // config.num_evals
         self.checkpoint_seconds, self.on_checkpoint = checkpoint_seconds, on_checkpoint

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from sweeps.analysis import ranking
 from sweeps.analysis.commands import Advice, command_with, extended
+from sweeps.analysis.distributions import t_sf
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
@@ -139,7 +139,7 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
     if not len(difference):
         return False
     t = abs(difference.mean()) / math.sqrt(2 * variance / len(difference))
-    return bool(2 * stats.t.sf(t, degrees) < ranking.SIGNIFICANCE)
+    return bool(2 * t_sf(t, degrees) < ranking.SIGNIFICANCE)
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:

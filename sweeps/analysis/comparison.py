@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from sweeps.analysis.distributions import standard_error, t_isf, t_sf
 from sweeps.analysis.ranking import SIGNIFICANCE, holm, outlying
 from sweeps.analysis.settings import Floats
 
@@ -58,8 +58,8 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     error = np.sqrt(np.where(alone, own, variance) / count)
     its_degrees = np.where(alone, count - 1, max(degrees, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_values = 2 * stats.t.sf(np.abs(mean / error), its_degrees)
-    t = stats.t.isf(SIGNIFICANCE / 2, its_degrees)
+        p_values = 2 * t_sf(np.abs(mean / error), its_degrees)
+    t = t_isf(SIGNIFICANCE / 2, its_degrees)
     p_values = np.where(mean == 0, 1.0, p_values) if degrees else np.full(len(mean), np.nan)
     cells = pd.DataFrame(
         {
@@ -82,7 +82,7 @@ def _tuned(both: pd.DataFrame, best_a: str, best_b: str, variance: float, degree
     pairs = (b - a).dropna().to_numpy(dtype=np.float64)
     if not len(pairs):
         return Difference(float(b.mean() - a.mean()), float("nan"), float("nan"), 0)
-    t = float(stats.t.isf(SIGNIFICANCE / 2, degrees)) if degrees else float("nan")
+    t = float(t_isf(SIGNIFICANCE / 2, degrees)) if degrees else float("nan")
     half = t * float(np.sqrt(variance / len(pairs)))
     return Difference(float(pairs.mean()), float(pairs.mean()) - half, float(pairs.mean()) + half, len(pairs))
 
@@ -92,7 +92,7 @@ def _overall(both: pd.DataFrame) -> Difference:
     mean = float(by_setting.mean())
     if len(by_setting) < 2:
         return Difference(mean, float("nan"), float("nan"), len(both))
-    half = float(stats.sem(by_setting) * stats.t.isf(SIGNIFICANCE / 2, len(by_setting) - 1))
+    half = float(standard_error(by_setting) * t_isf(SIGNIFICANCE / 2, len(by_setting) - 1))
     return Difference(mean, mean - half, mean + half, len(both))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from sweeps.analysis.distributions import f_sf, t_isf
 from sweeps.analysis.ranking import SIGNIFICANCE, all_complete, holm, residual_variance
 from sweeps.analysis.settings import (
     FINISHED,
@@ -45,7 +45,7 @@ def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     for field in plan["swept"]:
         groups = complete.groupby(value_groups(plan, complete, field), observed=False)
         error, count = groups["final_gap"].sem(), groups.size()
-        half = error * stats.t.isf(SIGNIFICANCE / 2, np.maximum(count - 1, 1))
+        half = error * t_isf(SIGNIFICANCE / 2, np.maximum(count - 1, 1))
         mean = groups["final_gap"].mean()
         table = pd.DataFrame(
             {
@@ -195,7 +195,7 @@ def _f_tests(table: Floats, shares: dict[tuple[int, ...], float], objective_TS: 
     for axes, share in shares.items():
         its_degrees = math.prod(table.shape[axis] - 1 for axis in axes)
         f = share * total / max(its_degrees, 1) / variance
-        p_values.append(float(stats.f.sf(f, its_degrees, degrees)) if its_degrees else 1.0)
+        p_values.append(float(f_sf(f, its_degrees, degrees)) if its_degrees else 1.0)
     return dict(zip(shares, map(float, holm(np.array(p_values))), strict=True))
 
 

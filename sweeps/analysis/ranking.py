@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from sweeps.analysis.distributions import chi2_median, f_sf, noncentral_t_sf, t_isf, t_sf
 from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, comparable_objectives
 
 SIGNIFICANCE = 0.05
@@ -124,11 +124,11 @@ def outlying(variance_T: Floats, degrees: int) -> NDArray[np.bool_]:
     none = np.full(T, False)
     if T < LEAST_TO_OUTLIE or degrees < 2:
         return none
-    median = float(np.median(variance_T)) / (float(stats.chi2.median(degrees)) / degrees)
+    median = float(np.median(variance_T)) / (chi2_median(degrees) / degrees)
     if median == 0:
         return none
     # The median is itself about as uncertain as a variance of half of all degrees of freedom.
-    found = np.asarray(stats.f.sf(variance_T / median, degrees, T * degrees // 2) < OUTLYING / T)
+    found = np.asarray(f_sf(variance_T / median, degrees, T * degrees // 2) < OUTLYING / T)
     return found if found.sum() <= T / 3 else none
 
 
@@ -187,11 +187,11 @@ def _p_values(diff_PS: Floats, variance: float, degrees: int) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         if degrees:
             pooled = 2 * variance
-            alone_P = stats.f.sf(variance_P / pooled, degrees_P, degrees) < SIGNIFICANCE
+            alone_P = f_sf(variance_P / pooled, degrees_P, degrees) < SIGNIFICANCE
             variance_P = np.where(alone_P, variance_P, pooled)
             degrees_P = np.where(alone_P, degrees_P, degrees)
         t_P = np.abs(mean_P) / np.sqrt(variance_P / count_P)
-    p_P = np.where(mean_P == 0, 1.0, 2 * stats.t.sf(t_P, degrees_P))
+    p_P = np.where(mean_P == 0, 1.0, 2 * t_sf(t_P, degrees_P))
     return np.where(count_P >= 2, p_P, np.nan)
 
 
@@ -245,8 +245,8 @@ def seeds_to_tell(difference: float, deviation: float, comparisons: int = 1) -> 
         return None
     for seeds in range(2, MOST_SEEDS + 1):
         degrees = seeds - 1
-        critical = stats.t.isf(SIGNIFICANCE / comparisons / 2, degrees)
+        critical = t_isf(SIGNIFICANCE / comparisons / 2, degrees)
         effect = difference / max(np.sqrt(2 * deviation**2 / seeds), 1e-12)
-        if effect > 30 or stats.nct.sf(critical, degrees, effect) >= POWER:
+        if effect > 30 or noncentral_t_sf(float(critical), degrees, effect) >= POWER:
             return seeds
     return None

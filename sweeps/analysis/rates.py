@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from sweeps.analysis.distributions import normal_isf, standard_error, t_isf
 from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise
 from sweeps.analysis.settings import (
     MAX_VALUES,
@@ -149,7 +149,7 @@ def _rate_row(
         "optimum_low": optimum[1],
         "optimum_high": optimum[2],
         "sensitivity": float(by_seed.mean()),
-        "sensitivity_error": float(stats.sem(by_seed)) if len(by_seed) > 1 else math.nan,
+        "sensitivity_error": standard_error(by_seed) if len(by_seed) > 1 else math.nan,
         "best_loss": float(mean_R[best]),
     }
 
@@ -186,7 +186,7 @@ def parabola_optimum(log_rate_R: Floats, loss_RS: Floats, noise: Noise | None) -
     else:
         return optimum, math.nan, math.nan
     covariance = variance * np.linalg.inv(design.T @ design)[:2, :2]
-    t = float(stats.t.isf(SIGNIFICANCE / 2, degrees))
+    t = float(t_isf(SIGNIFICANCE / 2, degrees))
     # Zero slope at x: (b + 2 a x)² <= t² (var b + 4 x cov + 4 x² var a).
     quadratic = 4 * (a**2 - t**2 * covariance[0, 0])
     linear = 4 * (a * b - t**2 * covariance[0, 1])
@@ -224,7 +224,7 @@ def batch_growth(table: pd.DataFrame) -> BatchGrowth | None:
         x = np.log(rows["value"].astype(float).to_numpy())
         y = np.log(rows["optimum"].to_numpy(dtype=np.float64))
         width = np.log((rows["optimum_high"] / rows["optimum_low"]).to_numpy(dtype=np.float64))
-        error = width / (2 * stats.norm.isf(SIGNIFICANCE / 2))
+        error = width / (2 * normal_isf(SIGNIFICANCE / 2))
         exponent, half = _weighted_slope(x, y, error)
         return BatchGrowth(field, exponent, exponent - half, exponent + half, len(rows))
     return None
@@ -239,4 +239,4 @@ def _weighted_slope(x: Floats, y: Floats, error: Floats) -> tuple[float, float]:
     residual = y - np.average(y, weights=weight) - slope * centred
     degrees = len(x) - 2
     excess = max(1.0, float((weight * residual**2).sum()) / degrees) if degrees else 1.0
-    return slope, float(stats.norm.isf(SIGNIFICANCE / 2)) * math.sqrt(excess / precision)
+    return slope, normal_isf(SIGNIFICANCE / 2) * math.sqrt(excess / precision)
