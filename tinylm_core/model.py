@@ -116,7 +116,9 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, past: Past | None = None) -> Tensor:
         B, T, D = x_BTD.shape
         qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q_BHTK, k_BHSK, v_BHSK = qkv_3BHTK.contiguous()  # once, and not by each product
+        if x_BTD.device.type == "cpu":
+            qkv_3BHTK = qkv_3BHTK.contiguous()  # once, and not by each product
+        q_BHTK, k_BHSK, v_BHSK = qkv_3BHTK
         if past is not None:
             k_BHSK, v_BHSK = past.extend(k_BHSK, v_BHSK)
         S = k_BHSK.shape[2]

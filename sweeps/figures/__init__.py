@@ -63,5 +63,6 @@ def save_figures(results: Results, folder: Path) -> list[str]:
         figure = FIGURES[name][0](results)
         with mpl.rc_context(canvas.STYLE):
             figure.savefig(folder / f"{name}.png", dpi=150)
+            figure.set_layout_engine("none")  # it stays as it was laid out
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     return names
