@@ -29,7 +29,7 @@ from sweeps.workers import Job, LocalWorkers
 from tinylm_core.machine import this_machine
 
 NUM_RUNS = 8
-STEPS = 80
+STEPS = 160
 EXPERIMENT = '''"""What does the harness cost?"""
 from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
