@@ -197,7 +197,7 @@ def sweep(
     with Signals() as signals:
         try:
             with locked_work(store, plan.experiment.name, wait=wait) as outbox:
-                with report_loaded_meanwhile():
+                with report_loaded_meanwhile(plan):
                     outcome = execute(
                         plan,
                         workers,
@@ -249,11 +249,13 @@ def sweep(
 
 
 @contextmanager
-def report_loaded_meanwhile() -> Iterator[None]:
+def report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
     """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
+    modules = ["sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"]
+    modules += ["sklearn.ensemble"] * (len(plan.sweep.space) > 1)  # of Optuna's importances
 
     def load() -> None:
-        for module in ("sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"):
+        for module in modules:
             import_module(module)
 
     timer = threading.Timer(LOAD_REPORT_SECONDS, load)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tinylm_core.machine import may_have_gpu
+
 PROGRAM = """
 import sys
 from multiprocessing import forkserver
@@ -23,7 +25,7 @@ with on_this_machine(1, 1, 30, only_looks={only_looks}) as place:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are no forks")
+@pytest.mark.skipif(may_have_gpu(), reason="there workers may be no forks")
 @pytest.mark.parametrize(("only_looks", "said"), [(False, "with a server"), (True, "without one")])
 def test_the_server_of_workers_loads_torch_beside_the_command_unless_that_only_looks(
     *, only_looks: bool, said: str

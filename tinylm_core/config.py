@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
     # Arithmetic
     precision: Precision = Field("auto", description="of forward and backward; auto = bf16 where it is fast, else fp32")
     compile: Literal["auto"] | bool = Field(
-        "auto", description="torch.compile: half a minute, then faster steps; auto = off"
+        "auto", description="torch.compile: seconds a run, half a minute the first time; auto = off"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="initial weights, data order and dropout")
 

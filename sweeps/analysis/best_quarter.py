@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import gammaln
 
-from sweeps.analysis.distributions import hypergeometric_sf, log_choose
 from sweeps.analysis.effects import positions
 from sweeps.analysis.ranking import SIGNIFICANCE, holm
 from sweeps.analysis.settings import Floats, Plan, is_number, is_sampled, ordered_values, unconditional
@@ -112,8 +113,13 @@ def _p_of_extent(place_T: Floats, num_best: int) -> float:
     # Each choice is counted at its lowest: the others are among those after it within the extent.
     within = np.searchsorted(ascending, ascending + extent * (1 + 1e-12), side="right") - np.arange(len(ascending)) - 1
     enough = within[within >= num_best - 1]
-    share = np.exp(log_choose(enough, num_best - 1) - log_choose(len(ascending), num_best))
+    share = np.exp(_log_choose(enough, num_best - 1) - _log_choose(np.array([len(ascending)]), num_best))
     return min(1.0, float(share.sum()))
+
+
+def _log_choose(among: NDArray[np.int64], number: int) -> Floats:
+    logarithm: Floats = gammaln(among + 1) - gammaln(number + 1) - gammaln(among - number + 1)
+    return logarithm
 
 
 def _p_of_end(place_T: Floats, num_best: int) -> float:
@@ -121,4 +127,6 @@ def _p_of_end(place_T: Floats, num_best: int) -> float:
     values, counts = np.unique(place_T[:num_best], return_counts=True)
     most = values[counts.argmax()]
     same = int((place_T == most).sum())
-    return hypergeometric_sf(int(counts.max()) - 1, len(place_T), same, num_best)
+    from scipy.stats import hypergeom  # of what a search sampled alone: SciPy's classes take 0.3 s to import
+
+    return float(hypergeom.sf(counts.max() - 1, len(place_T), same, num_best))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sweeps.analysis.distributions import chi2_median, f_sf, noncentral_t_sf, t_isf, t_sf
+from sweeps.analysis.distributions import chi2_median, f_sf, t_isf, t_sf
 from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, comparable_objectives
 
 SIGNIFICANCE = 0.05
@@ -243,10 +243,12 @@ def seeds_to_tell(difference: float, deviation: float, comparisons: int = 1) -> 
     """
     if not (difference > 0 and deviation >= 0):
         return None
+    from scipy.stats import nct  # SciPy's function of it, scipy.special.nctdtr, is NaN here and there
+
     for seeds in range(2, MOST_SEEDS + 1):
         degrees = seeds - 1
         critical = t_isf(SIGNIFICANCE / comparisons / 2, degrees)
         effect = difference / max(np.sqrt(2 * deviation**2 / seeds), 1e-12)
-        if effect > 30 or noncentral_t_sf(float(critical), degrees, effect) >= POWER:
+        if effect > 30 or nct.sf(critical, degrees, effect) >= POWER:
             return seeds
     return None
