@@ -516,7 +516,7 @@ def test_a_sweep_half_done_is_reported_and_reproduced_as_far_as_it_came(
     wait_for_steps(half.store, command, 20)
 
     def is_in_the_second_run() -> bool:
-        states = {run.info.status for run in half.runs if half.history(run, "train/loss")}
+        states = {run.info.status for run in half.of("run") if half.history(run, "train/loss")}
         return states == {"FINISHED", "RUNNING"}
 
     wait_until(is_in_the_second_run)
