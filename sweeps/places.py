@@ -35,15 +35,13 @@ def on_this_machine(
 ) -> Iterator[Place]:
     """Processes here. Unless a command `only_looks`, their server gets ready beside all that is to be done first."""
     from sweeps.workers import LocalWorkers, start_server
-    from tinylm_core.machine import may_have_gpu, this_machine
+    from tinylm_core.machine import this_machine
 
-    if not only_looks and not may_have_gpu():
+    if not only_looks:
         start_server(has_own_trainer=has_own_trainer)  # this process loads torch too, to look at the machine
     machine = this_machine()
     slots = worker_slots(machine.device, workers, runs_per_gpu)
     local = LocalWorkers(slots, checkpoint_seconds, has_own_trainer=has_own_trainer)
-    if not only_looks:
-        local.get_ready()
     yield Place(machine, len(slots), lambda _: local)
 
 
@@ -72,10 +70,11 @@ def on_ray(
 
 
 def worker_slots(device: str, workers: int | None, runs_per_gpu: int) -> list[str]:
-    """The device of each run that executes at a time."""
+    """The device of each run that executes at a time: GPUs in turn, at most `workers` in all."""
     if device.startswith("cuda"):
         import torch
 
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count()) for _ in range(runs_per_gpu)]
+        slots = [f"cuda:{index}" for _ in range(runs_per_gpu) for index in range(torch.cuda.device_count())]
+        return slots[:workers]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return [device] * (workers or (cores if device == "cpu" else 1))

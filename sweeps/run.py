@@ -53,7 +53,7 @@ LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded b
     help="Run the best K settings so far, with --seeds N. Default: all settings.",
 )
 @click.option(
-    "--workers", metavar="N", type=click.IntRange(1), help="Runs at a time on CPU or Ray. Default: one a core."
+    "--workers", metavar="N", type=click.IntRange(1), help="Runs at a time. Default: one a core, or by --runs-per-gpu."
 )
 @click.option(
     "--runs-per-gpu", metavar="N", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time a GPU."

@@ -37,6 +37,9 @@ THREADS = 1  # of a run on CPU: a process a core with a thread each beats one pr
 MALLOC_VARIABLE = "GLIBC_TUNABLES"
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647"
 
+# A fork of a process that has torch loaded starts in 0.02 s. macOS' own libraries survive no fork.
+HAS_SERVER = sys.platform == "linux"
+
 LOG, SAMPLES = "worker.log", "samples.txt"  # in a run's folder, beside what `tinylm_core` keeps there
 
 
@@ -223,7 +226,12 @@ def held_back_interrupts() -> Iterator[None]:
 
 
 def start_server(*, has_own_trainer: bool) -> None:
-    """Start the server that workers are forked from, unless it runs; it loads torch while its driver goes on."""
+    """Start the server that workers are forked from, unless it runs; it loads torch while its driver goes on.
+
+    It asks nothing of CUDA, which would not survive the forks.
+    """
+    if not HAS_SERVER:
+        return
     preloaded = ["sweeps.worker_server", "tinylm_core.train", "tinylm_core.usage"]
     # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
     preloaded += ["torch._dynamo"] * has_own_trainer
@@ -248,17 +256,10 @@ class LocalWorkers:
     ) -> None:
         self._checkpoint_seconds = checkpoint_seconds
         self._free = list(slots)
-        # A fork of a server that has torch loaded starts in 0.02 s. CUDA, and macOS' own libraries, survive no fork.
-        self._forks = sys.platform == "linux" and all(slot == "cpu" for slot in self._free)
-        method = "forkserver" if self._forks else "spawn"
+        method = "forkserver" if HAS_SERVER else "spawn"
         self._context: SpawnContext | ForkServerContext = multiprocessing.get_context(method)  # type: ignore[assignment]
         self._has_own_trainer = has_own_trainer
         self._jobs: dict[Connection, tuple[Job, str, multiprocessing.process.BaseProcess]] = {}
-
-    def get_ready(self) -> None:
-        """Let the server that workers are forked from, where they are, load torch before the first is wanted."""
-        if self._forks:
-            start_server(has_own_trainer=self._has_own_trainer)
 
     def has_room(self) -> bool:
         return bool(self._free)
@@ -278,7 +279,7 @@ class LocalWorkers:
         return bool(self._jobs)
 
     def submit(self, job: Job) -> None:
-        self.get_ready()
+        start_server(has_own_trainer=self._has_own_trainer)
         slot = self._free.pop(0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(job, theirs, self._checkpoint_seconds), daemon=True)

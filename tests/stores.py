@@ -1,23 +1,30 @@
-"""Sweeps as a driver leaves them in a store, written without training: what reads and removes them needs no more."""
+"""Runs and whole sweeps in a store, written without training: what reads and removes them needs no more."""
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from mlflow import MlflowClient
 from servers import Server
 
 from sweeps.catalog import load_experiment
 from sweeps.configs import to_params
 from sweeps.plan import make_plan
 from sweeps.store import Store, Writer, open_store, schema
-from tinylm_core.config import NUMERICS_VERSION
-from tinylm_core.machine import this_machine
+from tinylm_core.config import NUMERICS_VERSION, RunConfig, identity, resolve
+from tinylm_core.machine import Machine, this_machine
 from tinylm_core.records import EvalRecord, StepRecord
 
 START = 1_750_000_000_000  # milliseconds
+FINGERPRINT = "f" * 64
+SWEEP_NAMES = (f"sweep{number}" for number in count())  # of which a server that tests share has none yet
+MACHINE = Machine("cpu", "AVX512", False, False)
 NUM_STEPS = 6
 EXPERIMENT = '''"""Does it?"""
 from sweeps import Choice, Range, Sweep
@@ -33,6 +40,73 @@ SWEEP = Sweep(
 SPACE = '{"learning_rate": Choice(1e-3, 3e-3), "dropout": Choice(0.0, 0.1)}'
 
 Outcome = tuple[schema.State, float | None]  # a run's state and its objective
+
+
+def new_run(
+    writer: Writer,
+    experiment: str,
+    config: RunConfig | None = None,
+    *,
+    trial: int = 0,
+    definition: str = "d1",
+    name: str = "t000",
+    adopt: bool = False,
+    creation_id: str | None = None,
+    start_time_ms: int = START,
+) -> str:
+    """Begin a run in an MLflow experiment; returns its ID."""
+    config = config or config_of()
+    tags = {
+        schema.ROLE: "run",
+        schema.DEFINITION: definition,
+        schema.TRIAL: str(trial),
+        schema.FINGERPRINT: FINGERPRINT,
+        schema.NUMERICS: "1",
+        schema.IDENTITY: identity(config, FINGERPRINT, 1),
+        schema.NUM_PARAMETERS: "1234",
+        schema.DEVICE: "cpu",
+        schema.THREADS: "1",
+        schema.COMMIT: "a" * 40,
+    }
+    return writer.create_run(
+        experiment,
+        creation_id=creation_id or os.urandom(8).hex(),
+        name=name,
+        tags=tags,
+        params=to_params(config),
+        start_time_ms=start_time_ms,
+        adopt=adopt,
+    )
+
+
+def config_of(**changes: object) -> RunConfig:
+    return resolve(RunConfig().replace(changes), MACHINE)
+
+
+def steps_of(first: int, last: int, *, skipped: tuple[int, ...] = ()) -> list[StepRecord]:
+    """Records whose numbers have many digits."""
+    return [
+        StepRecord(
+            step=step,
+            tokens=step * 1024,
+            loss=7 / step + 1e-17,
+            learning_rate=3e-4 / step,
+            grad_norm=math.inf if step in skipped else 1 + step / 7,
+            tokens_per_second=12345.678,
+            skipped=step in skipped,
+            timestamp_ms=START + step,
+        )
+        for step in range(first, last + 1)
+    ]
+
+
+def eval_of(step: int, *, val_loss: float = 5.0, train_loss: float = 4.5) -> EvalRecord:
+    return EvalRecord(step, step * 1024, val_loss, 0.01, train_loss, 0.02, START + 10_000 + step)
+
+
+def history(client: MlflowClient, run_id: str, metric: str) -> list[tuple[int, float]]:
+    """Steps and values as MLflow's own client reads them."""
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, metric)]
 
 
 def write_experiment(folder: Path, data: Path, name: str = "question", space: str = SPACE, seeds: int = 2) -> Path:

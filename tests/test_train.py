@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -614,6 +614,24 @@ def test_fp16_steps_are_those_of_float32_but_for_rounding(tiny: Tiny, monkeypatc
         assert bits(runs[precision]) != bits(runs["fp32"])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_asks_its_device_for_no_value(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """A GPU would be waited for. Tensors of the meta device have no values, so that asking for one is an error."""
+    allow_fp16(monkeypatch)
+    monkeypatch.setattr(train_module, "conditions", lambda *_: {})
+    monkeypatch.setattr(train_module, "autocast", lambda *_: nullcontext)  # which PyTorch has not for meta
+    config = resolve(tiny(precision=precision), this_machine("cpu"))
+    trainer = Trainer(config, load_corpus(config), "meta", None, 1e9)
+    assert trainer.state.scaler.is_enabled() == (precision == "fp16")
+    trainer.state.optimizer._fused = trainer.state.optimizer._step_supports_amp_scaling = True  # as on a GPU
+    for _ in range(2):
+        _, *told = trainer.optimizer_step()
+        for value in told:
+            assert value.device.type == "meta"
+            with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+                value.item()
+
+
 # --- Law 11: divergence
 
 NAN, INF = math.nan, math.inf
@@ -636,7 +654,7 @@ def test_the_first_number_that_is_not_finite_diverges_unless_it_was_skipped(
 ) -> None:
     pending = Pending(tiny(), step=5)
     for loss, grad_norm, skipped in rows:
-        pending.add(1e-3, torch.tensor(loss), torch.tensor(grad_norm), skipped)
+        pending.add(1e-3, torch.tensor(loss), torch.tensor(grad_norm), torch.tensor(skipped))
     records, told = pending.flush()
     assert told == diverged_at
     assert [record.step for record in records] == list(range(6, 6 + kept))

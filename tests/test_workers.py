@@ -315,7 +315,9 @@ def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_pat
         "sys.addaudithook(slow)\n"
     )
     root = str(Path(__file__).parent.parent)
-    program = "import time; from sweeps.workers import LocalWorkers; LocalWorkers(['cpu']).get_ready(); time.sleep(60)"
+    program = (
+        "import time; from sweeps.workers import start_server; start_server(has_own_trainer=False); time.sleep(60)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}, stdout=subprocess.PIPE, text=True,

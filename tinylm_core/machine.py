@@ -1,11 +1,9 @@
 """What of a machine decides the bits of a run: its device, its instruction set, its library versions."""
 
 import platform
-import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 version = cache(metadata.version)  # a driver asks for each of its runs, and it is read from a file
 
@@ -37,11 +35,6 @@ def this_machine(device: str | None = None) -> Machine:
     # Without hardware for it a bf16 or fp16 product is emulated, and slow.
     fast_fp16 = bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     return Machine(device, cpu_capability(), has_fast_bf16(), fast_fp16)
-
-
-def may_have_gpu() -> bool:
-    """Whether there may be a GPU, found out without torch: a driver of NVIDIA's, of AMD's, or of Linux on Windows."""
-    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
 
 
 def check_precision(precision: str, machine: Machine) -> None:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,14 +102,19 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
     """The settings under which the same inputs give the same bits; the caller's are given back afterwards."""
     threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # a module with a property, of which its types don't know
+    fills_before = memory.fill_uninitialized_memory
     dtype_before, matmul_before = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     cuda = device.startswith("cuda")
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    # Pinned to its GPU, so that it holds no memory of the first one.
+    pinned = torch.cuda.device(device) if cuda else nullcontext()
+    with torch.random.fork_rng(devices=[device] if cuda else []), pinned:
         torch.set_num_threads(threads)
         if cuda:  # only there: asking for it loads PyTorch's compiler, for most of a second
             torch.use_deterministic_algorithms(True)
+            memory.fill_uninitialized_memory = False  # nothing here reads such memory
         torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision("highest")
         try:
@@ -118,6 +123,7 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
             torch.set_num_threads(threads_before)
             if cuda:
                 torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+                memory.fill_uninitialized_memory = fills_before
             torch.set_default_dtype(dtype_before)
             torch.set_float32_matmul_precision(matmul_before)
 
@@ -182,8 +188,11 @@ class Trainer:
             now_ms(),
         )  # fmt: skip
 
-    def optimizer_step(self) -> tuple[float, Tensor, Tensor, bool]:
-        """One update: the rate used, the step's loss, the gradient norm before clipping, whether fp16 skipped it."""
+    def optimizer_step(self) -> tuple[float, Tensor, Tensor, Tensor]:
+        """One update: the rate used, the step's loss, the gradient norm before clipping, whether fp16 skipped it.
+
+        Nothing here asks a GPU for a value: it works through what is queued while the host goes on to the next step.
+        """
         config, state = self.config, self.state
         rate = learning_rate(config, state.step + 1)
         for group in state.optimizer.param_groups:
@@ -195,10 +204,10 @@ class Trainer:
         grad_norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if config.max_grad_norm is not None:
             clip_gradients(self.parameters, config.max_grad_norm, grad_norm)
-        scale = state.scaler.get_scale()
+        scale = self._loss_scale()
         state.scaler.step(state.optimizer)  # type: ignore[arg-type]
         state.scaler.update()
-        skipped = state.scaler.get_scale() < scale and scale >= MIN_LOSS_SCALE
+        skipped = (self._loss_scale() < scale) & (scale >= MIN_LOSS_SCALE)
         state.optimizer.zero_grad()
         state.step += 1
         return rate, loss, grad_norm, skipped
@@ -213,6 +222,10 @@ class Trainer:
         loss: Tensor = losses.sum() / self.config.tokens_per_step
         torch.autograd.backward(self.state.scaler.scale(loss))
         return loss.detach()
+
+    def _loss_scale(self) -> Tensor:
+        """The factor of fp16 scaling, on the device; 1 where there is none."""
+        return self.state.scaler.scale(torch.ones((), device=self.device))
 
     def checkpoint_if_due(self) -> None:
         if self.workdir and time.monotonic() >= self.next_checkpoint:
@@ -273,10 +286,10 @@ class Pending:
 
     config: RunConfig
     step: int
-    _rows: list[tuple[float, Tensor, Tensor, bool, int]] = field(default_factory=list)
+    _rows: list[tuple[float, Tensor, Tensor, Tensor, int]] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
 
-    def add(self, rate: float, loss: Tensor, grad_norm: Tensor, skipped: bool) -> None:
+    def add(self, rate: float, loss: Tensor, grad_norm: Tensor, skipped: Tensor) -> None:
         self._rows.append((rate, loss, grad_norm, skipped, now_ms()))
 
     def is_due(self) -> bool:
@@ -291,13 +304,13 @@ class Pending:
 
         An overflow that fp16 scaling skipped is no divergence.
         """
-        losses = torch.stack([row[1] for row in self._rows]).tolist()
-        grad_norms = torch.stack([row[2] for row in self._rows]).tolist()
+        rates, *tensors, timestamps = zip(*self._rows, strict=True)
+        losses, grad_norms, skips = (torch.stack(values).tolist() for values in tensors)
         elapsed = max(time.monotonic() - self._since, 1e-9)
         tokens_per_second = len(self._rows) * self.config.tokens_per_step / elapsed
         records: list[StepRecord] = []
         diverged_at = None
-        for (rate, _, _, skipped, timestamp), loss, grad_norm in zip(self._rows, losses, grad_norms, strict=True):
+        for rate, loss, grad_norm, skipped, timestamp in zip(rates, losses, grad_norms, skips, timestamps, strict=True):
             step = self.step + len(records) + 1
             if not math.isfinite(loss) or not (math.isfinite(grad_norm) or skipped):
                 diverged_at = step

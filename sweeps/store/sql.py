@@ -1,6 +1,6 @@
 """Reading our own database with read-only SQL: MLflow's client takes 20 s for what this reads in one, at 10,000 runs.
 
-Only of the schema it was tested with; `tests/test_store.py` compares both. For any other the caller asks the client.
+Only of the schema it was tested with; `tests/store/test_read.py` compares both. For any other one asks the client.
 """
 
 import sqlite3

@@ -1,0 +1,124 @@
+"""The laws on a GPU, where there is one."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from test_train import StopAt, bits
+
+from sweeps.workers import Ended, Job, LocalWorkers
+from tinylm_core import RunConfig, run, usage
+from tinylm_core import train as train_module
+from tinylm_core.config import resolve
+from tinylm_core.corpus import load_corpus
+from tinylm_core.machine import this_machine
+from tinylm_core.train import Trainer, reproducible
+
+DEVICE = "cuda:0"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+Tiny = Callable[..., RunConfig]
+
+# Heads of 64 and a context beyond a tile's, so that it is the fused attention that trains.
+FUSED = {"d_model": 128, "num_heads": 2, "max_seq_len": 160, "train_tokens": 8 * 160 * 30, "eval_tokens": 640}
+PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
+
+
+@pytest.fixture(autouse=True)
+def _told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "FLUSH_STEPS", 1)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [{}, FUSED], ids=["tiny", "fused"])
+def test_same_config_gives_the_same_bits(tiny: Tiny, shape: dict[str, int], precision: str) -> None:
+    config = tiny(**shape, precision=precision)
+    assert bits(run(config, device=DEVICE)) == bits(run(config, device=DEVICE))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [{}, FUSED], ids=["tiny", "fused"])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    tiny: Tiny, tmp_path: Path, shape: dict[str, int], precision: str
+) -> None:
+    config = tiny(**shape, precision=precision)
+    stopped = run(config, device=DEVICE, workdir=tmp_path, should_stop=StopAt(6))
+    assert stopped.state == "INTERRUPTED"
+    assert 0 < len(stopped.steps) < config.num_steps
+    assert bits(run(config, device=DEVICE, workdir=tmp_path)) == bits(run(config, device=DEVICE))
+
+
+def test_the_numbers_are_the_cpu_s_but_for_rounding(tiny: Tiny) -> None:
+    config = tiny(dropout=0.0)
+    gpu, cpu = run(config, device=DEVICE), run(config, device="cpu", threads=1)
+    assert [record.loss for record in gpu.steps] == pytest.approx([record.loss for record in cpu.steps], rel=1e-9)
+    assert [record.val_loss for record in gpu.evals] == pytest.approx([r.val_loss for r in cpu.evals], rel=1e-9)
+
+
+def test_accumulated_micro_batches_are_one_batch(tiny: Tiny) -> None:
+    several, one = (
+        run(tiny(dropout=0.0, batch_size=b, gradient_accumulation_steps=k), device=DEVICE) for k, b in ((4, 2), (1, 8))
+    )
+    assert [record.loss for record in several.steps] == pytest.approx([r.loss for r in one.steps], rel=1e-9)
+    assert [r.grad_norm for r in several.steps] == pytest.approx([r.grad_norm for r in one.steps], rel=1e-9)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_does_not_wait_for_the_gpu(tiny: Tiny, precision: str) -> None:
+    config = resolve(tiny(precision=precision), this_machine(DEVICE))
+    with reproducible(DEVICE, 1):
+        trainer = Trainer(config, load_corpus(config), DEVICE, None, 1e9)
+        trainer.optimizer_step()  # the first sets up libraries and moments
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                trainer.optimizer_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_runs_that_share_a_gpu_have_the_bits_of_one_alone(tiny: Tiny, tmp_path: Path) -> None:
+    shape = FUSED | {"train_tokens": 8 * 160 * 300}
+    configs = {str(seed): tiny(**shape, precision="bf16", seed=seed) for seed in (0, 1)}
+    workers = LocalWorkers([DEVICE] * 2)
+    for key, config in configs.items():
+        workers.submit(Job(key, config.model_dump_json(), tmp_path / key, DEVICE, 1))
+    messages = []
+    while workers.is_busy():
+        messages += workers.receive(1)
+    ended = {message.key: message.metrics for message in messages if isinstance(message, Ended)}
+    assert {key: bits(metrics) for key, metrics in ended.items()} == {
+        key: bits(run(config, device=DEVICE, threads=1)) for key, config in configs.items()
+    }
+
+
+def test_what_a_process_holds_of_the_gpu_is_told() -> None:
+    held = torch.ones(2**20, device=DEVICE)
+    record = usage._look(psutil.Process(), DEVICE)
+    assert (record.gpu_memory_megabytes or 0) > held.nbytes / 1e6
+    assert 0 < (record.gpu_memory_percent or 0) < 100
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_same_bits_each_time(tiny: Tiny) -> None:
+    config = tiny(**FUSED, precision="bf16", compile=True)
+    assert bits(run(config, device=DEVICE)) == bits(run(config, device=DEVICE))
+
+
+@pytest.mark.slow
+def test_a_sweep_with_several_runs_a_gpu_is_reproduced_to_the_last_bit(tmp_path: Path) -> None:
+    def printed_by(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "--store", str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = re.search(r"sweeps\.reproduce (\w+)", printed_by("sweeps.run", "smoke", "--runs-per-gpu", "2"))
+    assert said
+    assert "bit-identical" in printed_by("sweeps.reproduce", said.group(1))
