@@ -14,14 +14,13 @@ from sweeps.configs import Config
 from sweeps.earlier import earlier_results, earlier_trials
 from sweeps.plan import Plan, Trial
 from sweeps.quantities import counted, duration
-from sweeps.screen import alike_in_all, fitting, said_once
+from sweeps.screen import WIDEST_SETTING, alike_in_all, fitting, said_once
 from sweeps.space import Value, sampled_settings, setting_at
 from sweeps.store.read import Store
 from sweeps.store.schema import TOKENS_PER_SECOND, RunRow
 from sweeps.sweep import MOST_REFUSED
 
 MOST_ROWS = 40
-WIDEST_SETTING = 60  # a longer one is cut before a column goes that differs between rows
 SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a narrow terminal, in this order
 
 

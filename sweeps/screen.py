@@ -12,6 +12,7 @@ Row = dict[str, str]
 SPARE_COLUMNS = ("learning rate", "tokens/s", "train loss", "val loss")
 NAME = "run"
 WIDEST_NAME = 32  # a longer name is cut before a column goes
+WIDEST_SETTING = 60  # the same of a setting, in tables that are printed once
 NARROWEST_BAR, WIDEST_BAR = 10, 40
 MOST_TROUBLE = 3  # lines of it
 GAP = 2

@@ -14,12 +14,11 @@ from sweeps.analysis.words import answer
 from sweeps.live import say_json
 from sweeps.quantities import counted
 from sweeps.report import Report, links
-from sweeps.screen import Row, alike_in_all, fitting, said_once
+from sweeps.screen import WIDEST_SETTING, Row, alike_in_all, fitting, said_once
 from sweeps.store.read import Store
 
 # Left out of a narrow terminal, in this order; the page has them all.
 SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss", "against the best", "#")
-WIDEST_SETTING = 60  # a longer one is cut before a column goes that is not alike in all rows
 MOST_LINES = 40  # of diagnoses; the page has them all
 
 

@@ -40,5 +40,6 @@ def test_conditions_tell_what_the_bits_depend_on() -> None:
     assert told == json.loads(json.dumps(told))
     assert told["machine.device"] == "cpu"
     assert told["machine.threads"] == "3"
-    assert told["torch.version"] == torch.__version__
+    # A wheel may leave its build out.
+    assert told["torch.version"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert told != conditions("cpu", 4)

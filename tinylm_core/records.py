@@ -78,12 +78,12 @@ class Metrics:
 
     @property
     def final(self) -> EvalRecord:
-        """The last evaluation."""
+        """The last evaluation; IndexError before the first."""
         return self.evals[-1]
 
     @property
     def best(self) -> EvalRecord:
-        """The first evaluation with the lowest validation loss."""
+        """The first evaluation with the lowest validation loss; ValueError before any."""
         return min(self.evals, key=lambda record: record.val_loss)
 
     @property
