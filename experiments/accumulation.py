@@ -3,8 +3,8 @@
 python -m sweeps.run accumulation          # 16 runs
 
 Found (three seeds, twice the tokens): so early in training smaller is better. At equal tokens and each at its best
-rate, 1, 2, 4 and 8 micro-batches a step end at 4.24, 4.49, 4.94 and 5.45 nats; 1e-3 is the best rate of the last three,
-and can't be told from the best for 1. docs/findings.md has more.
+rate, 1, 2, 4 and 8 micro-batches a step end at 4.13, 4.38, 4.94 and 5.43 nats; the best rate is 3e-3 for 1 and 2, and
+1e-3 for 4 and 8. docs/findings.md has more.
 """
 
 from sweeps import Choice, Sweep

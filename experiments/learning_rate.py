@@ -2,8 +2,8 @@
 
     python -m sweeps.run learning_rate          # 5 runs, about 3 minutes on two cores
 
-Found (three seeds): 3e-3 needs 94 thousand tokens for the loss that 1e-4 has after 707 thousand, an eighth; 1e-3 needs
-120 thousand. At 1e-2 convergence is slower again (198 thousand) and ends 0.7 nats higher. docs/findings.md has more.
+Found (three seeds): 3e-3 needs 92 thousand tokens for the loss that 1e-4 has after 706 thousand, an eighth; 1e-3 needs
+120 thousand. At 1e-2 convergence is slower again (235 thousand) and ends 0.8 nats higher. docs/findings.md has more.
 
 The report's "tokens to" column answers it: tokens until the worst setting's final loss.
 """

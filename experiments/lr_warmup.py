@@ -2,8 +2,8 @@
 
 python -m sweeps.run lr_warmup          # 32 runs, about 5 minutes on two cores
 
-Found (three seeds, twice the tokens): nothing at 3e-4. At 1e-3 warmup 0.2 ends 0.039 ± 0.004 nats below none, at 3e-3
-0.73 ± 0.05, and 3e-3 with warmup 0.2 is the best of all: warmup buys a larger rate. docs/findings.md has more.
+Found (three seeds, twice the tokens): nothing at 3e-4. At 1e-3 warmup 0.2 ends 0.032 ± 0.003 nats below none, at 3e-3
+0.68 ± 0.02, and 3e-3 with warmup 0.2 is the best of all: warmup buys a larger rate. docs/findings.md has more.
 """
 
 from sweeps import Choice, Sweep
