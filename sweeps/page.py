@@ -151,9 +151,9 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
             + ("averaged over the other parameters, " if not is_sampled(results.plan, RATE) else "")
             + "with Fieller's 95 % interval. LR sensitivity (Wortsman et al. 2023) is what a rate "
             "drawn from those swept costs on average: mean of min(loss, loss at initialization) minus the best loss, "
-            "nats per token, ± standard error over seeds. The intervals hold seed noise, not that the loss is no "
-            "parabola; the optimum is not known where training is unstable beside the best rate, no parabola fits, or "
-            "rates were drawn and the other parameters with them.",
+            "nats per token, ± standard error over seeds; noise alone makes it positive. The intervals hold seed "
+            "noise, not that the loss is no parabola; the optimum is not known where training is unstable beside the "
+            "best rate, no parabola fits, or rates were drawn and the other parameters with them.",
             "note",
         ),
         Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),
@@ -179,9 +179,11 @@ def _effects(results: Results, pictures: list[Block]) -> list[Block]:
         return [Heading("Effects"), *pictures] if pictures else []
     method = results.decomposition["method"].iloc[0]
     how = (
-        "Exact, by analysis of variance of the whole grid; p by F tests against the residual noise, Holm-corrected."
+        "Exact, by analysis of variance of the whole grid; p by F tests against the residual noise, Holm-corrected, "
+        "where there are two seeds and all runs are complete."
         if method == "exact"
-        else "By functional ANOVA of a random forest over the settings (Hutter et al. 2014); no test goes with it."
+        else "By functional ANOVA of a random forest over the settings (Hutter et al. 2014): shares of what it "
+        "explains of settings that its trees have not seen. No test goes with it."
     )
     return [
         Heading("Effects"),

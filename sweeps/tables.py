@@ -28,7 +28,9 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
             "validation loss": [
                 plus_minus(*pair) for pair in zip(board["objective"], board["standard_error"], strict=True)
             ],
-            "against the best": [_verdict(row, place) for place, (_, row) in enumerate(board.iterrows())],
+            "against the best": [
+                _verdict(row, place, str(board.iloc[0]["state"])) for place, (_, row) in enumerate(board.iterrows())
+            ],
             "seeds": [f"{row['num_seeds_done']}/{row['num_seeds_planned']}" for _, row in board.iterrows()],
             "perplexity": board["val_perplexity"].map(lambda value: number(value, ".2f")),
             "train loss": board["train_loss"].map(lambda value: number(value, ".4f")),
@@ -42,7 +44,7 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
     return text
 
 
-def _verdict(row: pd.Series, place: int) -> str:
+def _verdict(row: pd.Series, place: int, best_state: str) -> str:
     if pd.isna(row["rank"]):
         return f"unfinished: {row['state']}"
     if row["state"] != "complete":
@@ -50,7 +52,7 @@ def _verdict(row: pd.Series, place: int) -> str:
     if place == 0:
         return "best"
     if pd.isna(row["tied_with_best"]):
-        return "unknown: too few seeds"
+        return "unknown: some seeds diverged" if "diverged" in best_state else "unknown: too few seeds"
     return "can't be told apart" if row["tied_with_best"] else "worse"
 
 

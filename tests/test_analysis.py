@@ -1,6 +1,7 @@
 """The report's numbers and words against planted truth, SciPy and the counts that chance allows."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -259,6 +260,68 @@ def test_answer_is_honest_when_all_diverged_or_nothing_ran():
     assert nothing == ["No run has finished yet (0 of 32)."]
 
 
+def test_what_is_not_tested_is_said_to_be_untested_and_unlike_means_are_not_said() -> None:
+    def said(plan: dict, **options: Any) -> str:
+        return " ".join(words.answer(Results(plan, *make_sweep(plan, with_history=False, **options))))
+
+    alone = said(make_plan(lr_warmup_space(), seeds=[0]), effect=lambda _: 0.0)
+    assert "the means differ by " in alone
+    assert "untested, since there is one seed" in alone
+    assert "moves the loss" not in alone
+    plan = make_plan(lr_warmup_space())
+    diverged = said(plan, states={(12, 0): "DIVERGED"})
+    assert "untested, since not all runs are complete, and a divergence is no seed noise" in diverged
+    assert "moves the loss" in said(plan)
+    assert "Averaged" not in said(plan, states={(12, 0): "MISSING", (12, 1): "MISSING"})
+    crossed = said(plan, effect=lambda s: 0.2 * ((s["learning_rate"] < 5e-4) != (s["warmup_ratio"] < 0.07)))
+    assert "learning_rate makes no difference on average that can be told" in crossed
+    assert "learning_rate and warmup_ratio interact" in crossed
+
+
+def test_the_best_of_several_that_can_not_be_told_apart_is_said_to_be_likely_too_low() -> None:
+    plan = make_plan(lr_warmup_space())
+    clear = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0, 1, 2])
+    assert "likely too low" in words.answer(Results(plan, *make_sweep(plan, effect=lambda _: 0.0)))[0]
+    assert "likely too low" not in words.answer(Results(clear, *make_sweep(clear)))[0]
+
+
+def test_confirmed_settings_keep_the_ends_of_the_space_they_were_chosen_from() -> None:
+    """Of 3e-4 … 3e-2 the best two were confirmed; rates with a schedule each say nothing of the rate alone."""
+    whole = make_plan({"learning_rate": choice(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}, seeds=[0, 1, 2])
+    kept = [trial for trial in whole["trials"] if trial["setting"]["learning_rate"] in (1e-3, 3e-3)]
+    plan = whole | {"search": "points", "trials": kept}
+    results = Results(plan, *make_sweep(plan, effect=lambda s: -20 * s["learning_rate"]))
+    assert not any("that was tried" in one.text for one in advise(results))
+    assert results.rates["edge"].tolist() == [""]
+    assert results.rates["optimum"].isna().all()
+
+    whole = make_plan(lr_warmup_space())
+    pairs = {(3e-4, 0.0), (1e-3, 0.1), (3e-3, 0.2)}
+    kept = [trial for trial in whole["trials"] if tuple(trial["setting"].values()) in pairs]
+    results = Results(whole | {"search": "points", "trials": kept}, *make_sweep(whole | {"trials": kept}))
+    assert results.rates.empty
+    assert "Averaged" not in " ".join(words.answer(results))
+
+
+def test_what_a_rate_drawn_with_another_field_costs_is_not_known() -> None:
+    space = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0.0, 0.3)}
+    drawn = make_plan(space, num_trials=20)
+    assert Results(drawn, *make_sweep(drawn)).rates["sensitivity"].isna().all()
+    alone = make_plan({"learning_rate": space["learning_rate"]}, num_trials=20)
+    assert Results(alone, *make_sweep(alone)).rates["sensitivity"].notna().all()
+    listed = make_plan(
+        {"learning_rate": choice(1e-4, 1e-3, 1e-2), "weight_decay": space["weight_decay"]}, num_trials=20
+    )
+    assert Results(listed, *make_sweep(listed)).rates.empty
+
+
+def test_where_some_seeds_of_the_leaders_diverged_that_is_the_reason_given() -> None:
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0, 1, 2, 3])
+    effect = {1e-4: 0.0, 1e-3: 3.0, 1e-2: 4.0}
+    results = Results(plan, *make_sweep(plan, states={(1, 0): "DIVERGED"}, effect=lambda s: effect[s["learning_rate"]]))
+    assert "some of their runs diverged, which is no seed noise" in words.answer(results)[1]
+
+
 # --- A grid with cells left out
 
 
@@ -271,7 +334,7 @@ def test_of_a_grid_with_cells_left_out_no_mean_over_unlike_cells_is_called_an_op
     ]
     trials, history = make_sweep(plan, with_history=False)
     results = Results(plan, trials, history)
-    assert "(which is not balanced here)" in " ".join(words.answer(results))
+    assert "Averaged over the rest" not in " ".join(words.answer(results))
     found = rate_table(plan, results.runs, WORST)
     assert set(found["parameter"]) == {"warmup_ratio"}
     assert found.set_index("value").loc["0", "num_rates"] == 2

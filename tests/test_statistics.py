@@ -251,6 +251,13 @@ def test_a_forest_finds_what_a_random_search_sampled():
     assert share[("weight_decay",)] > 5 * share[("warmup_ratio",)]
 
 
+def test_of_noise_a_forest_explains_nothing():
+    space = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0.0, 0.3)}
+    plan = make_plan(space, seeds=[0], num_trials=32)
+    told = [not results_of(plan, seed=seed, effect=lambda _: 0.0).decomposition.empty for seed in range(20)]
+    assert sum(told) <= 4
+
+
 def test_an_interaction_is_told_from_two_main_effects():
     plan = make_plan(lr_warmup_space(), seeds=[0, 1, 2])
     additive = results_of(plan, seed=4, effect=lambda s: 100 * s["learning_rate"] + s["warmup_ratio"]).decomposition
@@ -379,6 +386,50 @@ def test_a_change_is_claimed_in_five_percent_where_nothing_changed_and_found_whe
     assert "below" in comparison.verdict(found, "before", "after")[1]
 
 
+def test_what_a_seed_does_to_one_side_is_no_change_of_that_side():
+    """Another width draws other weights from the same seed, which moves all its settings alike."""
+    rng = np.random.default_rng(9)
+
+    def side(num_settings, num_seeds):
+        index = pd.MultiIndex.from_product([map(str, range(num_settings)), range(num_seeds)], names=["setting", "seed"])
+        shift = np.tile(rng.normal(0, NOISE, num_seeds), num_settings)
+        return pd.DataFrame({"objective": shift + rng.normal(0, NOISE / 2, len(index))}, index=index).reset_index()
+
+    def overall(num_settings, num_seeds):
+        return comparison.hold_together(side(num_settings, num_seeds), side(num_settings, num_seeds))
+
+    told = [not found.low <= 0 <= found.high for _ in range(300) for found in [overall(16, 3).overall]]
+    assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    alone = overall(16, 1)
+    assert math.isnan(alone.overall.low)
+    assert all("with one seed that can't be told from noise" in said for said in comparison.verdict(alone, "a", "b"))
+    one = overall(1, 3)
+    assert (one.overall.low, one.overall.high) == pytest.approx((one.tuned.low, one.tuned.high))
+    ragged = side(2, 2).drop(index=[0, 3])  # each setting has a seed of its own
+    worse = ragged.assign(objective=ragged["objective"] + 0.1)
+    assert "fewer than two seeds" in comparison.verdict(comparison.hold_together(ragged, worse), "a", "b")[1]
+
+
+def test_a_pair_that_is_clearly_noisier_than_the_rest_stands_on_its_own_noise():
+    quiet, loud = np.array([0.1, 0.101, 0.099]), np.array([0.4, -0.3, 0.2])
+    assert ranking.noise_of_pair(quiet, 1e-5, 20) == (1e-5, 20)
+    assert ranking.noise_of_pair(loud, 1e-5, 20) == (pytest.approx(loud.var(ddof=1)), 2)
+    assert ranking.noise_of_pair(loud[:1], 1e-5, 20) == (1e-5, 20)
+    assert ranking.noise_of_pair(quiet, math.nan, 0) == (pytest.approx(quiet.var(ddof=1)), 2)
+
+    values = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    plan = make_plan({"learning_rate": choice(*values)}, seeds=[0, 1, 2])
+    trials, history = make_sweep(
+        plan, with_history=False, noise=0.001, effect=lambda s: -0.1 * math.log10(s["learning_rate"])
+    )
+    scattered = trials["objective"].where(
+        trials["trial"] != 5, trials["objective"] + trials["seed"].map({0: -0.3, 1: 0.28, 2: 0.0}).astype(float)
+    )
+    found = advice.advise(Results(plan, trials.assign(objective=scattered), history))
+    edge = next(one for one in found if "3e-2" in one.text or "0.03" in one.text)
+    assert "noise may have put it there" in edge.text
+
+
 # --- What a search sampled
 
 
@@ -386,7 +437,7 @@ SAMPLED = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": v
 
 
 def sampled(seed, effect, *, space=SAMPLED, num_trials=32, noise=NOISE):
-    plan = make_plan(space, num_trials=num_trials, seeds=[0]) | {"search": "tpe"}
+    plan = make_plan(space, num_trials=num_trials, seeds=[0])
     shuffled = np.random.default_rng(seed).permutation(num_trials)
     places = {field: [plan["trials"][k]["setting"][field] for k in shuffled] for field in space}
     for field in list(space)[1:]:  # other pairs of values in each sweep

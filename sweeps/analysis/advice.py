@@ -47,8 +47,8 @@ def advise(results: Results) -> list[Advice]:
     found = [*_unfinished(results), *_not_matched(results)]
     if results.board["objective"].notna().sum() >= FINISHED_ENOUGH:
         sampled = results.plan["search"] in SAMPLING
-        found += extensions(results) if sampled else _edges(results)
-        found += [*_stable_to_the_end(results), *_seeds(results), *_coarse(results)]
+        sure, unsure = ([*extensions(results)], []) if sampled else _edges(results)
+        found += [*sure, *_stable_to_the_end(results), *_seeds(results), *unsure, *_coarse(results)]
         found += narrowings(results) if sampled else []
     return [*found, *_still_falling(results), *_overfitting(results), *_clipped(results)]
 
@@ -90,8 +90,13 @@ def _not_matched(results: Results) -> Iterator[Advice]:
     )
 
 
-def _edges(results: Results) -> Iterator[Advice]:
-    """The best value of a swept number is the lowest or highest that was tried, and beyond it is more."""
+def _edges(results: Results) -> tuple[list[Advice], list[Advice]]:
+    """The best value of a swept number is the lowest or highest that was tried, and beyond it is more.
+
+    Those that are told from the value next to them, and those that noise may have put there.
+    """
+    told: list[Advice] = []
+    untold: list[Advice] = []
     for field in results.plan["swept"]:
         end = _best_end(results, field)
         if end is None:
@@ -100,14 +105,13 @@ def _edges(results: Results) -> Iterator[Advice]:
         if beyond is None:
             continue
         best = short(results.board.iloc[0][field])
-        sure = _is_told_from_inside(results, field)
         where = {"low": "lowest", "high": "highest"}[end]
-        text = (
-            f"The best {field}, {best}, is the {where} that was tried, so the optimum may lie beyond it."
-            if sure
-            else f"The best {field}, {best}, is the {where} that was tried, though noise may have put it there."
-        )
-        yield Advice(text, beyond)
+        text = f"The best {field}, {best}, is the {where} that was tried,"
+        if _is_told_from_inside(results, field):
+            told.append(Advice(f"{text} so the optimum may lie beyond it.", beyond))
+        else:
+            untold.append(Advice(f"{text} though noise may have put it there.", beyond))
+    return told, untold
 
 
 def _best_end(results: Results, field: str) -> str | None:
@@ -115,8 +119,10 @@ def _best_end(results: Results, field: str) -> str | None:
     if not is_number(values) or len(values) < 2 or where_varied(results.plan, results.board.head(1), field).empty:
         return None
     best = float(results.board.iloc[0][field])
-    space = results.plan["space"][field]
-    low, high = (space["low"], space["high"]) if space["kind"] == "range" else (values[0], values[-1])
+    space = results.plan["space"][field]  # of which --confirm leaves a part
+    low, high = (space["low"], space["high"]) if space["kind"] == "range" else (min(values), max(values))
+    if space["kind"] == "choice" and is_number(space["values"]):
+        low, high = min(space["values"]), max(space["values"])
     place, start, end = (math.log(v) if is_log(results.plan, field) else float(v) for v in (best, low, high))
     listed = space["kind"] == "choice" or results.plan["search"] == "grid"
     near = 0.0 if listed else NEAR_EDGE * (end - start)
@@ -138,8 +144,9 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
     difference = difference[np.isfinite(difference)]
     if not len(difference):
         return False
-    t = abs(difference.mean()) / math.sqrt(2 * variance / len(difference))
-    return bool(2 * t_sf(t, degrees) < ranking.SIGNIFICANCE)
+    its_variance, its_degrees = ranking.noise_of_pair(difference, 2 * variance, degrees)
+    t = abs(difference.mean()) / math.sqrt(its_variance / len(difference))
+    return bool(2 * t_sf(t, its_degrees) < ranking.SIGNIFICANCE)
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:
@@ -183,19 +190,26 @@ def _seeds(results: Results) -> Iterator[Advice]:
     if tied.empty or math.isnan(results.residual):
         return
     lead = float(tied.iloc[0]["objective"] - ranked.iloc[0]["objective"])
-    needed = ranking.seeds_to_tell(lead, results.residual, len(tied))
+    first_S, second_S = comparable_objectives(
+        results.runs, [int(row["trial"]) for row in (ranked.iloc[0], tied.iloc[0])]
+    )
+    difference = (second_S - first_S)[np.isfinite(second_S - first_S)]
+    variance, degrees = results.residual_noise
+    deviation = math.sqrt(ranking.noise_of_pair(difference, 2 * variance, degrees)[0] / 2)
+    needed = ranking.seeds_to_tell(lead, deviation, len(tied))
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:
         many = f"about {needed}" if needed else f"over {ranking.MOST_SEEDS}"
         yield Advice(
-            f"{others} can't be told from the best; that would take {many} seeds for a difference of {lead:.4f} nats, "
-            "so take whichever is cheaper."
+            f"{others} can't be told from the best; if the difference is really {lead:.4f} nats, that would take "
+            f"{many} seeds, so take whichever is cheaper."
         )
         return
     confirmed = min(1 + len(tied), MOST_CONFIRMED)
     seeds = max(needed, num_seeds + 1)
     yield Advice(
-        f"{others} can't be told from the best with {num_seeds} seeds; about {seeds} would tell the first two apart.",
+        f"{others} can't be told from the best with {num_seeds} seeds; if the first two really differ by {lead:.4f} "
+        f"nats, about {seeds} would tell them apart, four times in five.",
         command_with(plan["command"], confirm=confirmed, seeds=seeds),
     )
 

@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.distributions import standard_error, t_isf, t_sf
-from sweeps.analysis.ranking import SIGNIFICANCE, holm, outlying
+from sweeps.analysis.ranking import SIGNIFICANCE, holm, noise_of_pair, outlying
 from sweeps.analysis.settings import Floats
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference B - A in nats per token over pairs, with its 95 % t-interval; NaN where it is unknown."""
+    """A mean difference B - A in nats per token, with its 95 % t-interval; NaN where fewer than two seeds tell it."""
 
     mean: float
     low: float
     high: float
-    num_pairs: int
+    num_seeds: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Comparison:
 
     cells: one row a setting that both have, in A's order: setting, a, b (mean objectives over the shared seeds),
     difference, low, high (95 %), p_value (Holm over the settings), num_seeds.
-    tuned: B at its best setting against A at its own, chosen among those that both have; overall: all cells.
+    tuned: B at its best setting against A at its own, chosen among those that both have. overall: all cells, a mean
+    over settings for each seed that all have, since what a seed does to one side it may do to all settings there.
     """
 
     cells: pd.DataFrame
@@ -40,8 +41,7 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """Pair two sides' runs, columns setting, seed and objective (nats per token), by setting and seed.
 
     A difference's noise is pooled over the settings that are not `ranking.outlying`, which stand on their own; with one
-    seed only the overall difference has an interval, from cell to cell. ValueError where no setting and seed is on both
-    sides.
+    seed nothing has an interval. ValueError where no setting and seed is on both sides.
     """
     both = a.merge(b, on=["setting", "seed"], suffixes=("_a", "_b"), sort=False)
     if both.empty:
@@ -82,18 +82,23 @@ def _tuned(both: pd.DataFrame, best_a: str, best_b: str, variance: float, degree
     pairs = (b - a).dropna().to_numpy(dtype=np.float64)
     if not len(pairs):
         return Difference(float(b.mean() - a.mean()), float("nan"), float("nan"), 0)
-    t = float(t_isf(SIGNIFICANCE / 2, degrees)) if degrees else float("nan")
-    half = t * float(np.sqrt(variance / len(pairs)))
-    return Difference(float(pairs.mean()), float(pairs.mean()) - half, float(pairs.mean()) + half, len(pairs))
+    its_variance, its_degrees = noise_of_pair(pairs, variance, degrees)
+    return _difference(pairs, its_variance, its_degrees)
 
 
 def _overall(both: pd.DataFrame) -> Difference:
-    by_setting = both.groupby("setting")["difference"].mean().to_numpy(dtype=np.float64)
-    mean = float(by_setting.mean())
-    if len(by_setting) < 2:
-        return Difference(mean, float("nan"), float("nan"), len(both))
-    half = float(standard_error(by_setting) * t_isf(SIGNIFICANCE / 2, len(by_setting) - 1))
-    return Difference(mean, mean - half, mean + half, len(both))
+    by_seed = both.pivot_table(index="setting", columns="seed", values="difference").dropna(axis="columns").mean()
+    if len(by_seed) < 2:
+        mean = float(both.groupby("setting")["difference"].mean().mean())
+        return Difference(mean, float("nan"), float("nan"), len(by_seed))
+    pairs = by_seed.to_numpy(dtype=np.float64)
+    return _difference(pairs, standard_error(pairs) ** 2 * len(pairs), len(pairs) - 1)
+
+
+def _difference(pairs: Floats, variance: float, degrees: int) -> Difference:
+    mean = float(pairs.mean())
+    half = float(t_isf(SIGNIFICANCE / 2, degrees) * np.sqrt(variance / len(pairs))) if degrees else float("nan")
+    return Difference(mean, mean - half, mean + half, len(pairs))
 
 
 def verdict(comparison: Comparison, a: str, b: str) -> list[str]:
@@ -112,7 +117,8 @@ def _says(difference: Difference, a: str) -> str:
         return f"ends at the same loss as {a}"
     side = "below" if difference.mean < 0 else "above"
     if np.isnan(difference.low):
-        return f"ends {size} {side} {a}; with one seed that can't be told from noise"
+        few = "one seed" if difference.num_seeds == 1 else "fewer than two seeds that all of them share"
+        return f"ends {size} {side} {a}; with {few} that can't be told from noise"
     interval = f"95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}, paired by seed"
     if difference.low <= 0 <= difference.high:
         return f"can't be told from {a}: it ends {size} {side} ({interval})"

@@ -29,6 +29,7 @@ from sweeps.analysis.settings import (
 )
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
+LEAST_EXPLAINED = 0.1  # of the variance: of a forest that predicts less nothing is said
 MOST_SETTINGS = 2000  # of more the forest is grown on so many, evenly spread
 MOST_CELLS = 20_000  # of the table that a forest fills
 TREES = 64
@@ -89,7 +90,8 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
 def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     """Main effects and two-way interactions as shares of the variance of the objective between settings.
 
-    One row a component, largest share first. Columns: fields (a tuple of one or two), share (0…1), p_value (Holm over
+    One row a component, largest share first; a forest's are shares of what it predicts of settings that it was not
+    grown on (out of bag R²). Columns: fields (a tuple of one or two), share (0…1), p_value (Holm over
     the components; NaN unless it is a full grid with two seeds or more, all COMPLETE), method ("exact" or "forest").
     What is missing from a sum of 1 are interactions of three and more, and fields that are varied under a condition.
     Empty where too little has finished.
@@ -102,17 +104,18 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     known_T = np.isfinite(objective_TS).any(1)
     mean_T = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in objective_TS])
     if is_full_grid(plan) and known_T.all():
-        table, method = _grid_table(plan, mean_T), "exact"
+        table, explained, method = _grid_table(plan, mean_T), 1.0, "exact"
     elif known_T.sum() >= LEAST_SETTINGS:
-        table, method = _forest_table(plan, mean_T), "forest"
+        table, explained = _forest_table(plan, mean_T)
+        method = "forest"
     else:
         return pd.DataFrame(columns=columns)
     # A field with one value left, as after --confirm, is no component: it would only count among what is tested.
     components = {axes: effect for axes, effect in _components(table).items() if min(table.shape[a] for a in axes) > 1}
     total = float(table.var())
-    if total == 0:
+    if total == 0 or explained < LEAST_EXPLAINED:
         return pd.DataFrame(columns=columns)
-    shares = {axes: float((effect**2).mean()) / total for axes, effect in components.items()}
+    shares = {axes: explained * float((effect**2).mean()) / total for axes, effect in components.items()}
     complete = bool(all_complete(runs, pd.Series(order)).all())
     p_values = (
         _f_tests(table, shares, objective_TS) if method == "exact" and complete else dict.fromkeys(shares, np.nan)
@@ -141,20 +144,23 @@ def _grid_table(plan: Plan, mean_T: Floats) -> Floats:
     return table
 
 
-def _forest_table(plan: Plan, mean_T: Floats) -> Floats:
-    """What a random forest says of every combination of up to eight values a field (of a range, its quantiles)."""
+def _forest_table(plan: Plan, mean_T: Floats) -> tuple[Floats, float]:
+    """What a random forest says of every combination of up to eight values a field (of a range, its quantiles).
+
+    And how much of the variance of settings that a tree was not grown on the trees explain (R², out of bag).
+    """
     from sklearn.ensemble import RandomForestRegressor  # slow to import, and a grid needs none
 
     known = np.flatnonzero(np.isfinite(mean_T))
     known = known[np.unique(np.linspace(0, len(known) - 1, MOST_SETTINGS).astype(int))]
     fields = unconditional(plan)
     place_TF = np.column_stack([positions(plan, field) for field in fields])[known]
-    forest = RandomForestRegressor(TREES, random_state=0, n_jobs=1).fit(place_TF, mean_T[known])
+    forest = RandomForestRegressor(TREES, random_state=0, n_jobs=1, oob_score=True).fit(place_TF, mean_T[known])
     most = max(2, int(MOST_CELLS ** (1 / len(fields))))
     levels = [_levels(column, min(most, MAX_VALUES)) for column in place_TF.T]
     cells = np.array(list(itertools.product(*levels)))
     table: Floats = forest.predict(cells).reshape([len(one) for one in levels])
-    return table
+    return table, float(forest.oob_score_)
 
 
 def positions(plan: Plan, field: str) -> Floats:

@@ -195,6 +195,20 @@ def _p_values(diff_PS: Floats, variance: float, degrees: int) -> Floats:
     return np.where(count_P >= 2, p_P, np.nan)
 
 
+def noise_of_pair(diff_S: Floats, variance: float, degrees: int) -> tuple[float, int]:
+    """Variance of one seed's difference of two settings, and its degrees of freedom; 0 degrees: unknown.
+
+    The pool's, which are given, or the pair's own where it is clearly noisier (F test, 5 %) or there is no pool.
+    """
+    own_degrees = len(diff_S) - 1
+    if own_degrees < 1:
+        return variance, degrees
+    own = float(diff_S.var(ddof=1))
+    if not degrees or (own > 0 and (variance == 0 or f_sf(own / variance, own_degrees, degrees) < SIGNIFICANCE)):
+        return own, own_degrees
+    return variance, degrees
+
+
 def holm(p_values: Floats) -> Floats:
     """Adjusted p-values of a family (Holm 1979)."""
     order = np.argsort(p_values)

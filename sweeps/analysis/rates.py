@@ -47,18 +47,19 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
 
     - parameter, value: the field that is held and its label; "" for the whole sweep.
     - num_rates, best_rate (the swept rate with the lowest mean loss), edge ("low" or "high" where that is the end of
-      the range, else "").
+      the space, of which --confirm leaves a part; else "").
     - optimum, optimum_low, optimum_high: of a parabola in log rate through the best rate and its neighbours, a mean a
       seed of its own; the interval is Fieller's (1954), 95 %, with the sweep's residual noise. NaN where the best rate
       is an end, where training is unstable within the fit (a run diverged, or the setting is noisy), where the
       parabola has no minimum, or where rates were drawn and another parameter differs from one to the next; the
       interval is NaN with one seed or where the curvature can't be told from none.
     - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
-      arXiv 2309.14322), and its standard error over seeds.
+      arXiv 2309.14322), and its standard error over seeds. Noise alone makes it positive. NaN where rates were drawn
+      and another parameter with them, whose effect it would be too.
     - best_loss: the lowest mean loss over the rates.
 
-    Of a grid with cells left out, only the rows in which every rate meets the same values of the other fields. Empty
-    where no learning rate was swept or too little finished.
+    Of listed rates, only the rows in which every rate meets the same values of the other fields. Empty where no
+    learning rate was swept or too little finished.
     """
     columns = ["parameter", "value", "num_rates", "best_rate", "edge", "optimum", "optimum_low", "optimum_high"]
     columns += ["sensitivity", "sensitivity_error", "best_loss"]
@@ -77,15 +78,17 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
         for value in ordered_values(plan, field):
             inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
             groups.append((field, short(value), inside))
-    listed = plan["search"] == "grid" or plan["space"][RATE]["kind"] == "choice"
+    listed = not is_sampled(plan, RATE)
+    space = plan["space"][RATE]
+    ends = (space["low"], space["high"]) if space["kind"] == "range" else (min(space["values"]), max(space["values"]))
     rows = []
     for field, label, inside in groups:
-        if plan["search"] == "grid" and not _is_balanced(plan, inside):
+        if listed and not _is_balanced(plan, inside):
             continue
         is_alone = set(plan["swept"]) <= {RATE, field}
         found = _rate_row(
             rate_T[inside], objective_TS[inside], unstable_T[inside], noise, initial_loss,
-            listed=listed, is_alone=is_alone,
+            listed=listed, is_alone=is_alone, ends=ends,
         )  # fmt: skip
         if found:
             rows.append({"parameter": field, "value": label, **found})
@@ -111,6 +114,7 @@ def _rate_row(
     *,
     listed: bool,
     is_alone: bool,
+    ends: tuple[float, float],
 ) -> dict[str, object] | None:
     done = np.isfinite(objective_TS).all(1)
     rates = np.unique(rate_T[done])
@@ -128,19 +132,22 @@ def _rate_row(
         rates, loss_RS = rates[ascending], loss_RS[ascending]
     mean_R = loss_RS.mean(1)
     best = int(mean_R.argmin())
-    edge = "low" if best == 0 else "high" if best == len(rates) - 1 else ""
+    is_inside = 0 < best < len(rates) - 1
+    edge = ""
+    if not is_inside and (not listed or rates[best] in ends):
+        edge = "low" if best == 0 else "high"
     its_noise = Noise(noise.variance / num_rest, noise.degrees)
     optimum = (math.nan,) * 3
     unstable = set(rate_T[unstable_T])
     window = _window(rates, best)
-    if listed and not edge and not unstable & set(rates[window]):
+    if listed and is_inside and not unstable & set(rates[window]):
         optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window], its_noise)
     elif is_alone and not listed:
         window = np.abs(np.log(rates / rates[best])) <= math.log(NEARBY)
         if window.sum() >= LEAST_POINTS:
             optimum = parabola_optimum(np.log10(rates[window]), loss_RS[window].mean(1, keepdims=True), None)
     capped_RS = np.fmin(loss_RS, initial_loss)
-    by_seed = capped_RS.mean(0) - capped_RS[best]
+    by_seed = capped_RS.mean(0) - capped_RS[best] if listed or is_alone else np.full(loss_RS.shape[1], np.nan)
     return {
         "num_rates": len(rates),
         "best_rate": float(rates[best]),

@@ -38,8 +38,8 @@ def narrowings(results: Results) -> Iterator[Advice]:
     if narrower:
         where = [values_said(one) for one in found if one.field in narrower]
         yield Advice(
-            f"{_the_quarter(results)} have {' and '.join(where)}, closer together than chance would put as many: a "
-            "narrower range, with some room around them, searches that part more finely.",
+            f"{_the_quarter(results)} have {' and '.join(where)}, {_how_close(results)}: a narrower range, with some "
+            "room around them, searches that part more finely.",
             command_with(results.plan["command"], sweep=narrower),
         )
     untold = [one.field for one in found if not one.told and is_sampled(results.plan, one.field)]
@@ -48,6 +48,13 @@ def narrowings(results: Results) -> Iterator[Advice]:
             f"Nothing speaks for another range of {', '.join(untold)}: {_lower(_the_quarter(results))} lie no closer "
             "together there than chance would put as many."
         )
+
+
+def _how_close(results: Results) -> str:
+    """TPE gathers its trials around what was good, in fields that do nothing too."""
+    if results.plan["search"] == "tpe":
+        return "where TPE has gathered its trials too"
+    return "closer together than chance would put as many"
 
 
 def _the_quarter(results: Results) -> str:

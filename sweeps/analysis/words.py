@@ -8,9 +8,9 @@ import pandas as pd
 
 from sweeps.analysis.advice import advise
 from sweeps.analysis.best_quarter import best_quarter, values_said
-from sweeps.analysis.ranking import SIGNIFICANCE
+from sweeps.analysis.ranking import MOST_FOR_HOLM, SIGNIFICANCE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, is_full_grid, is_sampled
+from sweeps.analysis.settings import FINISHED, SAMPLING, is_full_grid
 
 
 def answer(results: Results) -> list[str]:
@@ -39,10 +39,13 @@ def _best(results: Results) -> str:
         )
     seeds = count(int(best["num_seeds_done"]), "seed")
     so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
-    start = f"{so_far}{'best' if so_far else 'Best'} of {count(len(board), 'setting')} is"
+    compared = int(board["objective" if so_far else "rank"].notna().sum())
+    start = f"{so_far}{'best' if so_far else 'Best'} of {count(compared, 'setting')} is"
     error = best["standard_error"]
     loss = f"{best['objective']:.4f}" + ("" if np.isnan(error) else f" ± {error:.4f}")
     how = f"over {seeds}" if np.isnan(error) else f"mean ± standard error over {seeds}"
+    if board["tied_with_best"].iloc[1:].fillna(False).any():
+        how += "; as the lowest of several that can't be told apart it is likely too low"
     return (
         f"{start} {best['label'] or 'the only one'}: validation loss {loss} nats per token, "
         f"perplexity {best['val_perplexity']:.4g} ({how})."
@@ -56,9 +59,12 @@ def _runner_up(results: Results) -> str:
     second = ranked.iloc[1]
     lead = f"The runner-up, {second['label']}, is {second['objective'] - ranked.iloc[0]['objective']:.4f} nats behind"
     if pd.isna(second["tied_with_best"]):
+        if "diverged" in str(second["state"]) or "diverged" in str(ranked.iloc[0]["state"]):
+            return f"{lead}; some of their runs diverged, which is no seed noise, so that can't be tested."
         which = "one seed" if len(results.plan["seeds"]) == 1 else "fewer than two shared seeds"
         return f"{lead}; with {which}, differences can't be told from seed noise."
-    how = f"paired t-test, noise pooled over settings, Holm-corrected p {_p(second['p_value'])}"
+    corrected = "Holm" if len(results.board) <= MOST_FOR_HOLM else "Bonferroni"
+    how = f"paired t-test, noise pooled over settings, {corrected}-corrected p {_p(second['p_value'])}"
     if not second["tied_with_best"]:
         return f"{lead}, more than seed noise explains ({how})."
     num_tied = int(ranked["tied_with_best"].iloc[1:].fillna(False).sum())
@@ -71,28 +77,42 @@ def _p(value: float) -> str:
 
 
 def _effects(results: Results) -> str:
-    if any(is_sampled(results.plan, field) for field in results.plan["swept"]):
+    """What is tested is told; of what is not, the means alone, and only where each is over the same of the rest."""
+    if results.plan["search"] in SAMPLING:
         return _sampled_effects(results)
-    table = results.main_effects
-    if table.empty:
+    table, states = results.main_effects, results.runs["state"]
+    if table.empty or not is_full_grid(results.plan) or results.board["objective"].isna().any():
         return ""
     p_values = {fields[0]: p for fields, p in _components(results) if len(fields) == 1}
-    told = [row for _, row in table.iterrows() if not p_values.get(row["parameter"], 0.0) >= SIGNIFICANCE]
-    untold = [row for _, row in table.iterrows() if p_values.get(row["parameter"], 0.0) >= SIGNIFICANCE]
-    parts = [
-        f"{row['parameter']} {'moves the loss ' * (number == 0)}by {row['spread']:.3f} nats "
-        f"(best at {row['best']}, worst at {row['worst']})"
-        for number, row in enumerate(told)
-    ]
-    parts += [f"{row['parameter']} makes no difference that can be told ({row['spread']:.3f} nats)" for row in untold]
-    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     interacting = [fields for fields, p in _components(results) if len(fields) == 2 and p < SIGNIFICANCE]
+    told: list[str] = []
+    untold: list[str] = []
+    untested: list[str] = []
+    for _, row in table.iterrows():
+        field, p = row["parameter"], p_values.get(row["parameter"], np.nan)
+        between = f"by {row['spread']:.3f} nats (best at {row['best']}, worst at {row['worst']})"
+        if np.isnan(p):
+            untested.append(f"{'the means differ ' * (not untested)}{between} over {field}")
+        elif p < SIGNIFICANCE:
+            told.append(f"{field} {'moves the loss ' * (not told)}{between}")
+        else:
+            depends = "on average " * any(field in fields for fields in interacting)
+            untold.append(f"{field} makes no difference {depends}that can be told ({row['spread']:.3f} nats)")
+    parts = [*told, *untold, *untested]
+    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     together = f"; {' and '.join(interacting[0])} interact" if interacting else ""
+    reason = f"; untested, since {_why_untested(results)}" if untested else ""
+    remark = f" (diverged runs count as {results.worst_loss:.3f})" * bool((states == "DIVERGED").any())
+    return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{reason}{floor}."
+
+
+def _why_untested(results: Results) -> str:
+    if len(results.plan["seeds"]) == 1:
+        return "there is one seed"
     states = results.runs["state"]
-    remarks = ["which is not balanced here"] * (not is_full_grid(results.plan) or not states.isin(FINISHED).all())
-    remarks += [f"diverged runs count as {results.worst_loss:.3f}"] * bool((states == "DIVERGED").any())
-    remark = f" ({'; '.join(remarks)})" if remarks else ""
-    return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{floor}."
+    if (states == "DIVERGED").any():
+        return "not all runs are complete, and a divergence is no seed noise"
+    return "not all runs are complete" if (states != "COMPLETE").any() else "seeds make no difference"
 
 
 def _sampled_effects(results: Results) -> str:
@@ -102,11 +122,13 @@ def _sampled_effects(results: Results) -> str:
     told = [one for one in results.concentrations if one.told]
     if told:
         where = ", ".join(map(values_said, told))
-        parts.append(f"the best {len(best)} settings lie closer together than chance would put them in {where}")
+        # TPE gathers its trials around what was good, in fields that do nothing too.
+        chance = "" if results.plan["search"] == "tpe" else "closer together than chance would put them "
+        parts.append(f"the best {len(best)} settings lie {chance}in {where}")
     if len(shares) and len(results.plan["swept"]) > 1:
         alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
         explained = ", ".join(f"{row['fields'][0]} {row['share']:.0%}" for row in alone)
-        parts.append(f"of the variance between settings a random forest gives {explained}")
+        parts.append(f"of the variance between settings that it has not seen a random forest explains {explained}")
     floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}{floor}." if parts else ""
