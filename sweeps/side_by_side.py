@@ -30,7 +30,7 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
 
 
 def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
-    """The runs with a result of a sweep, or of a definition or commit of the sweep `name`: setting, seed, objective."""
+    """The runs with a result of a sweep, or of a definition or commit of it: setting, seed, state, objective."""
     if name is None:
         sweep, definition, commit = sweep_name(side, store.sweeps()), None, None
     else:
@@ -40,18 +40,18 @@ def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
     if commit is None:
         trials = store.trials(sweep, definition)
         done = trials[trials["state"].isin(schema.RESULTS)]
-        found = done[["setting", "seed", "objective"]]
+        found = done[["setting", "seed", "state", "objective"]]
     else:
         rows = [
-            (row.tags.get(schema.SETTING, ""), row.seed, row.metrics.get(schema.OBJECTIVE))
+            (row.tags.get(schema.SETTING, ""), row.seed, row.state, row.metrics.get(schema.OBJECTIVE))
             for row in store.runs(sweep)
             if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(commit)
         ]
-        found = pd.DataFrame(rows, columns=["setting", "seed", "objective"])
+        found = pd.DataFrame(rows, columns=["setting", "seed", "state", "objective"])
     if found.empty:
         what = f"{sweep}: neither a definition nor a commit {side!r}" if commit else f"{side}: no run"
         raise ValueError(f"{what} with a result in {store.where}")
-    found = found.astype({"setting": "str", "seed": "int64", "objective": "float64"})
+    found = found.astype({"setting": "str", "seed": "int64", "state": "str", "objective": "float64"})
     return found.drop_duplicates(["setting", "seed"], keep="last", ignore_index=True)
 
 
@@ -79,7 +79,8 @@ def write_page(folder: Path, a: str, b: str, sentences: list[str], table: pd.Dat
     title = f"{a} against {b}"
     note = (
         "Final validation loss in nats per token, means over the seeds that both have; difference B - A, paired by "
-        "seed, ± half of its 95 % t-interval with the noise pooled over settings; p Holm-corrected over the settings."
+        "seed, ± half of its 95 % t-interval with the noise pooled over settings; p Holm-corrected over the settings. "
+        "A diverged run counts as ln(vocabulary)."
     )
     blocks: list[Block] = [
         *(Text(sentence, "answer") for sentence in sentences),

@@ -315,6 +315,13 @@ def test_what_a_rate_drawn_with_another_field_costs_is_not_known() -> None:
     assert Results(listed, *make_sweep(listed)).rates.empty
 
 
+def test_a_trainer_whose_seeds_change_nothing_is_told() -> None:
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0, 1, 2])
+    said = "a setting's seeds all give the same loss, so the trainer may not use them"
+    assert said in " ".join(words.answer(Results(plan, *make_sweep(plan, noise=0.0)))).lower()
+    assert said not in " ".join(words.answer(Results(plan, *make_sweep(plan)))).lower()
+
+
 def test_where_some_seeds_of_the_leaders_diverged_that_is_the_reason_given() -> None:
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0, 1, 2, 3])
     effect = {1e-4: 0.0, 1e-3: 3.0, 1e-2: 4.0}

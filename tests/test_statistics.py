@@ -377,7 +377,7 @@ def test_a_change_is_claimed_in_five_percent_where_nothing_changed_and_found_whe
         shift = np.tile(rng.normal(0, 1, 3), 4)
         one = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12)}, index=index).reset_index()
         other = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12) - change}, index=index).reset_index()
-        return comparison.hold_together(one, other)
+        return comparison.hold_together(one.assign(state="COMPLETE"), other.assign(state="COMPLETE"))
 
     claims = sum(bool((sides(0.0).cells["p_value"] < 0.05).any()) for _ in range(200))
     assert claims <= 0.05 * 200 + 3 * math.sqrt(0.05 * 0.95 * 200)
@@ -393,7 +393,8 @@ def test_what_a_seed_does_to_one_side_is_no_change_of_that_side():
     def side(num_settings, num_seeds):
         index = pd.MultiIndex.from_product([map(str, range(num_settings)), range(num_seeds)], names=["setting", "seed"])
         shift = np.tile(rng.normal(0, NOISE, num_seeds), num_settings)
-        return pd.DataFrame({"objective": shift + rng.normal(0, NOISE / 2, len(index))}, index=index).reset_index()
+        objective = shift + rng.normal(0, NOISE / 2, len(index))
+        return pd.DataFrame({"objective": objective, "state": "COMPLETE"}, index=index).reset_index()
 
     def overall(num_settings, num_seeds):
         return comparison.hold_together(side(num_settings, num_seeds), side(num_settings, num_seeds))
@@ -402,12 +403,32 @@ def test_what_a_seed_does_to_one_side_is_no_change_of_that_side():
     assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
     alone = overall(16, 1)
     assert math.isnan(alone.overall.low)
-    assert all("with one seed that can't be told from noise" in said for said in comparison.verdict(alone, "a", "b"))
+    assert all("with one seed that can't be tested" in said for said in comparison.verdict(alone, "a", "b"))
     one = overall(1, 3)
     assert (one.overall.low, one.overall.high) == pytest.approx((one.tuned.low, one.tuned.high))
     ragged = side(2, 2).drop(index=[0, 3])  # each setting has a seed of its own
     worse = ragged.assign(objective=ragged["objective"] + 0.1)
-    assert "fewer than two seeds" in comparison.verdict(comparison.hold_together(ragged, worse), "a", "b")[1]
+    assert (
+        "with no seed that all of them share"
+        in comparison.verdict(comparison.hold_together(ragged, worse), "a", "b")[1]
+    )
+
+
+def test_a_setting_of_which_only_some_seeds_diverged_spoils_no_other():
+    index = pd.MultiIndex.from_product([["calm", "edge"], range(4)], names=["setting", "seed"])
+    rng = np.random.default_rng(3)
+    before = pd.DataFrame({"objective": 3 + rng.normal(0, 0.002, 8), "state": "COMPLETE"}, index=index).reset_index()
+    after = before.assign(objective=before["objective"] - 0.05 + rng.normal(0, 0.002, 8))
+    after.loc[5, ["state", "objective"]] = ["DIVERGED", math.log(1000)]
+    found = comparison.hold_together(before, after)
+    assert found.mixed == ["edge"]
+    cells = found.cells.set_index("setting")
+    assert cells.loc["calm", "high"] < 0
+    assert cells.loc["edge", ["low", "high", "p_value"]].isna().all()
+    assert found.overall.high < 0
+    first, _, overall = comparison.verdict(found, "before", "after")
+    assert "Only some seeds diverged of edge" in first
+    assert "Over the one setting without such a one" in overall
 
 
 def test_a_pair_that_is_clearly_noisier_than_the_rest_stands_on_its_own_noise():

@@ -26,6 +26,8 @@ class Comparison:
 
     cells: one row a setting that both have, in A's order: setting, a, b (mean objectives over the shared seeds),
     difference, low, high (95 %), p_value (Holm over the settings), num_seeds.
+    mixed: the settings of which on a side only some seeds diverged, which is no seed noise: they have no interval, and
+    count in no other.
     tuned: B at its best setting against A at its own, chosen among those that both have. overall: all cells, a mean
     over settings for each seed that all have, since what a seed does to one side it may do to all settings there.
     """
@@ -35,10 +37,11 @@ class Comparison:
     best_b: str
     tuned: Difference
     overall: Difference
+    mixed: list[str]
 
 
 def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
-    """Pair two sides' runs, columns setting, seed and objective (nats per token), by setting and seed.
+    """Pair two sides' runs, columns setting, seed, state and objective (nats per token), by setting and seed.
 
     A difference's noise is pooled over the settings that are not `ranking.outlying`, which stand on their own; with one
     seed nothing has an interval. ValueError where no setting and seed is on both sides.
@@ -52,7 +55,12 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     within = both["difference"] - grouped["difference"].transform("mean")
     squares = (within**2).groupby(both["setting"], sort=False).sum()
     own: Floats = (squares / np.maximum(count - 1, 1)).to_numpy(dtype=np.float64)
-    alone = outlying(own, int(count.min()) - 1)
+    is_mixed = np.zeros(len(count), dtype=np.bool_)
+    for side in ("a", "b"):
+        diverged = (both[f"state_{side}"] == "DIVERGED").groupby(both["setting"], sort=False)
+        is_mixed |= (diverged.any() & ~diverged.all()).to_numpy(dtype=np.bool_)
+    alone = is_mixed.copy()
+    alone[~is_mixed] = outlying(own[~is_mixed], int(count.min()) - 1)
     degrees = int((count - 1)[~alone].sum())
     variance = float(squares[~alone].sum() / degrees) if degrees else float("nan")
     error = np.sqrt(np.where(alone, own, variance) / count)
@@ -60,20 +68,28 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     with np.errstate(divide="ignore", invalid="ignore"):
         p_values = 2 * t_sf(np.abs(mean / error), its_degrees)
     t = t_isf(SIGNIFICANCE / 2, its_degrees)
-    p_values = np.where(mean == 0, 1.0, p_values) if degrees else np.full(len(mean), np.nan)
+    tested = ~is_mixed & (degrees > 0)
+    p_values = np.where(mean == 0, 1.0, p_values)
+    p_values[tested] = holm(p_values[tested])
+    half = np.where(tested, t * error, np.nan)
     cells = pd.DataFrame(
         {
             "a": grouped["objective_a"].mean(),
             "b": grouped["objective_b"].mean(),
             "difference": mean,
-            "low": mean - t * error,
-            "high": mean + t * error,
-            "p_value": holm(p_values) if degrees else p_values,
+            "low": mean - half,
+            "high": mean + half,
+            "p_value": np.where(tested, p_values, np.nan),
             "num_seeds": count,
         }
     ).reset_index()
     best_a, best_b = (str(cells["setting"].iloc[int(cells[side].argmin())]) for side in ("a", "b"))
-    return Comparison(cells, best_a, best_b, _tuned(both, best_a, best_b, variance, degrees), _overall(both))
+    mixed = [str(setting) for setting in cells["setting"][is_mixed]]
+    tuned = _tuned(both, best_a, best_b, variance, degrees)
+    if {best_a, best_b} & set(mixed):
+        tuned = Difference(tuned.mean, float("nan"), float("nan"), tuned.num_seeds)
+    comparable = both[~both["setting"].isin(mixed)]
+    return Comparison(cells, best_a, best_b, tuned, _overall(both if comparable.empty else comparable), mixed)
 
 
 def _tuned(both: pd.DataFrame, best_a: str, best_b: str, variance: float, degrees: int) -> Difference:
@@ -105,10 +121,19 @@ def verdict(comparison: Comparison, a: str, b: str) -> list[str]:
     """Whether the change helped, at the tuned setting and over all, in two sentences."""
     same = comparison.best_a == comparison.best_b
     where = f"both at {comparison.best_a}" if same else f"{b} at {comparison.best_b}, {a} at {comparison.best_a}"
-    return [
-        f"Each at its best setting ({where}), {b} {_says(comparison.tuned, a)}.",
-        f"Over all {len(comparison.cells)} settings that both have, {b} {_says(comparison.overall, a)} on average.",
-    ]
+    number = len(comparison.cells) - len(comparison.mixed)
+    sentences = [f"Each at its best setting ({where}), {b} {_says(comparison.tuned, a)}."]
+    if number:
+        every = "the one setting" if number == 1 else f"all {number} settings"
+        left_out = " without such a one" * bool(comparison.mixed)
+        sentences.append(f"Over {every}{left_out} that both have, {b} {_says(comparison.overall, a)} on average.")
+    if comparison.mixed:
+        sentences.insert(
+            0,
+            f"Only some seeds diverged of {', '.join(comparison.mixed)}: that is no seed noise, so nothing is tested "
+            "there.",
+        )
+    return sentences
 
 
 def _says(difference: Difference, a: str) -> str:
@@ -117,8 +142,10 @@ def _says(difference: Difference, a: str) -> str:
         return f"ends at the same loss as {a}"
     side = "below" if difference.mean < 0 else "above"
     if np.isnan(difference.low):
-        few = "one seed" if difference.num_seeds == 1 else "fewer than two seeds that all of them share"
-        return f"ends {size} {side} {a}; with {few} that can't be told from noise"
+        few = {0: "with no seed that all of them share", 1: "with one seed"}
+        return (
+            f"ends {size} {side} {a}; {few.get(difference.num_seeds, 'where some seeds diverged')} that can't be tested"
+        )
     interval = f"95 % interval of the difference {difference.low:+.4f} to {difference.high:+.4f}, paired by seed"
     if difference.low <= 0 <= difference.high:
         return f"can't be told from {a}: it ends {size} {side} ({interval})"

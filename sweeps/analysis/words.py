@@ -153,6 +153,8 @@ def _trouble(results: Results) -> str:
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
+    if _seeds_do_nothing(results):
+        parts.append("a setting's seeds all give the same loss, so the trainer may not use them")
     done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
     planned = results.num_planned
     if 0 < done < planned - failed:
@@ -161,6 +163,15 @@ def _trouble(results: Results) -> str:
         parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}." if parts else ""
+
+
+def _seeds_do_nothing(results: Results) -> bool:
+    """Whether in every setting with several complete runs these end at the same loss, but for rounding."""
+    complete = results.runs[results.runs["state"] == "COMPLETE"]
+    by_setting = complete["objective"].astype(float).groupby(complete["trial"])
+    several = by_setting.count() > 1
+    spread = (by_setting.max() - by_setting.min())[several]
+    return bool(several.any()) and bool((spread <= 1e-12 * by_setting.max()[several].abs()).all())
 
 
 def _next(results: Results) -> str:

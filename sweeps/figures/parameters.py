@@ -146,7 +146,7 @@ def isolation(results: Results) -> Figure:
         "large: the best setting at that value, ± standard error over seeds",
         "grey: the others, the best three quarters",
     ]
-    canvas.heading(figure, title, notes + absent(results.runs))
+    canvas.heading(figure, title, notes + counted_diverged(results) + absent(results.runs))
     return figure
 
 
@@ -172,8 +172,14 @@ def heat_maps(results: Results) -> Figure:
         "averaged over seeds and the other parameters",
         "ring: best of the panel",
     ]
-    canvas.heading(figure, title, notes + absent(results.runs))
+    canvas.heading(figure, title, notes + counted_diverged(results) + absent(results.runs))
     return figure
+
+
+def counted_diverged(results: Results) -> list[str]:
+    """A note where diverged runs count in means."""
+    number = int((results.runs["state"] == "DIVERGED").sum())
+    return [f"{number} diverged: counted as ln V = {results.worst_loss:.2f}"] if number else []
 
 
 def _heat_map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:
