@@ -39,7 +39,7 @@ ui: .venv/installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
 		--backend-store-uri "sqlite:///$(abspath $(STORE))/mlflow.db"
 
-# The constraints keep torch to its CPU build where an index offers several.
+# The constraints name torch's version, not its build: a CPU or CUDA build of it that is there already stays.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: what an experiment file may say, and the options of `sweeps.run`.
+"""Writes docs/reference.md from the code: what an experiment file may say, the options of `sweeps.run`, and metrics.
 
 python docs/make_reference.py
 """
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from sweeps.run import run
 from sweeps.space import Choice, Range, short
+from sweeps.store import schema
 from sweeps.sweep import BUDGET_FIELDS, Sweep
 from tinylm_core import RunConfig
 
@@ -27,12 +28,55 @@ HEAD = """# What an experiment file may say
 
 Written by `python docs/make_reference.py` from the code; a test compares. An experiment file is Python and defines
 `SWEEP = Sweep(…)`; the first line of its docstring is the question that the report opens with.
+
+On this page: [Sweep](#sweep) · [Choice](#choice) · [Range](#range) · [RunConfig](#runconfig) ·
+[options of sweeps.run](#options-of-python--m-sweepsrun-name) · [metrics in MLflow](#metrics-in-mlflow) ·
+[words](#words)
+"""
+
+METRICS = {  # what it is, dropout
+    "train/loss": ("mean over the step's tokens, nats per token, while it trains", "on"),
+    "train/learning_rate": ("the rate that the step used", ""),
+    "train/grad_norm": ("norm of all gradients before clipping", "on"),
+    "train/tokens": ("training tokens so far", ""),
+    "train/tokens_per_second": ("the run's speed", ""),
+    "train/skipped": ("1 at a step that fp16's loss scaling skipped; else not there", ""),
+    "val/loss": ("on the windows of the validation part that each evaluation takes, nats per token", "off"),
+    "val/loss_standard_error": ("of that mean", "off"),
+    "val/perplexity": ("exp of `val/loss`", "off"),
+    "eval/train_loss": ("on fixed windows of the training part, by the same routine as `val/loss`", "off"),
+    "eval/train_loss_standard_error": ("of that mean", "off"),
+    "eval/gap": ("`val/loss` - `eval/train_loss`", "off"),
+    "final/…": ("`val_loss`, `train_loss`, `gap`, `val_perplexity` of the last evaluation", "off"),
+    "best/…": ("the same of the evaluation with the lowest validation loss", "off"),
+    "objective": ("`final/val_loss`, at most ln(vocabulary size), which a diverged run has", "off"),
+    "final/tokens_per_second": ("median of `train/tokens_per_second`", ""),
+    "system/…": ("the run's process: CPU (100 is one core), memory; with a GPU its memory, load and power", ""),
+}
+
+WORDS = """## Words
+
+- **setting**: values of the swept fields, without the seed.
+- **trial**: a setting that the search proposed, with a number.
+- **run**: one training of a trial, with one seed; a run in MLflow.
+- **definition**: what makes the trials of a sweep what they are: base, space and what it allows, search, points, seeds,
+  `search_seed`, `concurrency`, objective, version of the trainer; a digest of it. Not `num_trials`, and not what is
+  kept or logged.
+- **summary run**: the run in MLflow that has a definition's plan, answer and report. It trains nothing.
+- **objective**: what a search makes small: a run's final validation loss, at most ln(vocabulary size); a trial's is the
+  mean over its seeds.
+- **step**: one update by the optimizer.
+- **micro-batch**: what one forward pass sees; `gradient_accumulation_steps` of them make a step.
+- **gap**: validation loss - train loss, both measured by the same routine with dropout off.
+- **identity**: the digest that says that two runs compute the same.
+- **driver**: the command that runs a sweep: it asks the search, gives runs to workers and keeps what they tell.
+- **tracker**: MLflow, in a folder or on a server, which has the records in the end.
 """
 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    parts = [HEAD, *sweep_part(), *space_part(), *config_part(), *options_part()]
+    parts = [HEAD, *sweep_part(), *space_part(), *config_part(), *options_part(), *metrics_part(), WORDS]
     return "\n".join(parts)
 
 
@@ -100,6 +144,14 @@ def options_part() -> Iterator[str]:
                 )
             )
     yield table(("option", "value", "default", "what it does"), rows)
+
+
+def metrics_part() -> Iterator[str]:
+    logged = {*schema.HISTORY_METRICS, *schema.SUMMARY_METRICS, *schema.USAGE_METRICS}
+    told = {name for name in logged for known in METRICS if name == known or name.startswith(known.rstrip("…"))}
+    assert logged == told, f"METRICS lacks {logged - told}"
+    yield "## Metrics in MLflow\n\nOf a trainer of your own, those that it tells; dropout is then its own matter.\n"
+    yield table(("metric", "what it is", "dropout"), ((code(name), *said) for name, said in METRICS.items()))
 
 
 def config_groups() -> Iterator[tuple[str, list[str]]]:

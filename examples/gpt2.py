@@ -71,7 +71,7 @@ def train(config: Config, *, workdir, on_steps, on_eval, should_stop, device, **
         schedule.step()
         optimizer.zero_grad()
         on_steps([StepRecord(step, step * config.tokens_per_step, loss.item(), rate, norm.item())])
-        if step % (config.num_steps // config.num_evals) == 0:
+        if step % max(1, config.num_steps // config.num_evals) == 0 or step == config.num_steps:
             evaluate(step)
         if should_stop():
             return Metrics("INTERRUPTED", model.num_parameters(), 256)

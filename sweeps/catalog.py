@@ -58,7 +58,7 @@ def experiments_folder() -> Path:
 
 
 def list_experiments() -> dict[str, str]:
-    """Name → question of every experiment that comes along, without running any."""
+    """Name → question of every included experiment, without running any."""
     files = sorted(experiments_folder().glob("*.py"))
     return {file.stem: first_line(file) for file in files if not file.stem.startswith("_")}
 

@@ -31,7 +31,7 @@ TELEMETRY_OFF = {
 
 EXIT_CODES = {
     "0": "done",
-    "1": "done with failures (reproduce: different)",
+    "1": "done with failures, or stopped after too many of them (reproduce: different)",
     "2": "a mistake in what was asked, in one line",
     "70": "a fault of the program",
     "75": "the tracker is away, the disk full, or --max-hours are over: the same command goes on later",

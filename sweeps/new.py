@@ -93,7 +93,7 @@ def new(name: str, data: str) -> int:
     file = Path(name if name.endswith(".py") else f"{name}.py")
     check_name(file.stem)
     if file.stem in list_experiments():
-        raise ValueError(f"{file.stem} is an experiment that comes along; choose another name")
+        raise ValueError(f"{file.stem} is an included experiment; choose another name")
     if not file.parent.is_dir():
         raise ValueError(f"{file.parent} is no folder")
     if file.exists():

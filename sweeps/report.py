@@ -105,7 +105,8 @@ def server_command(store: "Store") -> str:
     if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
         return "make ui" + (f" STORE={store.where}" if store.option else "")
     database = shlex.quote(f"sqlite:///{store.folder}/mlflow.db")
-    return f"mlflow server --workers 1 --host 127.0.0.1 --port 5000 --backend-store-uri {database}"
+    server = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"  # without job runners
+    return f"{server} --host 127.0.0.1 --port 5000 --backend-store-uri {database}"
 
 
 def publish(outbox: Any, report: Report) -> None:

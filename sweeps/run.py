@@ -40,7 +40,8 @@ LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded b
     "settings",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Change the base; pins a swept field. Default: as in the experiment's file, as for the next four.",
+    help="Change the base; pins a swept field. Default: as in the experiment's file; so for --sweep, --search, "
+    "--num-trials and --seeds.",
 )
 @click.option("--sweep", "dimensions", multiple=True, metavar="FIELD=v1,v2|low:high:points:log", help="Sweep a field.")
 @click.option("--search", type=OneOf(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
@@ -103,7 +104,7 @@ LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded b
 @click.option("--quiet", is_flag=True, help="Print only what is waited for, and the answer.")
 @click.option("--json", "json_", is_flag=True, help="Print a line of JSON for each event, for programs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run and what it costs; write nothing.")
-@click.option("--list", "list_", is_flag=True, help="List the experiments that come along.")
+@click.option("--list", "list_", is_flag=True, help="List the experiments that are included.")
 def run(
     name: str | None,
     settings: tuple[str, ...],

@@ -64,7 +64,8 @@ class Sweep:
         same: a grid leaves out the cells that it refuses, other searches go on to the next point.
     seeds: each trial trains with base.seed … base.seed + seeds - 1; its objective is their mean.
     objective: val_loss, the final validation loss in nats per token, at most ln(vocabulary size).
-    concurrency: trial k is asked when trial k - concurrency is told; counts trials, never workers.
+    concurrency: trial k of tpe is asked when trial k - concurrency is told: at most so many trials are under way,
+        whatever `--workers`. The other searches don't wait.
     search_seed: of random, sobol and tpe.
     keep_checkpoints: "all", or of how many runs, the best, the weights are kept after the sweep; `reproduce` makes any
         of the others again.

@@ -92,7 +92,7 @@ def test_nothing_is_overwritten(launcher: Launcher, tmp_path: Path, text_file: P
         (("mine", "--data", "short.txt"), "data='short.txt': is too short for a sweep, with 90 training and 10"),
         (("mine", "--data", "binary.txt"), "data='binary.txt': "),
         (("größe", "--data", "short.txt"), "sweep name 'größe': allowed are"),
-        (("lr_warmup", "--data", "short.txt"), "lr_warmup is an experiment that comes along; choose another name"),
+        (("lr_warmup", "--data", "short.txt"), "lr_warmup is an included experiment; choose another name"),
         (("no/mine", "--data", "short.txt"), "no is no folder"),
         (("mine",), "Missing option '--data'"),
     ],
