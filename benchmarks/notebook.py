@@ -31,7 +31,7 @@ class NotebookGPT(nn.Module):
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(context))
 
     def forward(self, ids):
-        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1], device=ids.device))
         return self.head(self.norm(self.blocks(x, mask=self.mask[: ids.shape[1], : ids.shape[1]], is_causal=True)))
 
 

@@ -144,10 +144,9 @@ def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) ->
     """The device to train on, and a line for each condition that is not as recorded."""
     from sweeps import provenance
     from sweeps.store import schema
-    from tinylm_core.machine import conditions, this_machine
+    from tinylm_core.machine import conditions
 
-    recorded_device = row.tags.get(schema.DEVICE, "cpu").partition(" ")[0]
-    device = this_machine(None if recorded_device != "cpu" else "cpu").device
+    device = device_like(row.tags.get(schema.DEVICE, "cpu"))
     tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
     if trainer is not None:
         tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
@@ -166,6 +165,17 @@ def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) ->
     if trainer is not None:  # which may use any of them
         lines += package_differences(store.read_text(row.run_id, schema.ENVIRONMENT) or "", provenance.environment())
     return device, lines
+
+
+def device_like(recorded: str) -> str:
+    """The device here for a run with that `machine.device`: the first GPU of that name, or else the first of all."""
+    import torch
+
+    from tinylm_core.machine import conditions, this_machine
+
+    first = this_machine("cpu" if recorded == "cpu" else None).device
+    gpus = (f"cuda:{index}" for index in range(torch.cuda.device_count() if first == "cuda" else 0))
+    return next((gpu for gpu in gpus if conditions(gpu, 1)["machine.device"] == recorded), first)
 
 
 def package_differences(recorded: str, here: str) -> list[str]:

@@ -16,7 +16,9 @@ from tinylm_core.dropout import Dropout, MaskSource
 ONES = torch.ones(400, 500, dtype=torch.float64)
 
 
-def masks(seed: int, micro_batch: int, *, native: bool = False, num: int = 2, p: float = 0.3) -> list[torch.Tensor]:
+def masks(
+    seed: int, micro_batch: int, *, native: str | None = None, num: int = 2, p: float = 0.3
+) -> list[torch.Tensor]:
     source = MaskSource()
     source.native = native
     layers = [Dropout(p, source) for _ in range(num)]
@@ -24,13 +26,28 @@ def masks(seed: int, micro_batch: int, *, native: bool = False, num: int = 2, p:
     return [layer(ONES[:40]) for layer in layers]
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_masks_are_a_function_of_seed_and_micro_batch(native: bool) -> None:
+@pytest.mark.parametrize("native", [None, "cpu"])
+def test_masks_are_a_function_of_seed_and_micro_batch(native: str | None) -> None:
     usual = masks(1, 2, native=native)
     assert all(map(torch.equal, usual, masks(1, 2, native=native)))
     assert not torch.equal(usual[0], usual[1])
     for seed, micro_batch in [(1, 3), (2, 2), (2, 1)]:
         assert not torch.equal(usual[0], masks(seed, micro_batch, native=native)[0])
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_s_masks_seed_the_generator_of_that_gpu_alone(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    seeded: dict[str, list[int]] = {name: [] for name in ("cuda", "mps", "every")}
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded["cuda"].append)
+    monkeypatch.setattr(torch.mps, "manual_seed", seeded["mps"].append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded["every"].append)
+    before = torch.get_rng_state()
+    source = MaskSource()
+    source.native = kind
+    source.reseed(1, 2)
+    source.reseed(1, 3)
+    assert {name: len(set(seeds)) for name, seeds in seeded.items()} == {"cuda": 0, "mps": 0, "every": 0} | {kind: 2}
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_masks_do_not_depend_on_the_order_in_which_layers_ask() -> None:
@@ -84,8 +101,8 @@ def test_any_probability_below_one_gives_finite_masks(p: float) -> None:
     assert MaskSource().keep(ONES[:2], p, 1).isfinite().all()
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_nothing_is_dropped_outside_training_or_at_probability_zero(native: bool) -> None:
+@pytest.mark.parametrize("native", [None, "cpu"])
+def test_nothing_is_dropped_outside_training_or_at_probability_zero(native: str | None) -> None:
     source = MaskSource()
     source.native = native
     assert Dropout(0.9, source).eval()(ONES) is ONES

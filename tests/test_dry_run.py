@@ -11,7 +11,7 @@ from sweeps.catalog import load_experiment
 from sweeps.dry_run import pace_of, print_plan
 from sweeps.plan import make_plan
 from sweeps.store.schema import RunRow
-from tinylm_core.machine import this_machine
+from tinylm_core.machine import Machine, this_machine
 
 SWEEP = '''"""First what is known?"""
 from sweeps import Range, Sweep
@@ -67,6 +67,16 @@ def test_what_an_earlier_start_has_asked_and_done_is_said(launcher: Launcher, te
     assert "These were proposed already; the search chooses the other 2." in shown.out
     labels = [run.data.tags["sweep.setting"] for run in Kept(store, "first").runs]
     assert all(label in shown.out for label in labels)
+
+
+def test_a_sweep_for_a_gpu_of_a_cluster_is_shown_where_there_is_none(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "first.py"
+    file.write_text(SWEEP.format(data=str(text_file), search="sobol", num_trials=9, points=()))
+    elsewhere = Machine("cuda:99", "H100", fast_bf16=True, fast_fp16=True)
+    print_plan(make_plan(load_experiment(str(file)), elsewhere), 2, str(tmp_path / "none"))
+    assert "not known before the first run; 2 workers" in capsys.readouterr().out
 
 
 def test_the_pace_of_a_run_is_its_tokens_over_its_duration_or_else_what_its_trainer_told() -> None:

@@ -16,6 +16,17 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
             this_machine(device)
 
 
+def test_a_gpu_beyond_the_last_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {"cuda": "A", "cuda:0": "A", "cuda:1": "B"}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert [this_machine(device).name for device in (None, "cuda", "cuda:0", "cuda:1")] == ["A", "A", "A", "B"]
+    for device in ("cuda:2", "cuda:7", "cuda:x", "cuda:-1", "cuda:"):
+        with pytest.raises(ValueError, match=f"device='{device}' is not on this machine"):
+            this_machine(device)
+
+
 def test_a_cpu_is_always_there() -> None:
     machine = this_machine("cpu")
     assert machine.device == "cpu"

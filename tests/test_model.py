@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tinylm_core import model as model_module
 from tinylm_core.config import RunConfig
@@ -197,3 +199,25 @@ def test_dropout_is_where_the_transformer_has_it() -> None:
     model(TOKENS)
     B, T, D, F, H = 3, 8, 12, 20, 3
     assert shapes == [(B, T, D), *3 * [(B * H, T, T), (B, T, D), (B, T, F), (B, T, D)]]
+
+
+class Recorded(TorchDispatchMode):
+    """The names of PyTorch's operations, as they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_on_a_gpu_the_embeddings_gradients_come_from_no_kernel_that_has_a_race(tied: bool) -> None:
+    model = build(tie_embeddings=tied).to("meta")
+    with Recorded() as recorded:
+        model(TOKENS.to("meta")).sum().backward()  # type: ignore[no-untyped-call]
+    assert "embedding_dense_backward" not in recorded.names
+    assert {name for name in recorded.names if "index_put" in name}
+    assert all(parameter.grad is not None for parameter in model.parameters())

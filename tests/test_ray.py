@@ -95,7 +95,7 @@ def test_a_sweep_waits_for_a_free_slot_and_says_so_once(
     import ray
 
     file = write_experiment(tmp_path, GRID, text_file)
-    hold = ray.remote(lambda: time.sleep(600)).options(**on_cluster[0].options)
+    hold = on_cluster[0].task(lambda: time.sleep(600))
     held = [hold.remote() for _ in range(2)]
     command = launcher.start("sweeps.run", *arguments(nodes, file, tmp_path / "store"))
     waiting = "waiting: the Ray cluster has no free slot of 1 CPU for the sweep; it goes on when there is one\n"
@@ -204,6 +204,16 @@ def test_no_cluster_is_told_in_one_line(launcher: Launcher, file: Path, tmp_path
     assert (result.code, result.out) == (2, "")
     assert result.one_line.startswith(f"--address {address}: no Ray cluster to use there ([Errno 111] Connection")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("ray_folder")
+def test_a_gpu_s_process_ends_with_its_task_and_a_cpu_s_is_used_again() -> None:
+    """The next task's GPU may be another one, and what a process holds of a GPU it keeps."""
+    from sweeps.ray_workers.cluster import Demand
+
+    defaults = [Demand(1, gpus).task(lambda: None)._default_options for gpus in (1, 0.5, 0)]
+    assert [options.get("max_calls") for options in defaults] == [1, 1, None]
+    assert [options["max_retries"] for options in defaults] == [0, 0, 0]
 
 
 def test_without_ray_the_command_says_how_to_install_it(file: Path) -> None:

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from launcher import Launcher, Result
 from servers import ROOT
 from test_run import GRID, Kept, assert_whole, run_sweep, wait_for_steps, write_experiment
 
+from sweeps.reproduce import device_like
 from tinylm_core.checkpoint import load_model, weights_sha256
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")
@@ -138,6 +140,16 @@ def test_a_failed_run_is_reproduced_up_to_where_its_record_stops(
     assert num_steps > 0
     result = reproduce(launcher, kept, run.info.run_id)
     assert (result.code, f"bit-identical over {num_steps} steps" in result.out) == (0, True), result
+
+
+def test_a_run_is_reproduced_on_the_first_gpu_like_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"cuda": "A", "cuda:0": "A", "cuda:1": "B", "cuda:2": "B"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    recorded = ("cuda (A)", "cuda (B)", "cuda (C)", "cpu")
+    assert [device_like(device) for device in recorded] == ["cuda:0", "cuda:1", "cuda", "cpu"]
 
 
 @pytest.mark.slow

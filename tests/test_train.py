@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,60 @@ def test_the_callers_torch_is_as_it_was_and_changes_no_bits(tiny: Tiny) -> None:
         torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision("highest")
     assert bits(run(config, threads=1)) == usual
+
+
+PRODUCTS = (
+    "backends.fp32_precision", "backends.cuda.matmul.fp32_precision", "backends.mkldnn.matmul.fp32_precision",
+)  # fmt: skip
+WAYS: dict[str, dict[str, str]] = {
+    "all": {"backends.fp32_precision": "tf32"},
+    "cuda": {"backends.cuda.matmul.fp32_precision": "tf32"},
+    "cpu": {"backends.mkldnn.matmul.fp32_precision": "bf16"},
+    "cpu apart": {"backends.fp32_precision": "tf32", "backends.mkldnn.matmul.fp32_precision": "ieee"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_callers_newer_settings_of_products_are_as_they_were_and_change_no_bits(tiny: Tiny, way: str) -> None:
+    config = tiny(precision="fp32", d_model=64, max_seq_len=32, train_tokens=256 * 3)
+
+    def put(**settings: str) -> None:
+        for name, value in settings.items():
+            place, _, attribute = name.rpartition(".")
+            setattr(attrgetter(place)(torch), attribute, value)
+
+    def told() -> dict[str, str]:
+        return {name: attrgetter(name)(torch) for name in PRODUCTS}
+
+    unset = dict.fromkeys(PRODUCTS, "none")
+    try:
+        put(**unset)
+        usual = bits(run(config, threads=1))
+        assert told() == unset
+        put(**WAYS[way])
+        before = told()
+        assert bits(run(config, threads=1)) == usual
+        assert told() == before
+        general, *_ = PRODUCTS
+        put(**{general: "ieee"})  # what was not set by itself follows still
+        assert told() == dict.fromkeys(PRODUCTS, "ieee") | WAYS[way] | {general: "ieee"}
+    finally:
+        put(**unset)
+
+
+def test_a_run_seeds_no_gpu_of_the_caller(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that is not in use yet, for which PyTorch keeps the caller's seed."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    run(tiny(), threads=1)
+    assert seeded == []
+
+
+def test_initial_weights_do_not_depend_on_the_callers_default_device(tiny: Tiny) -> None:
+    config = resolve(tiny(), this_machine("cpu"))
+    with torch.device("meta"):
+        elsewhere = TrainState.fresh(config, 16, "cpu").model
+    assert weights_sha256(elsewhere) == weights_sha256(TrainState.fresh(config, 16, "cpu").model)
 
 
 @pytest.mark.usefixtures("told_each_step")
@@ -732,6 +787,15 @@ def test_a_corpus_of_token_ids_trains_without_a_tokenizer(tiny: Tiny, tmp_path: 
     config = tiny(data="random", tokenizer="ids", vocab_size=16)
     assert run(config, threads=1, workdir=tmp_path).vocab_size == 16
     assert load_model(tmp_path / "checkpoint")[2] is None
+
+
+@pytest.mark.slow
+def test_every_compiled_run_of_a_process_is_compiled(tiny: Tiny) -> None:
+    """PyTorch by itself runs the same code eagerly once it has compiled it for a few models."""
+    config = tiny(train_tokens=64 * 3, precision="fp32", compile=True)
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        for width in (16, 20, 24):
+            assert run(config.replace({"d_model": width}), threads=1).state == "COMPLETE"
 
 
 @pytest.mark.slow

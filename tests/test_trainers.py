@@ -57,6 +57,13 @@ def test_epochs_and_disk_follow_the_budget(tiny: Any) -> None:
     assert weights < trainer.disk_bytes(config) < weights + 1000 * 12
 
 
+def test_no_pace_is_measured_for_a_machine_that_is_not_this_one(tiny: Any) -> None:
+    """Runs train on a cluster's GPU, and the plan is made where there is none like it."""
+    trainer = TinyLM(Machine("cuda:99", "H100", fast_bf16=True, fast_fp16=True))
+    assert trainer.pace(tiny()) is None
+    assert TinyLM(PLAIN).pace(tiny(compile=False))
+
+
 # --- A config of one's own
 
 

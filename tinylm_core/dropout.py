@@ -23,11 +23,11 @@ _DROPOUT = 2  # keeps this random stream apart from others of the same seed
 class MaskSource:
     """Where a model's dropout layers draw their masks from; `reseed` before every micro-batch.
 
-    `native` masks are PyTorch's own, for GPUs.
+    `native` is the kind of device that draws PyTorch's own masks, for GPUs; None for those of here.
     """
 
     def __init__(self) -> None:
-        self.native = False
+        self.native: str | None = None
         # (seed, micro-batch): a tensor, which a compiled graph takes as an input and isn't compiled for anew.
         self._place = torch.zeros(2, dtype=torch.int64)
         self._num_layers = 0
@@ -36,7 +36,10 @@ class MaskSource:
         """Start the masks of one micro-batch."""
         if self.native:
             entropy = (seed, _DROPOUT, micro_batch)
-            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+            # Only the generator that draws: `torch.manual_seed` seeds every GPU, of which the others are the caller's.
+            own = {"cuda": torch.cuda.manual_seed, "mps": torch.mps.manual_seed}
+            own_seed = own.get(self.native, torch.default_generator.manual_seed)
+            own_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
         else:
             self._place.copy_(torch.tensor((seed, micro_batch)))
 

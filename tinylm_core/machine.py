@@ -25,7 +25,8 @@ def this_machine(device: str | None = None) -> Machine:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = device.partition(":")[0]
-    if kind == "cuda" and torch.cuda.is_available():
+    gpus = ("cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count())))
+    if device in gpus and torch.cuda.is_available():
         name = torch.cuda.get_device_name(device)
         return Machine(device, name, torch.cuda.get_device_capability(device) >= (8, 0), fast_fp16=True)
     if kind == "mps" and torch.backends.mps.is_available():

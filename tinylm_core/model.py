@@ -61,8 +61,15 @@ class TinyGPT(nn.Module):
 
     def forward(self, tokens_BT: Tensor, pasts: "list[Past] | None" = None) -> Tensor:
         first = pasts[0].num_positions if pasts else 0
-        positions_T = torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)
-        x_BTD = self.dropout(self.token_embedding(tokens_BT) + self.position_embedding(positions_T))
+        last = first + tokens_BT.shape[1]
+        if tokens_BT.device.type == "cpu":
+            positions_T = torch.arange(first, last, device=tokens_BT.device)
+            x_BTD = self.token_embedding(tokens_BT) + self.position_embedding(positions_T)
+        else:
+            # An embedding's gradient has a data race in CUDA's kernel for 1025 to 3072 tokens (pytorch PR 187687), in
+            # deterministic mode too, where an index's is sorted.
+            x_BTD = self.token_embedding.weight[tokens_BT] + self.position_embedding.weight[first:last]
+        x_BTD = self.dropout(x_BTD)
         for i, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, pasts[i] if pasts else None)
         logits_BTV: Tensor = self.head(self.norm(x_BTD))

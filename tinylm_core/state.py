@@ -29,8 +29,9 @@ class TrainState:
     @classmethod
     def fresh(cls, config: RunConfig, vocab_size: int, device: str) -> "TrainState":
         """Before the first step; the initial weights are the same on every device."""
-        torch.manual_seed(config.seed)
-        model = TinyGPT(config, vocab_size)
+        torch.default_generator.manual_seed(config.seed)  # the CPU's alone: other GPUs are none of this run's
+        with torch.device("cpu"):  # whatever the caller's default is
+            model = TinyGPT(config, vocab_size)
         model.to(device=device, dtype=torch.float64 if config.precision == "fp64" else torch.float32)
         scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=config.precision == "fp16")
         return cls(model.train(), build_optimizer(model, config), scaler)

@@ -104,19 +104,18 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
     warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic  # a module with a property, of which its types don't know
     fills_before = memory.fill_uninitialized_memory
-    dtype_before, matmul_before = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    dtype_before = torch.get_default_dtype()
     cuda = device.startswith("cuda")
     if cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Pinned to its GPU, so that it holds no memory of the first one.
     pinned = torch.cuda.device(device) if cuda else nullcontext()
-    with torch.random.fork_rng(devices=[device] if cuda else []), pinned:
+    with torch.random.fork_rng(devices=[device] if cuda else []), pinned, full_precision_products():
         torch.set_num_threads(threads)
         if cuda:  # only there: asking for it loads PyTorch's compiler, for most of a second
             torch.use_deterministic_algorithms(True)
             memory.fill_uninitialized_memory = False  # nothing here reads such memory
         torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
@@ -125,7 +124,30 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
                 torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
                 memory.fill_uninitialized_memory = fills_before
             torch.set_default_dtype(dtype_before)
-            torch.set_float32_matmul_precision(matmul_before)
+
+
+@contextmanager
+def full_precision_products() -> Iterator[None]:
+    """Products of float32 matrices in float32 and no shorter type; the caller's settings are given back afterwards.
+
+    PyTorch has an older setting for it and, since 2.9, a newer one. Where the newer was used the older can't be read.
+    """
+    backends: Any = torch.backends
+    newer = [backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(backends, "fp32_precision") else []
+    newer_before = [matmul.fp32_precision for matmul in newer]
+    older_before = None
+    with suppress(RuntimeError):
+        older_before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        if older_before is not None:
+            torch.set_float32_matmul_precision(older_before)
+        for matmul, before in zip(newer, newer_before, strict=True):
+            matmul.fp32_precision = "none"  # as the setting for all of PyTorch says
+            if matmul.fp32_precision != before:
+                matmul.fp32_precision = before
 
 
 class Trainer:
@@ -147,8 +169,10 @@ class Trainer:
         self.state = TrainState.fresh(config, corpus.vocab_size, device)
         self.model = self.state.model
         if config.compile:
+            # PyTorch compiles one piece of code for a few models and runs it as it is for more: begin to count anew.
+            torch.compiler.reset()
             self.model = cast(TinyGPT, torch.compile(self.model, dynamic=False))
-        self.state.model.masks.native = device != "cpu"
+        self.state.model.masks.native = None if device == "cpu" else device.partition(":")[0]
         self.parameters = list(self.state.model.parameters())
         self.autocast = autocast(config, device)
         self.steps_per_eval = config.num_steps // config.num_evals

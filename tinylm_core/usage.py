@@ -53,7 +53,13 @@ def _look_at_gpu(device: str) -> tuple[float | None, float | None, float | None,
         return None, None, None, None
     held = torch.cuda.memory_reserved(device)
     share = held / torch.cuda.get_device_properties(device).total_memory * 100
+    power = _told(torch.cuda.power_draw, device)
+    return held / 1e6, share, _told(torch.cuda.utilization, device), None if power is None else power / 1000
+
+
+def _told(ask: Callable[[str], float], device: str) -> float | None:
+    """None without NVIDIA's own library, or where it can't tell: a slice of a GPU has no load, some cards no sensor."""
     try:
-        return held / 1e6, share, torch.cuda.utilization(device), torch.cuda.power_draw(device) / 1000
-    except (ImportError, RuntimeError):  # without NVIDIA's own library, or where a virtual GPU tells nothing
-        return held / 1e6, share, None, None
+        return ask(device)
+    except Exception:  # its errors have no narrower class in common, and their names come with the library
+        return None

@@ -35,10 +35,13 @@ class Demand:
     def threads(self) -> int:
         return THREADS if self.gpus else self.cpus
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of a Ray task; one that is lost is told and not tried again, since its run goes on from a checkpoint."""
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+    def task(self, function: Callable[..., Any]) -> Any:
+        """A Ray task that reserves it; one that is lost is told and not tried again: its run goes on from a checkpoint.
+
+        Told by `.options()` instead, Ray would not end a GPU's process with its task, and the next one in it would find
+        the GPU and the memory of the first.
+        """
+        return ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
 
     def num_slots(self) -> int:
         """How many runs the cluster's nodes hold at a time, whatever else they do."""
@@ -110,7 +113,7 @@ def demand_of(cpus_per_run: int, runs_per_gpu: int) -> Demand:
 
 def look(demand: Demand, say: Callable[[str], None]) -> Found:
     """What a node that trains is, asked in a slot of it; `say` is told, once, where that is waited for."""
-    task = ray.remote(_look).options(**demand.options).remote(demand)
+    task = demand.task(_look).remote(demand)
     if not ray.wait([task], timeout=QUIET_SECONDS)[0]:
         say(demand.waiting("the sweep"))
     found: Found = ray.get(task)

@@ -82,7 +82,7 @@ class RayWorkers:
         tokens = None if corpus is None else self._put(corpus)
         states = {path.name: path.read_bytes() for path in state_files(job.workdir)}
         attempt = uuid.uuid4().hex
-        task = ray.remote(train).options(**self._demand.options, name=f"run {job.key[:16]}")
+        task = self._demand.task(train).options(name=f"run {job.key[:16]}")
         result = task.remote(
             job, attempt, states, tokens, self._found.conditions, self._mailbox, self._checkpoint_seconds
         )

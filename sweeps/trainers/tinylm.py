@@ -12,7 +12,7 @@ from sweeps.trainers import Cost, Identified
 from tinylm_core.config import RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import train_windows, val_windows
-from tinylm_core.machine import Machine, check_precision
+from tinylm_core.machine import Machine, check_precision, this_machine
 from tinylm_core.schedule import warmup_steps
 
 ADAM_BYTES_PER_PARAMETER = 12  # float32 weight and two moments
@@ -85,9 +85,13 @@ class TinyLM:
         corpus = self.corpus(config)
         return cost_of(_ours(config), corpus.vocab_size, len(corpus.val))
 
-    def pace(self, config: Config) -> float:
+    def pace(self, config: Config) -> float | None:
         from tinylm_core.speed import tokens_per_second
 
+        try:
+            this_machine(self._machine.device)
+        except ValueError:  # a cluster's nodes have a GPU, and the driver's machine none
+            return None
         return tokens_per_second(_ours(config), self.corpus(config), self._machine.device, threads=1)
 
     def facts(self, config: Config) -> list[tuple[str, str]]:
