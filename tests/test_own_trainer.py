@@ -98,6 +98,7 @@ def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launch
     assert (gone.code, gone.one_line) == (2, f"no experiment file at {file}")
 
 
+@pytest.mark.slow
 def test_a_trainer_that_returns_nonsense_fails_its_runs_and_goes_on_once_it_is_mended(
     launcher: Launcher, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_trainers_error_is_placed_in_its_code_and_what_it_printed_is_kept(laun
     assert "burst" in kept.artifact(run, "traceback.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_reproduction_sees_another_module_and_more_evaluations(launcher: Launcher, tmp_path: Path) -> None:
     file, kept = tmp_path / "patient.py", Kept(tmp_path / "store", "patient")
     (tmp_path / "beside.py").write_text("EVERY = 60\n")

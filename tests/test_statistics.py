@@ -399,8 +399,8 @@ def test_what_a_seed_does_to_one_side_is_no_change_of_that_side():
     def overall(num_settings, num_seeds):
         return comparison.hold_together(side(num_settings, num_seeds), side(num_settings, num_seeds))
 
-    told = [not found.low <= 0 <= found.high for _ in range(300) for found in [overall(16, 3).overall]]
-    assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    told = [not found.low <= 0 <= found.high for _ in range(200) for found in [overall(16, 3).overall]]
+    assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
     alone = overall(16, 1)
     assert math.isnan(alone.overall.low)
     assert all("with one seed that can't be tested" in said for said in comparison.verdict(alone, "a", "b"))
