@@ -166,7 +166,7 @@ def test_a_gpt2_of_hugging_faces_is_swept_and_its_weights_are_kept(tmp_path: Pat
     assert "bit-identical over 8 steps, 5 evaluations and the final weights" in again.stdout, again
 
 
-@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("keeps", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_only_where_it_has_kept_something(
     launcher: Launcher, tmp_path: Path, keeps: bool
 ) -> None:
