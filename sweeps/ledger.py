@@ -118,7 +118,8 @@ class Ledger:
         if creation_id is None:
             shutil.rmtree(workdir, ignore_errors=True)
             creation_id = uuid.uuid4().hex
-            write_durably(workdir / "run.json", json.dumps(note | {"creation_id": creation_id}).encode())
+            content = json.dumps(note | {"creation_id": creation_id}).encode()
+            self._outbox.when_there_is_room(lambda: write_durably(workdir / "run.json", content))
         self.live[run.identity] = Live(run, creation_id, workdir)
         start = self._start_content(run, creation_id, conditions) | {"is_new": is_new}
         self._outbox.put("start", start, sync=True)
@@ -207,7 +208,9 @@ class Ledger:
         tags: dict[str, str],
         files: dict[str, str] | None = None,
     ) -> None:
-        artifacts = gather_artifacts(live.workdir, dumped(live.run.config), live.steps, live.evals, state, files)
+        artifacts = self._outbox.when_there_is_room(
+            lambda: gather_artifacts(live.workdir, dumped(live.run.config), live.steps, live.evals, state, files)
+        )
         content = {"run": live.creation_id, "state": state, "end_time_ms": now_ms(), "metrics": metrics, "tags": tags}
         self._outbox.put("end", content | {"artifacts": str(artifacts), "workdir": str(live.workdir)}, sync=True)
 
@@ -225,7 +228,10 @@ def gather_artifacts(
     state: str,
     files: dict[str, str] | None = None,
 ) -> Path:
-    """The folder with all files that the tracker gets of a run: what it was, what it did, and its weights."""
+    """The folder with all files that the tracker gets of a run: what it was, what it did, and its weights.
+
+    Once more where it has failed before: what can't be made again comes last, and needs no room.
+    """
     artifacts = workdir / "artifacts"
     shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
     texts = {
@@ -239,11 +245,11 @@ def gather_artifacts(
     sink = pa.BufferOutputStream()
     pq.write_table(history_table(steps, evals), sink)
     write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
+    if (workdir / LOG).exists() and (workdir / LOG).stat().st_size:
+        shutil.copy(workdir / LOG, artifacts / LOG)  # the worker may still have a word to say, on its way out
     for name in (schema.CHECKPOINT, SAMPLES):
         if state == "COMPLETE" and (workdir / name).exists():
             (workdir / name).rename(artifacts / name)
-    if (workdir / LOG).exists() and (workdir / LOG).stat().st_size:
-        shutil.copy(workdir / LOG, artifacts / LOG)  # the worker may still have a word to say, on its way out
     return artifacts
 
 

@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Operation = dict[str, Any]
+T = TypeVar("T")
 
 RETRY_SECONDS = 2.0
 SYNC_SECONDS = 1.0
@@ -120,24 +121,24 @@ class Outbox:
         """Keep an operation durably and let it be sent."""
         operation = {"op": op, **content}
         with self._changed:
-            self._append(operation, sync=sync)
+            self.when_there_is_room(lambda: self._journal.append(operation, sync=sync))
             self._queue.append((operation, False))
             self._changed.notify_all()
 
-    def _append(self, operation: Operation, *, sync: bool) -> None:
-        """Append; while the disk is full whoever puts something waits, and so do the workers behind it."""
+    def when_there_is_room(self, write: Callable[[], T]) -> T:
+        """Write; while the disk is full whoever does waits, and so do the workers behind it. DiskFullError at last."""
         deadline = time.monotonic() + self._wait
         while True:
             try:
-                self._journal.append(operation, sync=sync)
-                return
+                return write()
             except OSError as error:
                 if not is_disk_full(error):
                     raise
             self.full_disk = str(self._journal.path.parent)
             if time.monotonic() > deadline or self.gives_up():
                 raise DiskFullError(f"the disk of {self.full_disk} is full")
-            self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
+            with self._changed:
+                self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
             self.full_disk = None
 
     @property

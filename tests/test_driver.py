@@ -1,5 +1,6 @@
 """The loop of a sweep with real workers, store and outbox: nothing runs twice, nothing is lost, and order rules."""
 
+import errno
 import math
 import random
 import shutil
@@ -15,7 +16,7 @@ from launcher import wait_until
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps import Choice, Range, Sweep
+from sweeps import Choice, Range, Sweep, ledger
 from sweeps.catalog import Experiment
 from sweeps.execute import Outcome, execute
 from sweeps.plan import Plan, PlannedRun, make_plan
@@ -371,6 +372,39 @@ def test_a_driver_that_died_while_it_gathered_the_files_goes_on(tiny: Tiny, stor
     weights = Path(client.download_artifacts(made.info.run_id, "checkpoint/model.safetensors"))
     assert weights.stat().st_size > 1000
     wait_until(lambda: not workdir.exists(), 10)
+
+
+def test_a_disk_that_fills_up_as_a_run_begins_or_ends_is_waited_for(
+    tiny: Tiny, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the files that the driver writes of a run meets a full disk at first."""
+    written, write, copy = set[str](), ledger.write_durably, shutil.copy
+
+    def full_at_first(name: str) -> None:
+        if name not in written:
+            written.add(name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def writing(path: Path, content: bytes) -> None:
+        if "runs" in path.parts:
+            full_at_first(path.name)
+        write(path, content)
+
+    def copying(source: Path, target: Path) -> None:
+        full_at_first(target.name)
+        copy(source, target)
+
+    monkeypatch.setattr(ledger, "write_durably", writing)
+    monkeypatch.setattr(shutil, "copy", copying)
+    config = tiny()
+    outcome, _ = go(plan_of(config, {}), store)
+    assert (outcome.paused, outcome.failed) == (False, {})
+    assert {"run.json", "config.json", "history.parquet"} <= written
+    (made,) = kept_runs(store)
+    client = MlflowClient(store.tracking_uri)
+    kept = {file.path for file in client.list_artifacts(made.info.run_id)}
+    assert {"config.json", "history.parquet", "checkpoint"} <= kept
+    assert made.data.tags["weights.sha256"] == run(config, device="cpu", threads=1).weights_sha256
 
 
 def test_an_interrupted_run_is_never_continued_under_other_conditions(tiny: Tiny, store: Store) -> None:
