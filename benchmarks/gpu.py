@@ -26,8 +26,9 @@ from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
 from tinylm_core.data import micro_batch, train_windows
+from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer, reproducible
+from tinylm_core.train import Trainer
 
 RUNS_PER_GPU = (1, 2, 4, 8)
 WARM_STEPS = 10

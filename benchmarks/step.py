@@ -19,8 +19,9 @@ from sweeps.workers import tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
+from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer, reproducible
+from tinylm_core.train import Trainer
 
 SECONDS = 8.0
 WARM_STEPS = 3

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sweeps.analysis.results import Results
 from sweeps.space import short
 from tinylm_core import RunConfig
 
@@ -17,6 +18,7 @@ TOKENS_PER_STEP = 8 * 128
 NUM_STEPS = 128
 NUM_EVALS = 8
 EVAL_ERROR = 0.012
+NOISE = 0.02  # of a seed and of a run, in nats
 BASE = RunConfig(learning_rate=1e-3, train_tokens=NUM_STEPS * TOKENS_PER_STEP, num_evals=NUM_EVALS)
 MEASURED = {"objective", "train_loss", "train_learning_rate", "train_grad_norm", "train_tokens"} | {
     "train_tokens_per_second",
@@ -269,3 +271,9 @@ def _overfit(row: dict[str, Any], history: pd.DataFrame) -> dict[str, Any]:
     val, train = float(last["val_loss"]), float(last["eval_train_loss"])
     finals = {"val_loss": val, "train_loss": train, "gap": val - train, "val_perplexity": math.exp(val)}
     return row | {f"final_{key}": value for key, value in finals.items()} | {"objective": min(val, WORST)}
+
+
+def results_of(plan, *, seed, effect, noise=NOISE, states=None):
+    """What a report reads of such a sweep, its curves left out."""
+    trials, history = make_sweep(plan, effect=effect, noise=noise, with_history=False, rng_seed=seed, states=states)
+    return Results(plan, trials, history)

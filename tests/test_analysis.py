@@ -303,6 +303,21 @@ def test_confirmed_settings_keep_the_ends_of_the_space_they_were_chosen_from() -
     assert "Averaged" not in " ".join(words.answer(results))
 
 
+@pytest.mark.parametrize("values", [(0.0, 0.1, 0.3, 1.0), (None, 0.1, 0.3, 1.0)])
+def test_of_a_space_with_zero_or_none_in_it_any_settings_may_be_confirmed(values: tuple[float | None, ...]) -> None:
+    """Those that are left span a factor of ten, and the space no factor at all."""
+    whole = make_plan({"max_grad_norm": choice(*values)}, seeds=[0, 1, 2])
+    kept = [trial for trial in whole["trials"] if trial["setting"]["max_grad_norm"] in (0.1, 1.0)]
+    plan = whole | {"search": "points", "trials": kept, "num_trials": len(kept)}
+
+    def advised(effect: float) -> str:
+        results = Results(plan, *make_sweep(plan, effect=lambda s: effect * s["max_grad_norm"]))
+        return " ".join(one.text for one in advise(results))
+
+    assert "1, is the highest that was tried" in advised(-1.0)
+    assert ("0.1, is the lowest that was tried" in advised(1.0)) == (values[0] is None)
+
+
 def test_what_a_rate_drawn_with_another_field_costs_is_not_known() -> None:
     space = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0.0, 0.3)}
     drawn = make_plan(space, num_trials=20)

@@ -9,15 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_train import StopAt, bits
+from runs import StopAt, bits
 
 from sweeps.workers import Ended, Job, LocalWorkers
 from tinylm_core import RunConfig, run, usage
 from tinylm_core import train as train_module
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
+from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer, reproducible
+from tinylm_core.train import Trainer
 
 DEVICE = "cuda:0"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

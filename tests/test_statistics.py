@@ -1,6 +1,5 @@
 """What the report claims, held against simulated sweeps with known truth and against statsmodels."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,20 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
-from synthetic import BASE, choice, lr_effect, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import BASE, NOISE, choice, lr_effect, lr_warmup_space, make_plan, make_sweep, results_of, value_range
 
-from sweeps.analysis import advice, best_quarter, commands, comparison, distributions, effects, ranking, rates
+from sweeps.analysis import advice, commands, distributions, effects, ranking, rates
 from sweeps.analysis.results import Results
 from sweeps.figures import parameters
 from tinylm_core.config import check_budget
-
-NOISE = 0.02
-
-
-def results_of(plan, *, seed, effect, noise=NOISE, states=None):
-    trials, history = make_sweep(plan, effect=effect, noise=noise, with_history=False, rng_seed=seed, states=states)
-    return Results(plan, trials, history)
-
 
 # --- Claims
 
@@ -364,177 +355,3 @@ def test_a_flag_that_is_there_is_replaced():
     assert commands.command_with(command, set={"d_model": 8}) == (
         "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set d_model=8"
     )
-
-
-# --- Side by side
-
-
-def test_a_change_is_claimed_in_five_percent_where_nothing_changed_and_found_where_it_did():
-    rng = np.random.default_rng(8)
-
-    def sides(change):
-        index = pd.MultiIndex.from_product([["a", "b", "c", "d"], [0, 1, 2]], names=["setting", "seed"])
-        shift = np.tile(rng.normal(0, 1, 3), 4)
-        one = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12)}, index=index).reset_index()
-        other = pd.DataFrame({"objective": shift + rng.normal(0, NOISE, 12) - change}, index=index).reset_index()
-        return comparison.hold_together(one.assign(state="COMPLETE"), other.assign(state="COMPLETE"))
-
-    claims = sum(bool((sides(0.0).cells["p_value"] < 0.05).any()) for _ in range(200))
-    assert claims <= 0.05 * 200 + 3 * math.sqrt(0.05 * 0.95 * 200)
-    found = sides(0.2)
-    assert found.overall.high < 0
-    assert "below" in comparison.verdict(found, "before", "after")[1]
-
-
-def test_what_a_seed_does_to_one_side_is_no_change_of_that_side():
-    """Another width draws other weights from the same seed, which moves all its settings alike."""
-    rng = np.random.default_rng(9)
-
-    def side(num_settings, num_seeds):
-        index = pd.MultiIndex.from_product([map(str, range(num_settings)), range(num_seeds)], names=["setting", "seed"])
-        shift = np.tile(rng.normal(0, NOISE, num_seeds), num_settings)
-        objective = shift + rng.normal(0, NOISE / 2, len(index))
-        return pd.DataFrame({"objective": objective, "state": "COMPLETE"}, index=index).reset_index()
-
-    def overall(num_settings, num_seeds):
-        return comparison.hold_together(side(num_settings, num_seeds), side(num_settings, num_seeds))
-
-    told = [not found.low <= 0 <= found.high for _ in range(200) for found in [overall(16, 3).overall]]
-    assert np.mean(told) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
-    alone = overall(16, 1)
-    assert math.isnan(alone.overall.low)
-    assert all("with one seed that can't be tested" in said for said in comparison.verdict(alone, "a", "b"))
-    one = overall(1, 3)
-    assert (one.overall.low, one.overall.high) == pytest.approx((one.tuned.low, one.tuned.high))
-    ragged = side(2, 2).drop(index=[0, 3])  # each setting has a seed of its own
-    worse = ragged.assign(objective=ragged["objective"] + 0.1)
-    assert (
-        "with no seed that all of them share"
-        in comparison.verdict(comparison.hold_together(ragged, worse), "a", "b")[1]
-    )
-
-
-def test_a_setting_of_which_only_some_seeds_diverged_spoils_no_other():
-    index = pd.MultiIndex.from_product([["calm", "edge"], range(4)], names=["setting", "seed"])
-    rng = np.random.default_rng(3)
-    before = pd.DataFrame({"objective": 3 + rng.normal(0, 0.002, 8), "state": "COMPLETE"}, index=index).reset_index()
-    after = before.assign(objective=before["objective"] - 0.05 + rng.normal(0, 0.002, 8))
-    after.loc[5, ["state", "objective"]] = ["DIVERGED", math.log(1000)]
-    found = comparison.hold_together(before, after)
-    assert found.mixed == ["edge"]
-    cells = found.cells.set_index("setting")
-    assert cells.loc["calm", "high"] < 0
-    assert cells.loc["edge", ["low", "high", "p_value"]].isna().all()
-    assert found.overall.high < 0
-    first, _, overall = comparison.verdict(found, "before", "after")
-    assert "Only some seeds diverged of edge" in first
-    assert "Over the one setting without such a one" in overall
-
-
-def test_a_pair_that_is_clearly_noisier_than_the_rest_stands_on_its_own_noise():
-    quiet, loud = np.array([0.1, 0.101, 0.099]), np.array([0.4, -0.3, 0.2])
-    assert ranking.noise_of_pair(quiet, 1e-5, 20) == (1e-5, 20)
-    assert ranking.noise_of_pair(loud, 1e-5, 20) == (pytest.approx(loud.var(ddof=1)), 2)
-    assert ranking.noise_of_pair(loud[:1], 1e-5, 20) == (1e-5, 20)
-    assert ranking.noise_of_pair(quiet, math.nan, 0) == (pytest.approx(quiet.var(ddof=1)), 2)
-
-    values = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
-    plan = make_plan({"learning_rate": choice(*values)}, seeds=[0, 1, 2])
-    trials, history = make_sweep(
-        plan, with_history=False, noise=0.001, effect=lambda s: -0.1 * math.log10(s["learning_rate"])
-    )
-    scattered = trials["objective"].where(
-        trials["trial"] != 5, trials["objective"] + trials["seed"].map({0: -0.3, 1: 0.28, 2: 0.0}).astype(float)
-    )
-    found = advice.advise(Results(plan, trials.assign(objective=scattered), history))
-    edge = next(one for one in found if "3e-2" in one.text or "0.03" in one.text)
-    assert "noise may have put it there" in edge.text
-
-
-# --- What a search sampled
-
-
-SAMPLED = {"learning_rate": value_range(1e-4, 1e-2, log=True), "weight_decay": value_range(0.0, 0.3)}
-
-
-def sampled(seed, effect, *, space=SAMPLED, num_trials=32, noise=NOISE):
-    plan = make_plan(space, num_trials=num_trials, seeds=[0])
-    shuffled = np.random.default_rng(seed).permutation(num_trials)
-    places = {field: [plan["trials"][k]["setting"][field] for k in shuffled] for field in space}
-    for field in list(space)[1:]:  # other pairs of values in each sweep
-        for trial, value in zip(plan["trials"], places[field], strict=True):
-            trial["setting"] = trial["setting"] | {field: value}
-    return results_of(plan, seed=seed, effect=effect, noise=noise)
-
-
-def swept(one, field):
-    words = one.command.split()
-    return next((word.partition("=")[2] for word in words if word.startswith(f"{field}=")), None)
-
-
-def test_a_sampled_range_is_extended_by_a_factor_of_three_or_a_third_of_its_width():
-    def rate(seed, planted):
-        found = advice.advise(sampled(seed, lambda s: 0.5 * math.log10(s["learning_rate"] / planted) ** 2))
-        return [one for one in found if "end of what was searched" in one.text]
-
-    beyond = [rate(seed, 0.1) for seed in range(10)]
-    assert sum(map(bool, beyond)) >= 8
-    assert {swept(one[0], "learning_rate") for one in beyond if one} == {"0.0001:0.03:log"}
-    below = [one for seed in range(10) for one in rate(seed, 1e-5)]
-    assert {swept(one, "learning_rate") for one in below} == {"3.3e-05:0.01:log"}
-    assert not any(rate(seed, 1e-3) for seed in range(10))
-    linear = [
-        one for seed in range(10) for one in advice.advise(sampled(seed, lambda s: -4 * s["weight_decay"]))
-        if "end of what was searched" in one.text
-    ]  # fmt: skip
-    assert len(linear) >= 8
-    assert {swept(one, "weight_decay") for one in linear} == {"0:0.4"}
-
-
-def test_a_sampled_range_is_not_extended_beyond_what_its_field_allows():
-    for field, effect, low, high in [
-        ("weight_decay", lambda s: 4 * s["weight_decay"], 0.0, 0.3),  # none below 0
-        ("dropout", lambda s: -4 * s["dropout"], 0.0, 0.85),  # below 1: not by a third, but by a sixth
-    ]:
-        space = {"learning_rate": SAMPLED["learning_rate"], field: value_range(low, high)}
-        found = [swept(one, field) for seed in range(5) for one in advice.advise(sampled(seed, effect, space=space))
-                 if "end of what was searched" in one.text]  # fmt: skip
-        assert set(found) == ({"0:0.99"} if field == "dropout" else set())
-
-
-def test_listed_numbers_that_a_search_samples_are_extended_by_one_value():
-    space = {"learning_rate": choice(1e-3, 1e-2, 1e-1), "weight_decay": SAMPLED["weight_decay"]}
-    found = [one for one in advice.advise(sampled(0, lambda s: -math.log10(s["learning_rate"]), space=space))
-             if "end of what was searched" in one.text]  # fmt: skip
-    assert [swept(one, "learning_rate") for one in found] == ["0.001,0.01,0.1,0.3"]
-
-
-def test_a_range_is_narrowed_to_where_the_best_quarter_lies_and_never_one_that_does_nothing():
-    for seed in range(5):
-        results = sampled(seed, lambda s: 0.5 * (math.log10(s["learning_rate"]) + 3) ** 2)
-        found = [one for one in advice.advise(results) if "narrower" in one.text]
-        assert len(found) == 1
-        low, high = map(float, swept(found[0], "learning_rate").split(":")[:2])
-        assert 1e-4 < low < 1e-3 < high < 1e-2
-        best = results.board.head(8)["learning_rate"]
-        assert low <= best.min() <= best.max() <= high
-        assert swept(found[0], "weight_decay") is None
-
-
-@pytest.mark.parametrize("sweeps", [pytest.param(60, id="60"), pytest.param(1000, id="1000", marks=pytest.mark.slow)])
-def test_where_nothing_matters_another_range_is_advised_in_at_most_five_percent(sweeps):
-    told = [any(one.told for one in sampled(seed, lambda _: 0.0).concentrations) for seed in range(sweeps)]
-    assert np.mean(told) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
-
-
-def test_how_seldom_settings_lie_so_close_together_is_counted_over_all_choices():
-    place = np.random.default_rng(0).random(9)
-    extents = [np.ptp(place[list(chosen)]) for chosen in itertools.combinations(range(9), 3)]
-    expected = np.mean(np.array(extents) <= np.ptp(place[:3]) + 1e-12)
-    assert best_quarter._p_of_extent(place, 3) == pytest.approx(expected)
-
-
-def test_nothing_is_said_of_the_ranges_of_a_few_trials_and_one_seed_confirms_the_best():
-    assert sampled(0, lambda s: -s["weight_decay"], num_trials=7).concentrations == []
-    found = advice.advise(sampled(0, lambda s: -s["weight_decay"]))
-    assert any(one.command.endswith("--confirm 4 --seeds 3") for one in found)

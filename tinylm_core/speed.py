@@ -6,7 +6,8 @@ import torch
 
 from tinylm_core.config import RunConfig
 from tinylm_core.corpus import Corpus
-from tinylm_core.train import Trainer, reproducible
+from tinylm_core.determinism import reproducible
+from tinylm_core.train import Trainer
 
 WARM_STEPS = 1
 MOST_STEPS = 5

@@ -6,14 +6,13 @@ metrics = run(RunConfig(data="my.txt", train_tokens=262_144), workdir="work/firs
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from tinylm_core.checkpoint import load_states, save_model, save_state, weights_
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
+from tinylm_core.determinism import reproducible
 from tinylm_core.evaluate import evaluate, token_losses, widest_float
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
@@ -95,59 +95,6 @@ def run(
                         return trainer.interrupt()
                     trainer.checkpoint_if_due()
         return trainer.finish(diverged_at)
-
-
-@contextmanager
-def reproducible(device: str, threads: int) -> Iterator[None]:
-    """The settings under which the same inputs give the same bits; the caller's are given back afterwards."""
-    threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic  # a module with a property, of which its types don't know
-    fills_before = memory.fill_uninitialized_memory
-    dtype_before = torch.get_default_dtype()
-    cuda = device.startswith("cuda")
-    if cuda:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Pinned to its GPU, so that it holds no memory of the first one.
-    pinned = torch.cuda.device(device) if cuda else nullcontext()
-    with torch.random.fork_rng(devices=[device] if cuda else []), pinned, full_precision_products():
-        torch.set_num_threads(threads)
-        if cuda:  # only there: asking for it loads PyTorch's compiler, for most of a second
-            torch.use_deterministic_algorithms(True)
-            memory.fill_uninitialized_memory = False  # nothing here reads such memory
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads_before)
-            if cuda:
-                torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
-                memory.fill_uninitialized_memory = fills_before
-            torch.set_default_dtype(dtype_before)
-
-
-@contextmanager
-def full_precision_products() -> Iterator[None]:
-    """Products of float32 matrices in float32 and no shorter type; the caller's settings are given back afterwards.
-
-    PyTorch has an older setting for it and, since 2.9, a newer one. Where the newer was used the older can't be read.
-    """
-    backends: Any = torch.backends
-    newer = [backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(backends, "fp32_precision") else []
-    newer_before = [matmul.fp32_precision for matmul in newer]
-    older_before = None
-    with suppress(RuntimeError):
-        older_before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        if older_before is not None:
-            torch.set_float32_matmul_precision(older_before)
-        for matmul, before in zip(newer, newer_before, strict=True):
-            matmul.fp32_precision = "none"  # as the setting for all of PyTorch says
-            if matmul.fp32_precision != before:
-                matmul.fp32_precision = before
 
 
 class Trainer:

@@ -20,8 +20,10 @@ from sweeps.analysis.settings import (
     FINISHED,
     SAMPLING,
     comparable_objectives,
+    ends_of,
     is_log,
     is_number,
+    is_sampled,
     ordered_values,
     where_varied,
 )
@@ -119,13 +121,11 @@ def _best_end(results: Results, field: str) -> str | None:
     if not is_number(values) or len(values) < 2 or where_varied(results.plan, results.board.head(1), field).empty:
         return None
     best = float(results.board.iloc[0][field])
-    space = results.plan["space"][field]  # of which --confirm leaves a part
-    low, high = (space["low"], space["high"]) if space["kind"] == "range" else (min(values), max(values))
-    if space["kind"] == "choice" and is_number(space["values"]):
-        low, high = min(space["values"]), max(space["values"])
+    low, high = ends_of(results.plan, field)
+    if not is_sampled(results.plan, field):
+        return "low" if best <= low else "high" if best >= high else None
     place, start, end = (math.log(v) if is_log(results.plan, field) else float(v) for v in (best, low, high))
-    listed = space["kind"] == "choice" or results.plan["search"] == "grid"
-    near = 0.0 if listed else NEAR_EDGE * (end - start)
+    near = NEAR_EDGE * (end - start)
     if place - start <= near:
         return "low"
     return "high" if end - place <= near else None

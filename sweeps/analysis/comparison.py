@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis.distributions import standard_error, t_isf, t_sf
+from sweeps.analysis.distributions import t_isf, t_sf
 from sweeps.analysis.ranking import SIGNIFICANCE, holm, noise_of_pair, outlying
-from sweeps.analysis.settings import Floats
+from sweeps.analysis.settings import Floats, diverged_alike
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,8 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     within = both["difference"] - grouped["difference"].transform("mean")
     squares = (within**2).groupby(both["setting"], sort=False).sum()
     own: Floats = (squares / np.maximum(count - 1, 1)).to_numpy(dtype=np.float64)
-    is_mixed = np.zeros(len(count), dtype=np.bool_)
-    for side in ("a", "b"):
-        diverged = (both[f"state_{side}"] == "DIVERGED").groupby(both["setting"], sort=False)
-        is_mixed |= (diverged.any() & ~diverged.all()).to_numpy(dtype=np.bool_)
+    alike = diverged_alike(both["state_a"], both["setting"]) & diverged_alike(both["state_b"], both["setting"])
+    is_mixed = ~alike.groupby(both["setting"], sort=False).all().to_numpy(dtype=np.bool_)
     alone = is_mixed.copy()
     alone[~is_mixed] = outlying(own[~is_mixed], int(count.min()) - 1)
     degrees = int((count - 1)[~alone].sum())
@@ -108,7 +106,7 @@ def _overall(both: pd.DataFrame) -> Difference:
         mean = float(both.groupby("setting")["difference"].mean().mean())
         return Difference(mean, float("nan"), float("nan"), len(by_seed))
     pairs = by_seed.to_numpy(dtype=np.float64)
-    return _difference(pairs, standard_error(pairs) ** 2 * len(pairs), len(pairs) - 1)
+    return _difference(pairs, float(pairs.var(ddof=1)), len(pairs) - 1)
 
 
 def _difference(pairs: Floats, variance: float, degrees: int) -> Difference:
@@ -118,21 +116,19 @@ def _difference(pairs: Floats, variance: float, degrees: int) -> Difference:
 
 
 def verdict(comparison: Comparison, a: str, b: str) -> list[str]:
-    """Whether the change helped, at the tuned setting and over all, in two sentences."""
+    """Whether the change helped, at the tuned setting and over all; before that, where nothing could be tested."""
     same = comparison.best_a == comparison.best_b
     where = f"both at {comparison.best_a}" if same else f"{b} at {comparison.best_b}, {a} at {comparison.best_a}"
     number = len(comparison.cells) - len(comparison.mixed)
-    sentences = [f"Each at its best setting ({where}), {b} {_says(comparison.tuned, a)}."]
+    sentences = []
+    if comparison.mixed:
+        settings = ", ".join(comparison.mixed)
+        sentences.append(f"Only some seeds diverged of {settings}: that is no seed noise, so nothing is tested there.")
+    sentences.append(f"Each at its best setting ({where}), {b} {_says(comparison.tuned, a)}.")
     if number:
         every = "the one setting" if number == 1 else f"all {number} settings"
         left_out = " without such a one" * bool(comparison.mixed)
         sentences.append(f"Over {every}{left_out} that both have, {b} {_says(comparison.overall, a)} on average.")
-    if comparison.mixed:
-        sentences.insert(
-            0,
-            f"Only some seeds diverged of {', '.join(comparison.mixed)}: that is no seed noise, so nothing is tested "
-            "there.",
-        )
     return sentences
 
 

@@ -16,6 +16,7 @@ from sweeps.analysis.settings import (
     MAX_VALUES,
     Floats,
     Plan,
+    ends_of,
     is_number,
     is_sampled,
     objectives,
@@ -79,8 +80,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
             inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
             groups.append((field, short(value), inside))
     listed = not is_sampled(plan, RATE)
-    space = plan["space"][RATE]
-    ends = (space["low"], space["high"]) if space["kind"] == "range" else (min(space["values"]), max(space["values"]))
+    ends = ends_of(plan, RATE)
     rows = []
     for field, label, inside in groups:
         if listed and not _is_balanced(plan, inside):

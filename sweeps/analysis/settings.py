@@ -60,9 +60,14 @@ def worst_loss(trials: pd.DataFrame) -> float:
 
 def comparable_objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
     """As `objectives`, but NaN where only some of a setting's seeds diverged, which is no seed noise."""
-    diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"])
-    alike = diverged.transform("all") | ~diverged.transform("any")
+    alike = diverged_alike(runs["state"], runs["trial"])
     return objectives(runs.assign(objective=runs["objective"].astype(float).where(alike)), order)
+
+
+def diverged_alike(state: pd.Series, setting: pd.Series) -> pd.Series:
+    """Of each run whether all seeds of its setting diverged or none: else what differs between them is no noise."""
+    diverged = (state == "DIVERGED").groupby(setting)
+    return diverged.transform("all") | ~diverged.transform("any")
 
 
 def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
@@ -153,6 +158,15 @@ def is_sampled(plan: Plan, field: str) -> bool:
 def is_number(values: Sequence[Any]) -> bool:
     """Whether all are numbers (a bool is none)."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def ends_of(plan: Plan, field: str) -> tuple[float, float]:
+    """The lowest and the highest number in a field's space, of which --confirm leaves a part in the plan."""
+    space = plan["space"][field]
+    if space["kind"] == "range":
+        return space["low"], space["high"]
+    numbers = [value for value in space["values"] if is_number([value])]
+    return min(numbers), max(numbers)
 
 
 def is_log(plan: Plan, field: str) -> bool:

@@ -46,6 +46,12 @@ def absent(runs: pd.DataFrame) -> list[str]:
     return [f"{missing} of {len(runs)} runs not started"] if missing else []
 
 
+def counted_diverged(runs: pd.DataFrame, worst_loss: float) -> list[str]:
+    """A note on diverged runs that count in means, as ln(vocabulary)."""
+    number = int((runs["state"] == "DIVERGED").sum())
+    return [f"{number} diverged: counted as ln V = {worst_loss:.2f}"] if number else []
+
+
 def outcomes(runs: pd.DataFrame) -> str:
     """How many runs are in which state."""
     counts = runs["state"].replace("MISSING", "not started").value_counts()

@@ -14,7 +14,7 @@ from sweeps.analysis.results import Results
 from sweeps.analysis.settings import MAX_VALUES, is_sampled, unconditional, value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, End, styled
-from sweeps.figures.marks import absent, colour_note, mark, outcomes, spread
+from sweeps.figures.marks import absent, colour_note, counted_diverged, mark, outcomes, spread
 from sweeps.figures.scales import (
     LIGHTEST,
     ColourScale,
@@ -146,7 +146,7 @@ def isolation(results: Results) -> Figure:
         "large: the best setting at that value, ± standard error over seeds",
         "grey: the others, the best three quarters",
     ]
-    canvas.heading(figure, title, notes + counted_diverged(results) + absent(results.runs))
+    canvas.heading(figure, title, notes + counted_diverged(results.runs, results.worst_loss) + absent(results.runs))
     return figure
 
 
@@ -172,14 +172,8 @@ def heat_maps(results: Results) -> Figure:
         "averaged over seeds and the other parameters",
         "ring: best of the panel",
     ]
-    canvas.heading(figure, title, notes + counted_diverged(results) + absent(results.runs))
+    canvas.heading(figure, title, notes + counted_diverged(results.runs, results.worst_loss) + absent(results.runs))
     return figure
-
-
-def counted_diverged(results: Results) -> list[str]:
-    """A note where diverged runs count in means."""
-    number = int((results.runs["state"] == "DIVERGED").sum())
-    return [f"{number} diverged: counted as ln V = {results.worst_loss:.2f}"] if number else []
 
 
 def _heat_map(axes: Axes, table: pd.DataFrame, low: float, high: float) -> None:

@@ -39,3 +39,12 @@ def experiment(writer: Writer) -> str:
 @pytest.fixture
 def run_id(writer: Writer, experiment: str) -> str:
     return new_run(writer, experiment)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """What stands for a folder of weights, where nobody loads them."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(range(256)))
+    return folder

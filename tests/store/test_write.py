@@ -232,70 +232,6 @@ def test_artifacts_come_back_as_they_were(writer: Writer, store: Store, run_id: 
             store.download(run_id, bad, tmp_path / "to")
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """What stands for a folder of weights, where nobody loads them."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(bytes(range(256)))
-    return folder
-
-
-def test_a_definition_has_one_model_however_often_it_is_made(
-    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path
-) -> None:
-    asked: list[Path] = []
-
-    def get_checkpoint(folder: Path) -> Path:
-        asked.append(folder)
-        return weights
-
-    made = {writer.keep_model(run_id, "d1", get_checkpoint) for _ in range(3)}
-    (model,) = client.search_logged_models([experiment])
-    assert made == {model.model_id}
-    assert (model.status, model.source_run_id, model.name) == ("READY", run_id, "model")
-    assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model.model_id]
-    assert len(asked) == 1
-    kept = Path(mlflow.artifacts.download_artifacts(model.artifact_location, tracking_uri=client.tracking_uri))
-    assert (kept / "artifacts" / "checkpoint" / "model.safetensors").read_bytes() == bytes(range(256))
-    assert (kept / "code" / "tinylm_core" / "model.py").exists()
-    assert not [path for path in kept.rglob("*") if path.suffix in (".pkl", ".pyc")]
-    assert str(Path(__file__).parent.parent) not in (kept / "MLmodel").read_text()
-    another = writer.keep_model(run_id, "d2", get_checkpoint)
-    assert {found.model_id for found in client.search_logged_models([experiment])} == {model.model_id, another}
-
-
-def test_a_better_run_takes_the_models_place(
-    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path
-) -> None:
-    better = new_run(writer, experiment)
-    first = writer.keep_model(run_id, "d1", lambda _: weights)
-    second = writer.keep_model(better, "d1", lambda _: weights)
-    assert [model.model_id for model in client.search_logged_models([experiment])] == [second]
-    assert writer.keep_model(better, "d1", lambda _: weights) == second
-    assert first != second
-
-
-@pytest.mark.parametrize("num_made", [1, 3])
-def test_a_model_that_was_killed_half_way_is_completed(
-    writer: Writer, client: MlflowClient, experiment: str, run_id: str, weights: Path, num_made: int
-) -> None:
-    def create() -> str:
-        made = client.create_logged_model(experiment, "model", run_id, {schema.DEFINITION: "d1"})
-        return str(made.model_id)
-
-    half_made = [create() for _ in range(num_made)]
-
-    def no_checkpoint(_: Path) -> Path:
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        writer.keep_model(run_id, "d1", no_checkpoint)
-    kept = writer.keep_model(run_id, "d1", lambda _: weights)
-    assert kept in half_made
-    assert [(model.model_id, model.status) for model in client.search_logged_models([experiment])] == [(kept, "READY")]
-
-
 def test_a_deleted_artifact_is_gone_and_the_others_stay(
     writer: Writer, client: MlflowClient, run_id: str, tmp_path: Path
 ) -> None:
@@ -457,33 +393,3 @@ def test_readers_work_while_another_program_writes(local: Store) -> None:
         other.execute("UPDATE runs SET name = 'uncommitted'")
         assert open_store(local.folder).find_run(run_id).name == "t000"
         assert local.sweeps() == ["sweep"]
-
-
-@pytest.mark.slow
-def test_a_locked_database_raises_something_temporary(local: Store) -> None:
-    writer = local.writer()
-    run_id = new_run(writer, writer.experiment("sweep", ""))
-    with closing(sqlite3.connect(local.folder / "mlflow.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(MlflowException) as raised:
-            writer.log_records(run_id, steps=steps_of(1, 5))
-        assert is_temporary(raised.value)
-        other.execute("ROLLBACK")
-    writer.log_records(run_id, steps=steps_of(1, 5))
-    assert writer.last_steps(run_id) == (5, -1)
-
-
-def test_what_may_pass_is_temporary() -> None:
-    assert is_temporary(ConnectionRefusedError())
-    assert is_temporary(MlflowException("API request failed"))
-    assert not is_temporary(ValueError())
-
-
-def test_a_server_that_is_away_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = open_store("http://127.0.0.1:9/", create=True)
-    assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == [".gitignore", "reports", "work"]
-    with pytest.raises(MlflowException) as raised:
-        away.sweeps()
-    assert is_temporary(raised.value)
