@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 
 PRELOADED = (
@@ -70,6 +71,17 @@ class Command:
     @property
     def has_ended(self) -> bool:
         return self._ended.is_set()
+
+    def below(self) -> list[psutil.Process]:
+        """Every process that descends from the command's own; none where that has ended."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train: the server that they are forked from is a child, they are its children."""
+        return [process for process in self.below() if _parent(process) not in (None, self.pid)]
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's own process, not to its workers."""
@@ -165,6 +177,13 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     """One for all test files."""
     with Launcher(tmp_path_factory.mktemp("commands")) as launcher:
         yield launcher
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 60) -> None:

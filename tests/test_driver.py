@@ -71,6 +71,20 @@ class Watcher:
         return None
 
 
+class PausedAtOnce(LocalWorkers):
+    """Workers that are told to pause as the last of so many jobs begins, however slow their driver is then."""
+
+    def __init__(self, *slots: str, num_jobs: int = 1) -> None:
+        super().__init__(slots)
+        self._num_left = num_jobs
+
+    def submit(self, job: Job) -> None:
+        super().submit(job)
+        self._num_left -= 1
+        if self._num_left == 0:
+            self.pause()
+
+
 def objective(config: RunConfig) -> float:
     return 2 + (math.log10(config.learning_rate) + 2.5) ** 2 + config.dropout / 10 + config.seed / 100
 
@@ -357,7 +371,7 @@ def test_a_killed_worker_goes_on_twice_to_the_same_bits(tiny: Tiny, store: Store
 def test_a_driver_that_died_while_it_gathered_the_files_goes_on(tiny: Tiny, store: Store) -> None:
     config = tiny(train_tokens=64 * 3 * 40)
     plan = plan_of(config, {})
-    outcome, _ = go(plan, store, pause_after=2)
+    outcome, _ = go(plan, store, PausedAtOnce("cpu"), pause_after=1)
     assert outcome.paused
     (workdir,) = (store.folder / "work" / "question" / "runs").iterdir()
     for name in ("checkpoint", "artifacts/checkpoint"):
@@ -409,7 +423,7 @@ def test_a_disk_that_fills_up_as_a_run_begins_or_ends_is_waited_for(
 
 def test_an_interrupted_run_is_never_continued_under_other_conditions(tiny: Tiny, store: Store) -> None:
     plan = plan_of(tiny(train_tokens=64 * 3 * 40), {})
-    outcome, _ = go(plan, store, pause_after=2)
+    outcome, _ = go(plan, store, PausedAtOnce("cpu"), pause_after=1)
     assert outcome.paused
     (workdir,) = (store.folder / "work" / "question" / "runs").iterdir()
     note = workdir / "run.json"
@@ -431,7 +445,7 @@ def test_a_sweep_out_of_time_keeps_what_it_has_and_goes_on_to_the_same_bits(tiny
     assert (outcome.paused, outcome.out_of_time, outcome.has_results, watcher.begun) == (True, True, False, [])
 
     watcher = Watcher()
-    workers = LocalWorkers(["cpu"])
+    workers = PausedAtOnce("cpu", num_jobs=2)
     outcome, _ = go(plan, store, workers, watcher, is_out_of_time=lambda: len(watcher.begun) == 2)
     assert (outcome.paused, outcome.out_of_time, outcome.has_results) == (True, True, True)
     assert sorted(made.info.status for made in kept_runs(store)) == ["FINISHED", "KILLED"]

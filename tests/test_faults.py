@@ -141,7 +141,7 @@ def test_a_server_that_goes_away_and_comes_back_gets_every_step_once(
     under_way = set(served.run_folders())
     assert len(under_way) < NUM_RUNS
     # Until all of them have ended, and as long again as the next would take to begin.
-    wait_until(lambda: command.has_ended or not workers_of(command))
+    wait_until(lambda: command.has_ended or not command.workers())
     time.sleep(2)
     assert not command.has_ended, command.result()
     assert set(served.run_folders()) == under_way  # none begins, and none that isn't sent is forgotten
@@ -367,7 +367,7 @@ def test_a_plan_that_does_not_fit_on_the_disk_is_refused_before_anything_is_trai
 @pytest.mark.parametrize("hangs", [False, True], ids=["busy", "a-worker-hangs"])
 def test_a_second_ctrl_c_stops_at_once_and_leaves_nobody_behind(local: Faulty, whole: Kept, hangs: bool) -> None:
     command = local.start_and_wait(runs=2)
-    below = psutil.Process(command.pid).children(recursive=True)
+    below = command.below()
     if hangs:
         worker_of(command, local.run_folders()[0]).suspend()
     command.signal_all(signal.SIGINT)
@@ -407,11 +407,6 @@ def mtime(path: Path) -> int:
 # --- Workers that are killed
 
 
-def workers_of(command: Command) -> list[psutil.Process]:
-    """The processes that train: those below the server that they are forked from."""
-    return [worker for child in psutil.Process(command.pid).children() for worker in child.children()]
-
-
 def worker_of(command: Command, folder: Path) -> psutil.Process:
     """The process that has a run: the one below the command's own that holds a file in the run's folder open."""
     found: list[psutil.Process] = []
@@ -422,7 +417,7 @@ def worker_of(command: Command, folder: Path) -> psutil.Process:
         return False
 
     def look() -> bool:
-        found[:] = filter(holds, psutil.Process(command.pid).children(recursive=True))
+        found[:] = filter(holds, command.below())
         return bool(found)
 
     wait_until(look, 30)

@@ -178,7 +178,7 @@ def test_a_ray_of_its_own_listens_to_this_machine_alone_and_ends_with_the_comman
     command = launcher.start("sweeps.run", file, "--store", store, "--engine", "ray", "--workers", 2)
     wait_for_steps(store, command, 400)
     assert not command.has_ended, command.out + command.err
-    started = psutil.Process(command.pid).children(recursive=True)
+    started = command.below()
     listening = {
         connection.laddr.ip.removeprefix("::ffff:")
         for process in started
