@@ -93,22 +93,21 @@ def rate_text_table(results: Results) -> pd.DataFrame:
     """The learning rate's optimum and sensitivity for each value of the other parameters."""
     rows = []
     for _, row in results.rates.iterrows():
-        if np.isfinite(row["optimum_low"]):
-            optimum = f"{short(row['optimum'])} ({short(row['optimum_low'])} to {short(row['optimum_high'])})"
-        elif np.isfinite(row["optimum"]):
-            optimum = f"{short(row['optimum'])} (interval unknown)"
+        at_edge = {"low": "at the lowest or below", "high": "at the highest or above", "": "not known"}
+        low, high = row["optimum_low"], row["optimum_high"]
+        if np.isnan(low) and np.isnan(high):
+            between = "not known"
+        elif np.isnan(high):
+            between = f"above {short(low)}"
         else:
-            optimum = {
-                "low": "at the lowest or below",
-                "high": "at the highest or above",
-                "": "not known",
-            }[row["edge"]]
+            between = f"below {short(high)}" if np.isnan(low) else f"{short(low)} to {short(high)}"
         rows.append(
             {
                 "for": f"{row['parameter']} = {row['value']}" if row["parameter"] else "the whole sweep",
                 "best rate tried": short(row["best_rate"]),
                 "its loss": number(row["best_loss"], ".4f"),
-                "optimum": optimum,
+                "optimum": short(row["optimum"]) if np.isfinite(row["optimum"]) else at_edge[row["edge"]],
+                "95 % interval": between,
                 "LR sensitivity": plus_minus(row["sensitivity"], row["sensitivity_error"]),
             }
         )

@@ -215,28 +215,30 @@ def _seeds(results: Results) -> Iterator[Advice]:
 
 
 def _coarse(results: Results) -> Iterator[Advice]:
-    """The best rate stands alone: a step to either side costs more than noise, and the optimum is known better."""
+    """The best rate stands alone: a step to either side is told to be worse, and costs much."""
     if results.rates.empty or results.plan["search"] != "grid":
         return
     row = results.rates.iloc[0]
     values = [float(value) for value in ordered_values(results.plan, RATE)]
-    if math.isnan(row["optimum_low"]) or row["best_rate"] not in values:
+    if row["best_rate"] not in values:
         return
     place = values.index(row["best_rate"])
-    if not 0 < place < len(values) - 1:
+    if (
+        not 0 < place < len(values) - 1
+        or [row["optimum_low"], row["optimum_high"]] != values[place - 1 : place + 2 : 2]
+    ):
         return
     by_value = isolated(results.plan, results.board, RATE)["objective"].astype(float).to_numpy()
     if len(by_value) != len(values):
         return
     cost = min(by_value[place - 1], by_value[place + 1]) - by_value[place]
-    step = min(values[place] / values[place - 1], values[place + 1] / values[place])
-    if cost < max(COARSE, 2 * results.residual) or not 1 < row["optimum_high"] / row["optimum_low"] < step:
+    if cost < COARSE:
         return
     between = [math.sqrt(values[place] * values[place + side]) for side in (-1, 1)]
     listed = ",".join(f"{value:.12g}" for value in sorted([*values, *(float(f"{v:.2g}") for v in between)]))
     yield Advice(
-        f"The steps of learning_rate are coarse near its optimum (a parabola puts it at {short(row['optimum'])}, "
-        f"{short(row['optimum_low'])} to {short(row['optimum_high'])}): a step away costs {cost:.3f} nats.",
+        f"The steps of learning_rate are coarse near its optimum, which lies between {short(row['optimum_low'])} and "
+        f"{short(row['optimum_high'])}: a step away costs {cost:.3f} nats.",
         command_with(results.plan["command"], sweep={RATE: listed}),
     )
 

@@ -27,11 +27,6 @@ def f_sf(x: ArrayLike, degrees: ArrayLike, error_degrees: ArrayLike) -> Floats:
     return np.asarray(special.fdtrc(degrees, error_degrees, x))
 
 
-def normal_isf(p: float) -> float:
-    """Of the standard normal."""
-    return float(-special.ndtri(p))
-
-
 def chi2_median(degrees: float) -> float:
     """Of χ²."""
     return float(special.chdtri(degrees, 0.5))

@@ -40,7 +40,8 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     board = board.drop(columns="_incomplete")
     board.insert(0, "rank", ranks)
     if num_complete:
-        p_values = told_from_first(comparable_objectives(runs, board["trial"]), all_complete(runs, board["trial"]))
+        objective_TS = comparable_objectives(runs, board["trial"])
+        p_values = told_from_first(objective_TS, *pooled_noise(objective_TS[all_complete(runs, board["trial"])]))
         board["p_value"] = p_values
         tied = pd.array(p_values >= SIGNIFICANCE, dtype="boolean")
         tied[np.isnan(p_values)] = pd.NA
@@ -146,13 +147,13 @@ def pooled_noise(objective_TS: Floats) -> tuple[float, int]:
     return residual_variance(objective_TS[~noisy(objective_TS)])
 
 
-def told_from_first(objective_TS: Floats, poolable_T: NDArray[np.bool_]) -> Floats:
+def told_from_first(objective_TS: Floats, variance: float, degrees: int) -> Floats:
     """Adjusted p-values [T] that each setting T differs from the first, by paired t-tests over their shared seeds S.
 
-    Seeds pair because they share initial weights and data order. The noise of a difference is pooled over the settings
-    named poolable (all seeds complete, none diverged) that are not `noisy`, since a few seeds alone say almost nothing
-    about noise; degrees of freedom as in a two-way layout, (T-1)(S-1). A pair clearly noisier than the pool (F test,
-    5 %) stands on its own noise with S-1. All pairs are the family that is corrected for (Holm 1979; of more than a
+    Seeds pair because they share initial weights and data order. The noise is that of a pool, `pooled_noise` of the
+    settings all of whose seeds are complete: its variance of one run's residual and its degrees of freedom (0:
+    unknown), since a few seeds alone say almost nothing about noise. A pair clearly noisier than the pool (F test, 5 %)
+    stands on its own noise with S-1. All pairs are the family that is corrected for (Holm 1979; of more than a
     thousand settings Bonferroni), because the best setting was chosen by looking: against the best alone, false claims
     were measured in 5-24 % of sweeps without an effect. With two settings it is the ordinary paired t-test. It assumes
     one noise level for most settings that finished: where a quarter of them has eight times the others' noise and
@@ -163,7 +164,6 @@ def told_from_first(objective_TS: Floats, poolable_T: NDArray[np.bool_]) -> Floa
     adjusted_T = np.full(T, np.nan)
     if T < 2:
         return adjusted_T
-    variance, degrees = pooled_noise(objective_TS[poolable_T])
     if T > MOST_FOR_HOLM:
         adjusted_T[1:] = np.minimum(
             _p_values(objective_TS[0] - objective_TS[1:], variance, degrees) * T * (T - 1) / 2, 1

@@ -47,7 +47,9 @@ def rate_panels(results: Results) -> Figure:
     by_rate = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
     notes = by_rate if x_axis.discrete else ["point: a run"]
     if table["optimum"].notna().any():
-        notes.append("dot below: optimum of a parabola, with its 95 % interval")
+        notes.append("dot below: optimum, by a parabola")
+    if table[["optimum_low", "optimum_high"]].notna().any(axis=None):
+        notes.append("bar below: where it lies (95 %)")
     if (table["edge"] != "").any():
         notes.append("arrow below: the best rate is the last that was tried on that side")
     if (results.runs["state"] == "DIVERGED").any():
@@ -89,7 +91,11 @@ def _mark_diverged(axes: Axes, results: Results, done: pd.DataFrame, field: str,
 
 
 def _optima(axes: Axes, rows: pd.DataFrame, results: Results, top: float, step: float) -> None:
-    """A bar a row: the optimum's interval, or an arrow where the best rate is at an end."""
+    """A bar a row: the optimum's interval, on to the edge where it is open, with a dot, or an arrow at an end."""
+    swept = [float(value) for value in ordered_values(results.plan, RATE)]
+    margin = (swept[-1] / swept[0]) ** 0.08
+    edges = swept[0] / margin, swept[-1] * margin
+    axes.set_xlim(*edges)
     for number, (_, row) in enumerate(rows.iterrows()):
         height = top - number * step
         scale = ColourScale(results.plan, row["parameter"] or None)
@@ -99,19 +105,12 @@ def _optima(axes: Axes, rows: pd.DataFrame, results: Results, top: float, step: 
             else {}
         )
         colour = scale.colour({row["parameter"]: values[row["value"]]}) if values else INK
-        if np.isfinite(row["optimum_low"]):
-            axes.plot(
-                [row["optimum_low"], row["optimum_high"]],
-                [height] * 2,
-                color=colour,
-                linewidth=2.2,
-                solid_capstyle="butt",
-            )
+        between = [row["optimum_low"], row["optimum_high"]]
+        if np.isfinite(between).any():
+            bar = np.where(np.isfinite(between), between, edges)
+            axes.plot(bar, [height] * 2, color=colour, linewidth=2.2, alpha=0.5, solid_capstyle="butt")
         if np.isfinite(row["optimum"]):
             axes.plot(row["optimum"], height, "o", color=colour, markersize=4.5)
         elif row["edge"]:
             marker = "<" if row["edge"] == "low" else ">"
             axes.plot(row["best_rate"], height, marker, color=colour, markersize=5)
-    swept = [float(value) for value in ordered_values(results.plan, RATE)]
-    margin = (swept[-1] / swept[0]) ** 0.08
-    axes.set_xlim(swept[0] / margin, swept[-1] * margin)
