@@ -13,7 +13,7 @@ from tinylm_core.machine import Machine
 
 
 def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: Machine) -> Experiment:
-    """The experiment narrowed to the best settings of its newest definition with this base, space and search.
+    """The experiment narrowed to the best settings of the definition that was run last with this base, space, search.
 
     Whatever seeds that had. ValueError where there is none, or it has fewer settings with all their seeds.
     """

@@ -3,8 +3,8 @@
     python -m sweeps.ls
     python -m sweeps.ls --store http://127.0.0.1:5000
 
-Runs and best are those of the latest definition, as in its report; the size counts artifacts, work and reports of all.
-Where the output is no terminal, columns are separated by tabs and bytes are not rounded.
+Runs and best are those of the definition that was run last, as in its report; the size counts artifacts, work and
+reports of all. Where the output is no terminal, columns are separated by tabs and bytes are not rounded.
 """
 
 import os
@@ -38,7 +38,7 @@ class Overview:
 
     name: str
     num_definitions: int
-    planned: int  # runs of the latest definition
+    planned: int  # runs of the definition that was run last
     states: Counter[str]  # of those of them that have begun
     is_driven: bool  # a driver is at work
     best: tuple[float, str] | None  # the lowest mean objective over all seeds, in nats per token, and its setting

@@ -57,7 +57,7 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
 
 
 def read_results(store: "Store", name: str, definition: str | None = None) -> "Results":
-    """A definition's plan and rows, the latest's by default. ValueError where it has none."""
+    """A definition's plan and rows, by default of the one that was run last. ValueError where it has none."""
     from sweeps.analysis.results import Results
 
     plan = store.plan(name, definition)
@@ -120,7 +120,7 @@ def publish(outbox: Any, report: Report) -> None:
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("name", required=False)
 @click.option("--compare", nargs=2, metavar="A B", help="Hold two sweeps, or two definitions or commits, side by side.")
-@click.option("--definition", metavar="ID", help="An earlier definition of the sweep; the latest is the default.")
+@click.option("--definition", metavar="ID", help="Another definition than the one that was run last.")
 @store_option
 def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
     from sweeps.answer import publish_answer

@@ -210,6 +210,19 @@ def test_one_config_is_run_once_however_often_it_is_proposed(tiny: Tiny, store: 
     assert len(watcher.begun) == 0  # None is 4 * 16, and that has a bias too
 
 
+def test_the_definition_that_was_run_last_is_the_one_that_is_shown(tiny: Tiny, store: Store) -> None:
+    """Also where it was the first, and nothing of it was left to train."""
+    first = plan_of(tiny(), {"dropout": Choice(0.0, 0.1)})
+    second = plan_of(tiny(weight_decay=0.2), {"dropout": Choice(0.0, 0.1)})
+    for plan in (first, second, first):
+        go(plan, store, Instant(2, 0))
+        assert store.plan("question")["definition"] == plan.sweep.definition
+    assert [known.definition for known in store.definitions("question")] == [
+        first.sweep.definition,
+        second.sweep.definition,
+    ]
+
+
 # --- Order (law 10)
 
 NUM_TRIALS = 16  # Optuna's TPE draws the first 10 at random

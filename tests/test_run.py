@@ -486,11 +486,12 @@ def test_a_sweep_whose_time_is_up_at_once_says_how_it_goes_on(
 def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_the_same_end(
     launcher: Launcher, text_file: Path, tmp_path: Path
 ) -> None:
-    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * 32)
+    longer = 16
+    file = write_experiment(tmp_path, GRID, text_file, tokens=TOKENS * longer)
     at_once, by_the_hour = Kept(tmp_path / "at once"), Kept(tmp_path / "by the hour")
     assert run_sweep(launcher, file, at_once.store).code == 0
     page = by_the_hour.store / "reports" / "question" / "index.html"
-    seconds, num_ended, num_reported = 4.0, 0, 0
+    seconds, num_ended, num_reported = 3.0, 0, 0
     while (ended := run_sweep(launcher, file, by_the_hour.store, "--max-hours", seconds / 3600)).code:
         assert (ended.code, ended.err) == (75, "")
         states = {(run.data.tags["trial.state"], run.info.status) for run in by_the_hour.runs}
@@ -502,7 +503,7 @@ def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_th
         num_reported += "this is half-finished" in said
         seconds *= 1.3  # more than what starting takes, by less than what two runs do
     assert num_reported
-    assert_whole(by_the_hour, num_steps=STEPS * 32)
+    assert_whole(by_the_hour, num_steps=STEPS * longer)
     assert by_the_hour.science() == at_once.science()
 
 

@@ -267,7 +267,7 @@ def test_of_a_real_sweep_of_cheap_and_dear_runs_the_time_left_is_told(
     machine as well, more now and less then, which nobody can tell before. By tokens alone it is twice as long and more.
     """
     file = tmp_path / "how_long.py"
-    file.write_text(EXPERIMENT.format(data=str(text_file), tokens=4 * 32 * 8 * 250))
+    file.write_text(EXPERIMENT.format(data=str(text_file), tokens=4 * 32 * 8 * 180))
     command = launcher.start("sweeps.run", file, "--store", tmp_path / "store", "--workers", "2", "--json")
     said: list[tuple[float, float]] = []  # when, and the seconds left
     ended, read = 0.0, 0

@@ -85,17 +85,24 @@ class Store:
         return [experiment.name for experiment in self._raw.experiments()]
 
     def definitions(self, name: str) -> list[Definition]:
-        """The definitions of a sweep, newest first."""
+        """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
+        summaries = [
+            (raw, self._read_plan(raw.run_id)) for raw in self._raw.runs([self._experiment_id(name)], "summary")
+        ]
+
+        def started(summary: tuple[RawRun, dict[str, Any] | None]) -> tuple[int, int, str]:
+            raw, plan = summary
+            begun = raw.start_time or 0
+            return (begun if plan is None else plan.get("created_ms", begun)), begun, raw.run_id
+
         found: dict[str, Definition] = {}
-        summaries = self._raw.runs([self._experiment_id(name)], "summary")
-        for raw in sorted(summaries, key=lambda raw: (raw.start_time or 0, raw.run_id), reverse=True):
+        for raw, plan in sorted(summaries, key=started, reverse=True):
             definition = raw.tags.get(schema.DEFINITION, "")
-            created = datetime.fromtimestamp((raw.start_time or 0) / 1000, UTC)
-            found.setdefault(definition, Definition(definition, raw.run_id, created, self._read_plan(raw.run_id)))
+            found.setdefault(definition, Definition(definition, raw.run_id, plan))
         return list(found.values())
 
     def plan(self, name: str, definition: str | None = None) -> dict[str, Any]:
-        """plan.json of the latest definition that has one, or of the one that starts so. ValueError where none is."""
+        """plan.json of the definition that was started last, or of the one that starts so. ValueError where none is."""
         planned = [(known.definition, known.plan) for known in self.definitions(name) if known.plan is not None]
         if not planned:
             raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")

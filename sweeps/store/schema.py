@@ -139,7 +139,6 @@ class Definition:
 
     definition: str
     run_id: str  # of its summary run
-    created: datetime
     plan: dict[str, Any] | None  # None where plan.json has not arrived yet
 
 
