@@ -47,9 +47,9 @@ def rate_panels(results: Results) -> Figure:
     by_rate = ["point: a seed, averaged over the other parameters", "line: mean over seeds"]
     notes = by_rate if x_axis.discrete else ["point: a run"]
     if table["optimum"].notna().any():
-        notes.append("dot below: optimum, by a parabola")
+        notes.append("dot below: optimum by a parabola")
     if table[["optimum_low", "optimum_high"]].notna().any(axis=None):
-        notes.append("bar below: where it lies (95 %)")
+        notes.append("bar below: where the optimum lies (95 %)")
     if (table["edge"] != "").any():
         notes.append("arrow below: the best rate is the last that was tried on that side")
     if (results.runs["state"] == "DIVERGED").any():
