@@ -352,6 +352,36 @@ def test_leaders_that_more_seeds_would_tell_apart_are_confirmed():
     assert any("--confirm 2 --seeds" in command for command in commands)
 
 
+def test_steps_of_the_rate_are_coarse_where_a_step_from_the_best_is_told_to_be_worse():
+    """At the best value of the other field, whose neighbours' best rate is another one."""
+    space = {"learning_rate": choice(1e-4, 1e-3, 1e-2, 1e-1), "warmup_ratio": choice(0.0, 0.1, 0.2)}
+
+    def effect(setting):
+        optimum = {0.0: -3, 0.1: -2, 0.2: -3}[setting["warmup_ratio"]]
+        return 0.3 * (math.log10(setting["learning_rate"]) - optimum) ** 2 + 0.1 * (setting["warmup_ratio"] != 0.1)
+
+    plan = make_plan(space, seeds=[0, 1, 2])
+    (found,) = [one for one in advice.advise(results_of(plan, seed=0, effect=effect)) if "coarse" in one.text]
+    assert "which lies between 1e-3 and 0.1: a step away costs" in found.text
+    assert found.command.endswith("--sweep learning_rate=0.0001,0.001,0.0032,0.01,0.032,0.1")
+    for hidden in (results_of(plan, seed=0, effect=effect, noise=0.5), results_of(plan, seed=0, effect=lambda _: 0.0)):
+        assert not any("coarse" in one.text for one in advice.advise(hidden))
+
+
+def test_no_seeds_are_advised_for_a_setting_that_fails_with_some_of_them():
+    plan = make_plan(
+        {"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}, seeds=[0, 1, 2]
+    )
+    trials, history = make_sweep(plan)
+    fails = (trials["setting"] == "lr=3e-3 warmup=0") & (trials["seed"] > 0)
+    trials.loc[fails, "objective"] += [1.5, 2.0]
+    results = Results(plan, trials, history)
+    assert results.noisy == ["lr=3e-3 warmup=0"]
+    board = results.board.set_index("label")
+    assert board.loc["lr=3e-3 warmup=0", "tied_with_best"]
+    assert not any("lr=3e-3 warmup=0" in one.text for one in advice.advise(results))
+
+
 def test_a_flag_that_is_there_is_replaced():
     command = "python -m sweeps.run a --set d_model=64 --sweep learning_rate=1e-3,2e-3 --seeds 2"
     assert commands.command_with(command, sweep={"learning_rate": "1,2"}, seeds=4) == (

@@ -13,7 +13,7 @@ from sweeps.analysis import ranking
 from sweeps.analysis.commands import Advice, command_with, extended
 from sweeps.analysis.distributions import t_sf
 from sweeps.analysis.effects import isolated
-from sweeps.analysis.rates import RATE
+from sweeps.analysis.rates import RATE, valley
 from sweeps.analysis.results import Results
 from sweeps.analysis.sampled_advice import extensions, narrowings
 from sweeps.analysis.settings import (
@@ -187,6 +187,9 @@ def _seeds(results: Results) -> Iterator[Advice]:
         return
     tied = ranked.iloc[1:]
     tied = tied[tied["tied_with_best"].fillna(False).astype(bool)]
+    noisy = ranking.noisy_settings(results.runs)
+    if int(ranked.iloc[0]["trial"]) not in noisy:  # more seeds would show again that training fails there with some
+        tied = tied[~tied["trial"].isin(noisy)]
     if tied.empty or math.isnan(results.residual):
         return
     lead = float(tied.iloc[0]["objective"] - ranked.iloc[0]["objective"])
@@ -215,30 +218,27 @@ def _seeds(results: Results) -> Iterator[Advice]:
 
 
 def _coarse(results: Results) -> Iterator[Advice]:
-    """The best rate stands alone: a step to either side is told to be worse, and costs much."""
-    if results.rates.empty or results.plan["search"] != "grid":
+    """The best rate stands alone: a step to either side, the rest tuned again there, is told to be worse, by much."""
+    if RATE not in results.plan["swept"] or results.plan["search"] != "grid":
         return
-    row = results.rates.iloc[0]
     values = [float(value) for value in ordered_values(results.plan, RATE)]
-    if row["best_rate"] not in values:
+    tuned = isolated(results.plan, results.board, RATE)
+    if len(tuned) != len(values):
         return
-    place = values.index(row["best_rate"])
-    if (
-        not 0 < place < len(values) - 1
-        or [row["optimum_low"], row["optimum_high"]] != values[place - 1 : place + 2 : 2]
-    ):
+    loss = tuned["objective"].astype(float).to_numpy()
+    place = int(loss.argmin())
+    if not 0 < place < len(values) - 1:
         return
-    by_value = isolated(results.plan, results.board, RATE)["objective"].astype(float).to_numpy()
-    if len(by_value) != len(values):
-        return
-    cost = min(by_value[place - 1], by_value[place + 1]) - by_value[place]
-    if cost < COARSE:
+    loss_RS = comparable_objectives(results.runs, tuned["trial"])
+    low, high = valley(np.array(values), loss_RS, place, *results.residual_noise)
+    cost = min(loss[place - 1], loss[place + 1]) - loss[place]
+    if [low, high] != [values[place - 1], values[place + 1]] or cost < COARSE:
         return
     between = [math.sqrt(values[place] * values[place + side]) for side in (-1, 1)]
     listed = ",".join(f"{value:.12g}" for value in sorted([*values, *(float(f"{v:.2g}") for v in between)]))
     yield Advice(
-        f"The steps of learning_rate are coarse near its optimum, which lies between {short(row['optimum_low'])} and "
-        f"{short(row['optimum_high'])}: a step away costs {cost:.3f} nats.",
+        f"The steps of learning_rate are coarse near its optimum, which lies between {short(low)} and "
+        f"{short(high)}: a step away costs {cost:.3f} nats.",
         command_with(results.plan["command"], sweep={RATE: listed}),
     )
 
