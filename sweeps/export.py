@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("name")
 @click.option("--optuna", "url", required=True, metavar="URL", help="The database to write to: sqlite:///study.db")
-@click.option("--definition", metavar="ID", help="Another definition than the one that was run last.")
+@click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")
 @store_option
 def export(name: str, url: str, definition: str | None, store: str | None) -> int:
     from sweeps.catalog import sweep_name

@@ -120,7 +120,7 @@ def publish(outbox: Any, report: Report) -> None:
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.argument("name", required=False)
 @click.option("--compare", nargs=2, metavar="A B", help="Hold two sweeps, or two definitions or commits, side by side.")
-@click.option("--definition", metavar="ID", help="Another definition than the one that was run last.")
+@click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")
 @store_option
 def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
     from sweeps.answer import publish_answer
