@@ -3,9 +3,12 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SAME_SECONDS = 0.1  # GNU timeout signals its command and then the whole group, so the command twice
 
 
 class Paused(KeyboardInterrupt):
@@ -20,6 +23,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self._received_at = 0.0
         self._is_deferred = False
 
     def __enter__(self) -> "Signals":
@@ -33,10 +37,12 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
+            if time.monotonic() - self._received_at < SAME_SECONDS:
+                return
             for worker in multiprocessing.active_children():
                 worker.kill()  # it ends with us, but for one that hangs
             os._exit(128 + number)
-        self.received = number
+        self.received, self._received_at = number, time.monotonic()
         if not self._is_deferred:
             raise Paused
 

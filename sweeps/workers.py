@@ -37,6 +37,10 @@ THREADS = 1  # of a run on CPU: a process a core with a thread each beats one pr
 MALLOC_VARIABLE = "GLIBC_TUNABLES"
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647"
 
+# Ctrl-C reaches the whole terminal, and SIGTERM all processes where a service, a batch system or GNU timeout ends them;
+# the driver says what to do.
+LEFT_TO_THE_DRIVER = (signal.SIGINT, signal.SIGTERM)
+
 # A fork of a process that has torch loaded starts in 0.02 s. macOS' own libraries survive no fork.
 HAS_SERVER = sys.platform == "linux"
 
@@ -215,14 +219,14 @@ def tuned_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back_interrupts() -> Iterator[None]:
-    """Ctrl-C waits; a process that is executed here holds it back too, until it has said that it ignores it."""
+def held_back_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait; a process that is executed here holds them back too, until it has said what they do."""
     resource_tracker.ensure_running()  # else it is started within, and lets Ctrl-C through when it was
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_DRIVER)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_DRIVER)
 
 
 def start_server(*, has_own_trainer: bool) -> None:
@@ -236,7 +240,7 @@ def start_server(*, has_own_trainer: bool) -> None:
     # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
     preloaded += ["torch._dynamo"] * has_own_trainer
     multiprocessing.set_forkserver_preload(preloaded)
-    with tuned_memory(), held_back_interrupts():
+    with tuned_memory(), held_back_signals():
         ensure_running()
 
 
@@ -283,7 +287,7 @@ class LocalWorkers:
         slot = self._free.pop(0)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(job, theirs, self._checkpoint_seconds), daemon=True)
-        with tuned_memory(), held_back_interrupts():
+        with tuned_memory(), held_back_signals():
             process.start()
         theirs.close()
         self._jobs[ours] = (job, slot, process)
@@ -330,8 +334,7 @@ def _reason(exitcode: int | None) -> str:
 
 def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the driver says what to do
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _leave_signals_to_the_driver()
     die_with_parent()
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
@@ -348,6 +351,20 @@ def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
             os._exit(1)  # the driver is gone
 
     train_job(job, say, paused.is_set, checkpoint_seconds)
+
+
+def _leave_signals_to_the_driver() -> None:
+    """Nothing ends by them but what this process forks, such as a trainer's pool, which is ended by SIGTERM."""
+    worker = os.getpid()
+
+    def end_unless_worker(number: int, _: object) -> None:
+        if os.getpid() != worker:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_unless_worker)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_DRIVER)
 
 
 def _listen(pipe: Connection, paused: threading.Event) -> None:

@@ -123,6 +123,11 @@ class Proxy:
         self._listener.server_close()
 
 
+def folder_beside(folder: Path, uri: str) -> Path:
+    """What a command that was started in `folder` keeps there of the store behind an address."""
+    return folder / "mlruns" / "servers" / uri.removeprefix("http://").replace(":", "_")
+
+
 def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from launcher import Command, Launcher, Result, wait_until
 from mlflow.entities import Run
-from servers import ROOT, Lock, Proxy, Server, SmallDisk
+from servers import ROOT, Lock, Proxy, Server, SmallDisk, folder_beside
 from test_run import (
     GRID,
     NUM_RUNS,
@@ -61,7 +61,7 @@ class Faulty(Kept):
     def __init__(self, launcher: Launcher, file: Path, database: Path, uri: str | None = None) -> None:
         super().__init__(database)
         self.database = database
-        self.store = launcher_folder = database if uri is None else database.parent / "mlruns"
+        self.store = launcher_folder = database if uri is None else folder_beside(database.parent, uri)
         self._arguments = (file, "--store", uri or launcher_folder, "--workers", 2)
         self._launcher, self._folder = launcher, database.parent
 
@@ -78,6 +78,10 @@ class Faulty(Kept):
 
     def run(self, *more: object) -> Result:
         return self.start(*more).result(180)
+
+    def waiting(self) -> bytes:
+        """The records that are on their way to the tracker."""
+        return (self.store / "work" / "question" / "journal.jsonl").read_bytes()
 
     def num_bytes(self) -> int:
         """How much of the sweep is on disk and not yet in MLflow."""
@@ -160,6 +164,30 @@ def test_a_server_that_stays_away_gets_the_rest_from_the_same_command(
     assert_comes_back_later(served.run("--wait", 3))
     server.start()
     result = served.run("--wait", 3)
+    assert result.code == 0, result
+    assert_undisturbed(served, whole)
+
+
+def test_what_waits_for_a_server_is_not_touched_by_a_sweep_of_the_same_name_in_another_store(
+    launcher: Launcher, file: Path, server: Server, served: Faulty, whole: Kept
+) -> None:
+    command = served.start_and_wait("--wait", 3, runs=2)
+    server.kill()
+    assert_comes_back_later(command.result())
+    waiting = served.waiting()
+    assert waiting
+    local = launcher.run(
+        "sweeps.run", file, "--workers", 2, cwd=server.folder.parent, env={"MLFLOW_TRACKING_URI": None}
+    )
+    assert (local.code, local.err) == (0, ""), local
+    assert served.waiting() == waiting
+    removed = launcher.run(
+        "sweeps.rm", "question", "--yes", cwd=server.folder.parent, env={"MLFLOW_TRACKING_URI": None}
+    )
+    assert removed.code == 0, removed
+    assert served.waiting() == waiting
+    server.start()
+    result = served.run()
     assert result.code == 0, result
     assert_undisturbed(served, whole)
 
@@ -378,6 +406,18 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_nobody_behind(local: Faulty, w
     assert_none_outlives(below)
     again = local.run()
     assert again.code == 0, again
+    assert_undisturbed(local, whole)
+
+
+def test_a_signal_that_comes_twice_at_once_pauses_with_a_checkpoint(local: Faulty, whole: Kept) -> None:
+    """As that of GNU timeout does, which sends it to its command and then to the group."""
+    command = local.start_and_wait(runs=2)
+    command.signal(signal.SIGTERM)
+    time.sleep(0.01)
+    command.signal_all(signal.SIGTERM)
+    assert command.result().code == 143
+    assert [folder for folder in local.run_folders() if list(folder.rglob("state-*"))]
+    assert local.run().code == 0
     assert_undisturbed(local, whole)
 
 

@@ -330,16 +330,31 @@ def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_pat
         wait_until(lambda: not any(map(is_alive, below)), 5)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(
-    driver: "subprocess.Popen[str]", tmp_path: Path
+    driver: "subprocess.Popen[str]", tmp_path: Path, number: int
 ) -> None:
     found = processes_of(tmp_path)
     group = os.getpgid(driver.pid)
     for process in psutil.Process(driver.pid).children(recursive=True):
         assert os.getpgid(process.pid) == group
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     time.sleep(0.5)
     assert all(map(is_alive, found))
+
+
+def test_a_pool_of_a_trainers_ends_by_the_signal_that_its_worker_leaves_to_the_driver() -> None:
+    code = (
+        "import multiprocessing, os, signal\n"
+        "from sweeps.workers import _leave_signals_to_the_driver\n"
+        "_leave_signals_to_the_driver()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    print(pool.map(abs, [-1]))\n"
+        "print('goes on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[1]\ngoes on\n"), done
 
 
 def test_what_a_run_prints_goes_to_its_log_and_not_to_the_driver(

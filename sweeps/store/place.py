@@ -1,6 +1,8 @@
 """Where a store is, and how its folder comes to be. Knows nothing of what a store holds.
 
 A local store is one folder: `mlflow.db` (SQLite in WAL mode), `artifacts/`, `work/`, `reports/` and a `.gitignore`.
+Work and reports of a store on a server have a folder for each address, `./mlruns/servers/HOST_PORT/`: a sweep of the
+same name in another store has another journal and other states.
 """
 
 import errno
@@ -15,9 +17,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 DEFAULT_FOLDER = "mlruns"
+SERVERS = "servers"
 DATABASE = "mlflow.db"
 _NEW_DATABASE = "mlflow.db.new"
-_OURS = {"artifacts", "work", "reports", ".gitignore", _NEW_DATABASE, f"{_NEW_DATABASE}-journal"}
+_OURS = {"artifacts", "work", "reports", SERVERS, ".gitignore", _NEW_DATABASE, f"{_NEW_DATABASE}-journal"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ def find_place(where: str | Path | None) -> Place:
             raise ValueError(f"MLFLOW_TRACKING_URI={where}: must be http(s)://…; for a folder use --store DIR")
     if _is_server(where):
         address = str(where).rstrip("/")
-        return Place(without_user_info(address), address, Path(DEFAULT_FOLDER).absolute(), is_local=False)
+        shown = without_user_info(address)
+        name = re.sub(r"[^\w.-]+", "_", shown.partition("://")[2], flags=re.ASCII)
+        return Place(shown, address, Path(DEFAULT_FOLDER).absolute() / SERVERS / name, is_local=False)
     if isinstance(where, str) and ("://" in where or where.startswith(("sqlite:", "file:"))):
         raise ValueError(f"store {where}: must be a folder or http(s)://…")
     folder = Path(where).expanduser().absolute()
@@ -79,7 +84,6 @@ def check_place(place: Place, *, create: bool) -> None:
 
 def make_folders(place: Place) -> None:
     """Make the folder and what belongs into it, except the database."""
-    is_new = not place.folder.exists()
     try:
         for name in ("work", "reports", *(["artifacts"] if place.is_local else [])):
             (place.folder / name).mkdir(parents=True, exist_ok=True)
@@ -88,8 +92,7 @@ def make_folders(place: Place) -> None:
             raise
         raise ValueError(f"store {place.where}: can't be made ({error.strerror})") from None
     gitignore = place.folder / ".gitignore"
-    # With a server ./mlruns may be somebody else's folder, which is not ours to hide.
-    if (is_new or place.is_local) and not gitignore.exists():
+    if not gitignore.exists():
         gitignore.write_text(files("sweeps").joinpath("mlruns.gitignore").read_text())
 
 

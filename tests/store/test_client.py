@@ -35,7 +35,8 @@ def test_a_server_that_is_away_is_temporary(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = open_store("http://127.0.0.1:9/", create=True)
-    assert sorted(path.name for path in (tmp_path / "mlruns").iterdir()) == [".gitignore", "reports", "work"]
+    assert away.folder == tmp_path / "mlruns" / "servers" / "127.0.0.1_9"
+    assert sorted(path.name for path in away.folder.iterdir()) == [".gitignore", "reports", "work"]
     with pytest.raises(MlflowException) as raised:
         away.sweeps()
     assert is_temporary(raised.value)

@@ -166,7 +166,9 @@ def test_the_environment_names_a_server_or_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://tracker.example/mlflow/")
     served = place.find_place(None)
     assert (served.tracking_uri, served.is_local) == ("https://tracker.example/mlflow", False)
-    assert served.folder == tmp_path / "mlruns"
+    assert served.folder == tmp_path / "mlruns" / "servers" / "tracker.example_mlflow"
+    with_port = place.find_place("http://somebody:secret@127.0.0.1:5000")
+    assert with_port.folder == tmp_path / "mlruns" / "servers" / "127.0.0.1_5000"
     assert place.find_place("here").is_local
     for scheme in ("sqlite:///x.db", "databricks", "/some/folder"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", scheme)
