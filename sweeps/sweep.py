@@ -126,7 +126,9 @@ class Sweep:
         if self.total_tokens is not None:
             self._check_total_tokens()
         elif self.search not in COUNTED and (self.num_trials is None or self.num_trials < 1):
-            raise ValueError(f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1")
+            raise ValueError(
+                f"num_trials={self.num_trials}: search={self.search!r} needs a number, at least 1 (--num-trials)"
+            )
         if not (self.allowed is None or callable(self.allowed)):
             raise ValueError(f"allowed={self.allowed!r} is no function of a config")
         if self.allowed is not None and self.search != "points" and not any(self._answers):

@@ -48,7 +48,7 @@ def generate_batch(
     A model's logits are those of one sequence alone to rounding, which may choose another token now and then.
     """
     if not prompt:
-        raise ValueError("the prompt must hold at least one token")
+        raise ValueError("prompt must hold at least one token")
     if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise ValueError(f"temperature={temperature} must be >= 0, top_k={top_k} at least 1, top_p={top_p} in (0, 1]")
     context = model.position_embedding.num_embeddings

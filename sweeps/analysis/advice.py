@@ -150,7 +150,7 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:
-    """No rate that is too high was tried: the highest can't be told from the best, though it is not the best."""
+    """The highest rate is nearly as good as the best, which is another one, so higher ones may be as well."""
     board = results.board
     if RATE not in results.plan["swept"] or _best_end(results, RATE) is not None:
         return
@@ -158,14 +158,14 @@ def _stable_to_the_end(results: Results) -> Iterator[Advice]:
     if results.plan["search"] != "grid" or (results.runs["state"] == "DIVERGED").any():
         return
     # A rate that is nearly as good: one so noisy that nothing can be told of it is near enough to where training fails.
-    near = board["objective"] - board.iloc[0]["objective"] <= 2 * results.residual
+    near = board["objective"] - board.iloc[0]["objective"] <= results.residual
     at_end = board[(board[RATE] == values[-1]) & board["rank"].notna() & near]
     if at_end["tied_with_best"].fillna(False).any():
         beyond = extended(results.plan, RATE, "high")
         if beyond:
             yield Advice(
-                f"No learning rate that is too high was tried: the highest, {short(values[-1])}, can't be told from "
-                "the best.",
+                f"The highest learning rate that was tried, {short(values[-1])}, can't be told from the best, so "
+                "higher ones may do as well.",
                 beyond,
             )
 

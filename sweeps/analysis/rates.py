@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sweeps.analysis.distributions import standard_error, t_isf
-from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, residual_noise, told_from_first
+from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, pooled_noise, residual_noise, told_from_first
 from sweeps.analysis.settings import (
     MAX_VALUES,
     Floats,
@@ -44,11 +44,12 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     - optimum: an estimate, the minimum of a parabola in log rate through the best rate and its neighbours. NaN where
       the best rate is an end, where training is unstable within the fit (a run diverged, or the setting is noisy),
       where the parabola has no minimum, or where rates were drawn and another parameter differs from one to the next.
-    - optimum_low, optimum_high: between which the optimum lies (95 %, `told_from_first` with the sweep's residual
-      noise): the nearest rate on each side that is told to be worse than the best. It takes nothing of the curve but
-      that it has one valley, which an interval from a parabola does: of a curve that is steeper above its minimum than
-      below, Fieller's covered the optimum in 0 to 18 % of simulated sweeps. NaN where no rate on that side is, with
-      one seed, or where another parameter was drawn with the rate.
+    - optimum_low, optimum_high: between which the optimum lies (95 %, `told_from_first`): the nearest rate on each side
+      that is told to be worse than the best. The noise is the sweep's, or where a rate's loss is a mean over other
+      settings that of the means: what a seed does at a rate it may do in all of those. It takes nothing of the curve
+      but that it has one valley, which an interval from a parabola does: of a curve that is steeper above its minimum
+      than below, Fieller's covered the optimum in 0 to 18 % of simulated sweeps. NaN where no rate on that side is,
+      with one seed, or where another parameter was drawn with the rate.
     - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
       arXiv 2309.14322), and its standard error over seeds. Noise alone makes it positive. NaN where rates were drawn
       and another parameter with them, whose effect it would be too.
@@ -143,7 +144,9 @@ def _rate_row(
         if near.sum() >= LEAST_POINTS:
             optimum = parabola_minimum(rates[near], mean_R[near])
     if listed or is_alone:
-        low, high = valley(rates, comparable_RS, best, noise[0] / num_rest, noise[1])
+        if num_rest > 1:
+            noise = pooled_noise(comparable_RS[np.isfinite(comparable_RS).all(1)])
+        low, high = valley(rates, comparable_RS, best, *noise)
     capped_RS = np.fmin(loss_RS, initial_loss)
     by_seed = capped_RS.mean(0) - capped_RS[best] if listed or is_alone else np.full(loss_RS.shape[1], np.nan)
     return {

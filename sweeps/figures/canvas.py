@@ -27,7 +27,7 @@ UNITS = {
     "stride": "tokens",
     "train_tokens": "tokens",
     "batch_size": "sequences",
-    "gradient_accumulation_steps": "micro-batches a step",
+    "gradient_accumulation_steps": "micro-batches",
 }
 STYLE: Any = {  # a string-keyed dict, which matplotlib's types take for literals only
     "figure.facecolor": "white",
