@@ -150,11 +150,11 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
             "The optimum is an estimate: the minimum of a parabola in log rate through the best rate and its neighbours"
             + (", averaged over the other parameters" if not is_sampled(results.plan, RATE) else "")
             + ". It lies between the nearest rates that can be told to be worse than the best one (95 %, whatever the "
-            "curve's shape, if it has one valley), and is not known where training is unstable beside the best rate, "
-            "no parabola fits, or rates were drawn and the other parameters with them. LR sensitivity (Wortsman et "
-            "al. 2023) is what a rate drawn from those swept costs on average: mean of min(loss, loss at "
-            "initialization) minus the best loss, nats per token, ± standard error over seeds; noise alone makes it "
-            "positive.",
+            "curve's shape, if it has one valley). There is no estimate where training is unstable beside the best "
+            "rate or no parabola fits, and neither where rates were drawn and the other parameters with them. LR "
+            "sensitivity (Wortsman et al. 2023) is what a rate drawn from those swept costs on average: mean of "
+            "min(loss, loss at initialization) minus the best loss, nats per token, ± standard error over seeds; noise "
+            "alone makes it positive.",
             "note",
         ),
         Table(text, numbers=["best rate tried", "its loss", "LR sensitivity"]),

@@ -177,6 +177,34 @@ def test_the_optimum_lies_in_its_interval_as_often_as_it_says_whatever_the_valle
     assert closed <= (0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)) * sweeps if valley == "flat" else closed == sweeps
 
 
+@pytest.mark.parametrize("valley", ["steeper above", "a cliff above"])
+@pytest.mark.parametrize("step", [2.0, 3.0])
+def test_an_estimate_is_too_low_where_the_loss_is_steeper_above_the_optimum(valley, step):
+    swept, shares = np.log10(1e-4 * step ** np.arange(8)), []
+    for planted in np.linspace(swept[1], swept[-2], 200):
+        loss = VALLEYS[valley](swept - planted)
+        best = int(loss.argmin())
+        if 0 < best < len(swept) - 1:
+            window = rates._window(10**swept, best)
+            shares.append(rates.parabola_minimum(10 ** swept[window], loss[window]) / 10**planted)
+    assert max(shares) < 1
+    assert 0.35 < np.median(shares) < 0.8
+
+
+def test_where_a_field_does_nothing_its_values_are_no_further_evidence_of_where_the_optimum_lies():
+    """A seed does the same at a rate whatever that field is, and the rate does nothing: no rate is told to be worse."""
+    plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2, 1e-1), "warmup_ratio": choice(0.0, 0.1, 0.2, 0.3)})
+    trials, history = make_sweep(plan, with_history=False)
+    rng, claims, sweeps = np.random.default_rng(7), 0, 150
+    for _ in range(sweeps):
+        noise = {rate: rng.normal(0, NOISE, 2) for rate in plan["space"]["learning_rate"]["values"]}
+        pairs = zip(trials["learning_rate"], trials["seed"], strict=True)
+        trials["objective"] = [3.6 + float(noise[rate][seed]) for rate, seed in pairs]
+        whole = Results(plan, trials, history).rates.iloc[0]
+        claims += not (math.isnan(whole["optimum_low"]) and math.isnan(whole["optimum_high"]))
+    assert claims <= (0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)) * sweeps
+
+
 def test_an_optimum_is_estimated_by_the_parabola_that_numpy_fits():
     rate = np.array([3e-4, 1e-3, 3e-3, 6e-3])
     loss = 0.5 * (np.log10(rate) + 2.9) ** 2 + np.array([0.01, -0.01, 0.0, 0.02])

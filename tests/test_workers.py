@@ -331,7 +331,7 @@ def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(
+def test_a_signal_to_all_processes_leaves_the_workers_to_their_driver(
     driver: "subprocess.Popen[str]", tmp_path: Path, number: int
 ) -> None:
     found = processes_of(tmp_path)

@@ -47,9 +47,8 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     - optimum_low, optimum_high: between which the optimum lies (95 %, `told_from_first`): the nearest rate on each side
       that is told to be worse than the best. The noise is the sweep's, or where a rate's loss is a mean over other
       settings that of the means: what a seed does at a rate it may do in all of those. It takes nothing of the curve
-      but that it has one valley, which an interval from a parabola does: of a curve that is steeper above its minimum
-      than below, Fieller's covered the optimum in 0 to 18 % of simulated sweeps. NaN where no rate on that side is,
-      with one seed, or where another parameter was drawn with the rate.
+      but that it has one valley; an interval around a parabola's minimum misses most optima of a curve that is steeper
+      on one side. NaN where no rate on that side is, with one seed, or where another parameter was drawn with the rate.
     - sensitivity, sensitivity_error: mean over the rates of min(loss, initial loss) - best loss (Wortsman et al. 2023,
       arXiv 2309.14322), and its standard error over seeds. Noise alone makes it positive. NaN where rates were drawn
       and another parameter with them, whose effect it would be too.
@@ -120,13 +119,13 @@ def _rate_row(
         if len(rates) < 2:
             return None
         same = [(rate_T == rate) & done for rate in rates]
-        num_rest = min(int(inside.sum()) for inside in same)
+        is_mean = max(int(inside.sum()) for inside in same) > 1
         loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
         comparable_RS = np.array([comparable_TS[inside].mean(0) for inside in same])
     else:  # every point has a rate of its own
         if done.sum() < 2:
             return None
-        num_rest, ascending = 1, np.flatnonzero(done)[np.argsort(rate_T[done])]
+        is_mean, ascending = False, np.flatnonzero(done)[np.argsort(rate_T[done])]
         rates, loss_RS, comparable_RS = rate_T[ascending], objective_TS[ascending], comparable_TS[ascending]
     mean_R = loss_RS.mean(1)
     best = int(mean_R.argmin())
@@ -144,7 +143,7 @@ def _rate_row(
         if near.sum() >= LEAST_POINTS:
             optimum = parabola_minimum(rates[near], mean_R[near])
     if listed or is_alone:
-        if num_rest > 1:
+        if is_mean:
             noise = pooled_noise(comparable_RS[np.isfinite(comparable_RS).all(1)])
         low, high = valley(rates, comparable_RS, best, *noise)
     capped_RS = np.fmin(loss_RS, initial_loss)
