@@ -98,7 +98,7 @@ def fitting_table(title: str, frame: pd.DataFrame, width: int) -> Table:
         title=Text(title), title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
     )
     for name, columns in fit.items():
-        justify: Literal["left", "right"] = "right" if frame[name].str.match(r"[-\u2013\d]").all() else "left"
+        justify: Literal["left", "right"] = "right" if frame[name].str.match("[-\u2013\\d]").all() else "left"
         made.add_column(name, justify=justify, no_wrap=True, width=columns)
     for row in frame[list(fit)].itertuples(index=False):
         made.add_row(*map(Text, row))

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from tinylm_core import evaluate as evaluate_module
 from tinylm_core.config import RunConfig
 from tinylm_core.data import IGNORED, Windows
-from tinylm_core.evaluate import Estimate, estimate, evaluate, token_losses
+from tinylm_core.evaluate import Estimate, estimate, evaluate, token_losses, window_sums
 from tinylm_core.model import TinyGPT
 
 V = 13
@@ -30,7 +31,7 @@ def build() -> TinyGPT:
 
 
 def measure(model: TinyGPT, windows: Windows = WINDOWS, **options: Any) -> Estimate:
-    measured = evaluate(model, windows, device="cpu", autocast=nullcontext, **options)
+    measured = evaluate(partial(window_sums, model, nullcontext), windows, device="cpu", **options)
     assert measured is not None
     return measured
 
@@ -119,7 +120,7 @@ def test_model_goes_on_as_it_was_after_an_evaluation_that_failed_or_stopped() ->
     with pytest.raises(IndexError):
         measure(model, beyond)
     assert model.training
-    assert evaluate(model, WINDOWS, device="cpu", autocast=nullcontext, should_stop=lambda: True) is None
+    assert evaluate(partial(window_sums, model, nullcontext), WINDOWS, device="cpu", should_stop=lambda: True) is None
     assert model.training
 
 
@@ -137,7 +138,7 @@ def test_should_stop_is_asked_at_every_batch(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(1)
         return len(asked) == 3
 
-    assert evaluate(build(), WINDOWS, device="cpu", autocast=nullcontext, should_stop=should_stop) is None
+    assert evaluate(partial(window_sums, build(), nullcontext), WINDOWS, device="cpu", should_stop=should_stop) is None
     assert len(asked) == 3
 
 

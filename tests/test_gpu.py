@@ -1,5 +1,6 @@
 """The laws on a GPU, where there is one."""
 
+import gc
 import re
 import subprocess
 import sys
@@ -57,6 +58,35 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert bits(run(config, device=DEVICE, workdir=tmp_path)) == bits(run(config, device=DEVICE))
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_graphs_have_the_bits_of_kernels_launched_one_by_one(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, shape: dict[str, int], micro_batches: int, precision: str
+) -> None:
+    config = tiny(**shape, precision=precision)
+    config = config.replace(
+        {"gradient_accumulation_steps": micro_batches, "train_tokens": config.tokens_per_step * micro_batches * 12}
+    )
+    graphed = bits(run(config, device=DEVICE))
+    monkeypatch.setattr(train_module, "Graphed", lambda function: function)
+    monkeypatch.setattr(train_module, "GraphedBackward", lambda backward, _parameters: backward)
+    assert graphed == bits(run(config, device=DEVICE))
+
+
+def test_a_run_gives_back_the_memory_that_it_took(tiny: Tiny) -> None:
+    """Without the garbage collector, which knows nothing of a GPU's memory."""
+    run(tiny(**FUSED, precision="bf16"), device=DEVICE)  # what libraries keep is theirs
+    gc.collect()
+    before = torch.cuda.memory_allocated(DEVICE)
+    gc.disable()
+    try:
+        run(tiny(**FUSED, precision="bf16"), device=DEVICE)
+        assert torch.cuda.memory_allocated(DEVICE) == before
+    finally:
+        gc.enable()
+
+
 def test_the_numbers_are_the_cpu_s_but_for_rounding(tiny: Tiny) -> None:
     config = tiny(dropout=0.0)
     gpu, cpu = run(config, device=DEVICE), run(config, device="cpu", threads=1)
@@ -109,9 +139,12 @@ def test_what_a_process_holds_of_the_gpu_is_told() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_has_the_same_bits_each_time(tiny: Tiny) -> None:
+def test_a_compiled_run_has_the_same_bits_each_time_stopped_or_not(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(**FUSED, precision="bf16", compile=True)
-    assert bits(run(config, device=DEVICE)) == bits(run(config, device=DEVICE))
+    whole = bits(run(config, device=DEVICE))
+    assert bits(run(config, device=DEVICE)) == whole
+    assert run(config, device=DEVICE, workdir=tmp_path, should_stop=StopAt(9)).state == "INTERRUPTED"
+    assert bits(run(config, device=DEVICE, workdir=tmp_path)) == whole
 
 
 @pytest.mark.slow

@@ -30,33 +30,41 @@ def token_losses(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
     return losses.view_as(labels_BT)
 
 
+@torch.inference_mode()
+def window_sums(
+    model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], input_ids_BT: Tensor, labels_BT: Tensor
+) -> Tensor:
+    """Of each window the sum of its tokens' losses and their number: [2, B]."""
+    was_training = model.training
+    model.eval()
+    try:
+        with autocast():
+            logits_BTV = model(input_ids_BT)
+    finally:
+        model.train(was_training)
+    wide = widest_float(labels_BT.device.type)
+    return torch.stack(
+        (token_losses(logits_BTV, labels_BT).sum(1, dtype=wide), (labels_BT != IGNORED).sum(1, dtype=wide))
+    )
+
+
 def evaluate(
-    model: nn.Module,
+    window_sums: Callable[[Tensor, Tensor], Tensor],
     windows: Windows,
     *,
     device: str,
-    autocast: Callable[[], AbstractContextManager[object]],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Estimate | None:
     """Token-weighted mean loss over all windows; None where it was told to stop on the way."""
-    was_training = model.training
-    model.eval()
-    window_losses: list[Tensor] = []
-    window_tokens: list[Tensor] = []
+    sums: list[Tensor] = []
     batch_size = max(1, EVAL_BATCH_TOKENS // windows.max_seq_len)
-    try:
-        with torch.inference_mode():
-            for first in range(0, len(windows), batch_size):
-                if should_stop():
-                    return None
-                batch = windows.batch(np.arange(first, min(first + batch_size, len(windows)))).to(device)
-                with autocast():
-                    logits = model(batch.input_ids)
-                window_losses.append(token_losses(logits, batch.labels).sum(1, dtype=widest_float(device)))
-                window_tokens.append((batch.labels != IGNORED).sum(1))
-    finally:
-        model.train(was_training)
-    return estimate(torch.cat(window_losses).cpu().double().numpy(), torch.cat(window_tokens).cpu().numpy())
+    for first in range(0, len(windows), batch_size):
+        if should_stop():
+            return None
+        batch = windows.batch(np.arange(first, min(first + batch_size, len(windows)))).to(device)
+        sums.append(window_sums(batch.input_ids, batch.labels))
+    losses, tokens = torch.cat(sums, dim=1).cpu().double().numpy()
+    return estimate(losses, tokens)
 
 
 def widest_float(device: str) -> torch.dtype:

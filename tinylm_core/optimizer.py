@@ -33,11 +33,21 @@ class AdamW:
     found_inf: Tensor | None = None
     grad_scale: Tensor | None = None
 
+    # The rate of the next step on the device, for one that is captured: a number would stay as it was then.
+    rate: Tensor | None = None
+
     def __init__(self, param_groups: list[dict[str, Any]], betas: tuple[float, float], eps: float) -> None:
         self.param_groups, self._betas, self._eps = param_groups, betas, eps
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
         self._fused = param_groups[0]["params"][0].device.type in ("cpu", "cuda")
         self._step_supports_amp_scaling = self._fused
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps from here on, of all groups."""
+        for group in self.param_groups:
+            group["lr"] = rate
+        if self.rate is not None:
+            self.rate.fill_(rate)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -59,7 +69,7 @@ class AdamW:
                 maximize=False,
                 beta1=self._betas[0],
                 beta2=self._betas[1],
-                lr=group["lr"],
+                lr=group["lr"] if self.rate is None else self.rate,
                 weight_decay=group["weight_decay"],
                 eps=self._eps,
             )

@@ -8,32 +8,32 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinylm_core.checkpoint import load_states, save_model, save_state, weights_sha256
 from tinylm_core.config import RunConfig, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
+from tinylm_core.cuda_graph import Graphed, GraphedBackward
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
 from tinylm_core.determinism import reproducible
-from tinylm_core.evaluate import evaluate, token_losses, widest_float
+from tinylm_core.evaluate import evaluate, widest_float, window_sums
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
 from tinylm_core.records import EvalRecord, Metrics, State, StepRecord, now_ms
 from tinylm_core.schedule import learning_rate
 from tinylm_core.state import TrainState
+from tinylm_core.step import add_gradients, autocast, update
 
 FLUSH_STEPS = 20
 FLUSH_SECONDS = 1.0
 MAX_CHECKPOINT_SHARE = 0.01  # of the time; a slow disk stretches the interval
-# A gradient that still overflows at this loss scale is not finite by itself: 16 halvings of GradScaler's first scale.
-MIN_LOSS_SCALE = 1.0
 
 
 def run(
@@ -120,8 +120,7 @@ class Trainer:
             torch.compiler.reset()
             self.model = cast(TinyGPT, torch.compile(self.model, dynamic=False))
         self.state.model.masks.native = None if device == "cpu" else device.partition(":")[0]
-        self.parameters = list(self.state.model.parameters())
-        self.autocast = autocast(config, device)
+        self._prepare_step()
         self.steps_per_eval = config.num_steps // config.num_evals
         self.checkpoint_seconds, self.on_checkpoint = checkpoint_seconds, on_checkpoint
         self.next_checkpoint = time.monotonic() + checkpoint_seconds
@@ -131,6 +130,20 @@ class Trainer:
         }
         if workdir:
             self._resume(workdir)
+
+    def _prepare_step(self) -> None:
+        config, state, cast = self.config, self.state, autocast(self.config, self.device)
+        self.window_sums: Callable[..., Tensor] = partial(window_sums, self.model, cast)
+        self.add_gradients: Callable[..., Tensor] = partial(
+            add_gradients, self.model, state.scaler, cast, config.tokens_per_step
+        )
+        self.update: Callable[[], Tensor] = partial(update, state, config.max_grad_norm)
+        if self.device.startswith("cuda"):
+            self.window_sums = Graphed(self.window_sums)
+            self.add_gradients = GraphedBackward(self.add_gradients, list(state.model.parameters()))
+            if config.precision != "fp64":  # AdamW's kernel reads a rate that can change in a graph as float32
+                state.optimizer.rate = torch.zeros((), device=self.device)
+                self.update = Graphed(self.update)
 
     def _resume(self, workdir: Path) -> None:
         for tensors, metadata in load_states(workdir):
@@ -150,7 +163,7 @@ class Trainer:
         return self.state.step % self.steps_per_eval == 0 and not done
 
     def evaluate(self, should_stop: Callable[[], bool]) -> EvalRecord | None:
-        measure = partial(evaluate, self.model, device=self.device, autocast=self.autocast, should_stop=should_stop)
+        measure = partial(evaluate, self.window_sums, device=self.device, should_stop=should_stop)
         if (val := measure(self.val_windows)) is None or (train := measure(self.train_eval_windows)) is None:
             return None
         step = self.state.step
@@ -160,43 +173,22 @@ class Trainer:
         )  # fmt: skip
 
     def optimizer_step(self) -> tuple[float, Tensor, Tensor, Tensor]:
-        """One update: the rate used, the step's loss, the gradient norm before clipping, whether fp16 skipped it.
-
-        Nothing here asks a GPU for a value: it works through what is queued while the host goes on to the next step.
-        """
+        """One update: the rate used, the step's loss, the gradient norm before clipping, whether fp16 skipped it."""
         config, state = self.config, self.state
         rate = learning_rate(config, state.step + 1)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        state.optimizer.set_rate(rate)
         loss = torch.zeros((), device=self.device, dtype=widest_float(self.device))
         for k in range(config.gradient_accumulation_steps):
             loss += self._backward(state.step * config.gradient_accumulation_steps + k)
-        state.scaler.unscale_(state.optimizer)  # type: ignore[arg-type]  # it needs no more of one than ours has
-        grad_norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if config.max_grad_norm is not None:
-            clip_gradients(self.parameters, config.max_grad_norm, grad_norm)
-        scale = self._loss_scale()
-        state.scaler.step(state.optimizer)  # type: ignore[arg-type]
-        state.scaler.update()
-        skipped = (self._loss_scale() < scale) & (scale >= MIN_LOSS_SCALE)
+        grad_norm, skipped = self.update()
         state.optimizer.zero_grad()
         state.step += 1
         return rate, loss, grad_norm, skipped
 
     def _backward(self, index: int) -> Tensor:
-        """Add one micro-batch's share of the step's gradient; returns its share of the loss (law 3)."""
         batch = micro_batch(self.train_windows, self.config.seed, index, self.config.batch_size).to(self.device)
         self.state.model.masks.reseed(self.config.seed, index)
-        with self.autocast():
-            logits = self.model(batch.input_ids)
-        losses = token_losses(logits, batch.labels)
-        loss: Tensor = losses.sum() / self.config.tokens_per_step
-        torch.autograd.backward(self.state.scaler.scale(loss))
-        return loss.detach()
-
-    def _loss_scale(self) -> Tensor:
-        """The factor of fp16 scaling, on the device; 1 where there is none."""
-        return self.state.scaler.scale(torch.ones((), device=self.device))
+        return self.add_gradients(batch.input_ids, batch.labels)
 
     def checkpoint_if_due(self) -> None:
         if self.workdir and time.monotonic() >= self.next_checkpoint:
@@ -232,23 +224,6 @@ class Trainer:
             weights_sha256=weights_sha256(self.state.model) if state == "COMPLETE" else None,
             diverged_at=diverged_at,
         )
-
-
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float, norm: Tensor) -> None:
-    """Scale gradients of that total norm down to `max_norm`, if it is larger.
-
-    PyTorch's own multiplies by 1 where it isn't, so that a GPU isn't waited for; on CPU that is spared.
-    """
-    if norm.device.type != "cpu" or not norm.item() < max_norm - 1e-3:  # a NaN, and PyTorch's own 1e-6, are its matter
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-
-
-def autocast(config: RunConfig, device: str) -> Callable[[], AbstractContextManager[object]]:
-    """Mixed precision for a forward pass; nothing for fp32 and fp64."""
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if config.precision not in dtypes:
-        return nullcontext
-    return partial(torch.autocast, device.partition(":")[0], dtype=dtypes[config.precision])
 
 
 @dataclass
@@ -287,7 +262,7 @@ class Pending:
                 diverged_at = step
                 break
             tokens = step * self.config.tokens_per_step
-            records.append(StepRecord(step, tokens, loss, rate, grad_norm, tokens_per_second, skipped, timestamp))
+            records.append(StepRecord(step, tokens, loss, rate, grad_norm, tokens_per_second, bool(skipped), timestamp))
         self.step += len(records)
         self._rows.clear()
         self.restart_clock()
