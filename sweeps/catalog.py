@@ -2,11 +2,12 @@
 
 import ast
 import hashlib
+import re
 import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,9 @@ from sweeps.space import Choice, Space, parse_dimension
 from sweeps.store.schema import check_name
 from sweeps.sweep import Sweep
 from tinylm_core.config import explain, unknown_name
+
+UNKNOWN_KEYWORD = re.compile(r"Sweep\.__init__\(\) got an unexpected keyword argument '(\w+)'.*")
+SWEEP_ARGUMENTS = [field.name for field in fields(Sweep) if field.init]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def load_experiment(name_or_path: str) -> Experiment:
         known = list_experiments()
         name = completed("experiment", name_or_path, known)
         if name not in known:
-            raise ValueError(unknown_name("experiment", name, known) + " (python -m sweeps.run --list)")
+            here = f"; {name}.py is a file here: python -m sweeps.run {name}.py" if Path(f"{name}.py").is_file() else ""
+            raise ValueError(unknown_name("experiment", name, known) + f" (python -m sweeps.run --list){here}")
         file = experiments_folder() / f"{name}.py"
     check_name(file.stem)
     root = experiments_folder().parent
@@ -160,6 +165,8 @@ def executed(source: bytes, file: Path) -> tuple[Sweep, str]:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
         message = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        if isinstance(error, TypeError) and (keyword := UNKNOWN_KEYWORD.fullmatch(message)):
+            error = ValueError(message := unknown_name("argument of Sweep", keyword[1], SWEEP_ARGUMENTS))
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{file.name}, line {line}: {kind}{message}") from None
     sweep = getattr(module, "SWEEP", None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full
+from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full, reason
 from sweeps.store.place import without_user_info
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
@@ -87,8 +87,7 @@ def run_command(command: click.Command) -> None:
             _say(f"the disk is full ({error.filename}); nothing is lost: make room, and the same command goes on")
             sys.exit(COME_BACK_LATER)
         if _is_tracker_away(error):
-            said = " ".join(str(error).split())[:200]
-            _say(f"the tracker is away ({said}); nothing is lost: the same command goes on once it is back")
+            _say(f"the tracker is away ({reason(error)}); nothing is lost: the same command goes on once it is back")
             sys.exit(COME_BACK_LATER)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")

@@ -7,6 +7,8 @@ import copy
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Protocol, TypeVar, get_type_hints
 
@@ -14,6 +16,8 @@ from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, Vali
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tinylm_core.config import RunConfig, explain, unknown_name
+
+MOST_DIGITS = 30  # of a whole number that is typed with an exponent
 
 
 class Config(Protocol):
@@ -150,6 +154,11 @@ def parsed(config_class: type[C], name: str, text: str) -> object:
             return json.loads(text)
         except ValueError:
             return text
+    if int in (annotation, *getattr(annotation, "__args__", ())) and "e" in text.lower():
+        with suppress(InvalidOperation):  # 1e6 is a whole number to whoever types it
+            number = Decimal(text)
+            if number.is_finite() and number.adjusted() < MOST_DIGITS and number == number.to_integral_value():
+                return int(number)
     return text
 
 

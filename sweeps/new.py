@@ -5,6 +5,7 @@
 A small grid over learning rate and warmup; a comment on each line says what may stand there instead.
 """
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,9 @@ def new(name: str, data: str) -> int:
         raise ValueError(f"{file.parent} is no folder")
     if file.exists():
         raise ValueError(f"{file} is there already, and nothing is overwritten; choose another name")
+    module = importlib.util.find_spec(file.stem)
+    if module is not None and module.origin:  # without, a folder
+        raise ValueError(f"{file.stem} is a Python module, which a file of that name would hide; choose another name")
     size = fitting_size(data)
     text = experiment_text(file, data, size)
     try:

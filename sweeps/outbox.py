@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 Operation = dict[str, Any]
 T = TypeVar("T")
@@ -22,6 +23,20 @@ RETRY_SECONDS = 2.0
 SYNC_SECONDS = 1.0
 MOST_JOINED = 20
 SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
+
+
+def reason(error: Exception) -> str:
+    """Why a tracker took nothing: its address and what the network said, if libraries have wrapped that; else all."""
+    address = ""
+    inner: BaseException | None = error
+    while inner is not None:
+        if url := getattr(getattr(inner, "request", None), "url", None):
+            parts = urlsplit(url)
+            address = f"{parts.scheme}://{parts.netloc}: "
+        if isinstance(inner, OSError) and inner.strerror:
+            return address + inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class TrackerAwayError(Exception):
@@ -214,7 +229,7 @@ class Outbox:
                 return
             except Exception as error:  # any: the tracker's faults are many, and none may lose a record
                 self._error_since = self._error_since if self._error else time.monotonic()
-                self._error = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                self._error = reason(error)
                 with self._changed:
                     if self._changed.wait_for(lambda: self._closing, RETRY_SECONDS):
                         return

@@ -27,6 +27,8 @@ class Choice:
     def __init__(self, *values: Value, when: When | None = None) -> None:
         if not values:
             raise ValueError("Choice() needs at least one value")
+        if listed := [value for value in values if isinstance(value, list | tuple | set | dict | range)]:
+            raise ValueError(f"Choice({listed[0]!r}): values are listed one by one, as in Choice(1, 2, 4)")
         if len({(type(value), value) for value in values}) < len(values):
             raise ValueError(f"Choice{values!r} lists a value twice")
         object.__setattr__(self, "values", values)

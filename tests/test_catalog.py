@@ -141,7 +141,15 @@ def test_one_broken_file_hides_no_other(tmp_path: Path, monkeypatch: pytest.Monk
             r"line 4: unknown field 'd_modell'; did you mean d_mo",
         ),
         ("\nSWEEP = Sweep(base=RunConfig(), space={'lr': Choice(1)})", r"line 5: unknown field in the space 'lr'"),
-        ("SWEEP = Sweep(base=RunConfig(), space={'dropout': Choice([])})", r"^question.py, line 4: TypeError: "),
+        (
+            "SWEEP = Sweep(base=RunConfig(), space={'dropout': Choice([0.0, 0.1])})",
+            r"^question.py, line 4: Choice\(\[0.0, 0.1\]\): values are listed one by one",
+        ),
+        (
+            "SWEEP = Sweep(base=RunConfig(), spaces={})",
+            r"^question.py, line 4: unknown argument of Sweep 'spaces'; did you mean space\?$",
+        ),
+        ("SWEEP = Sweep(base=RunConfig(), space=1 + '')", r"^question.py, line 4: TypeError: unsupported operand"),
         ("import missing_module", r"^question.py, line 4: ModuleNotFoundError: No module named 'missing_module'$"),
         ("import json\njson.loads('{')", r"^question.py, line 5: Expecting property name"),
         ("raise SystemExit(3)", r"^question.py, line 4: SystemExit: 3$"),
@@ -172,6 +180,21 @@ def test_none_means_none_where_the_field_allows_it() -> None:
     assert sweep.space["max_grad_norm"] == Choice(None, 1.0)
 
 
+def test_a_whole_number_may_be_typed_with_an_exponent() -> None:
+    sweep = changed(load_experiment("smoke"), "train_tokens=4.096e3", "eval_tokens=1E3", "learning_rate=1e-3")
+    assert (sweep.base.train_tokens, sweep.base.eval_tokens, sweep.base.learning_rate) == (4096, 1000, 1e-3)
+    assert type(sweep.base.train_tokens) is int
+
+
+def test_an_unknown_name_that_is_a_file_here_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"--list\)$"):
+        load_experiment("mine")
+    (tmp_path / "mine.py").touch()
+    with pytest.raises(ValueError, match=r"; mine.py is a file here: python -m sweeps.run mine.py$"):
+        load_experiment("mine")
+
+
 @pytest.mark.parametrize(
     ("settings", "dimensions", "message"),
     [
@@ -179,6 +202,8 @@ def test_none_means_none_where_the_field_allows_it() -> None:
         (["learning_rate=quick"], [], "learning_rate='quick': .*valid number"),
         (["learning_rate=-1"], [], "learning_rate='-1': .*greater than 0"),
         (["d_model=1.5"], [], "d_model='1.5': .*valid integer"),
+        (["train_tokens=1.5e-1"], [], "train_tokens='1.5e-1': .*valid integer"),
+        (["train_tokens=1e400"], [], "train_tokens='1e400': .*valid integer"),
         (["schedule=linaer"], [], "schedule='linaer': .*'cosine', 'linear', 'constant' or 'wsd'"),
         (["learning_rate"], [], "'learning_rate' is not FIELD=VALUE"),
         ([], ["learning_rate"], "'learning_rate' is not FIELD=VALUE"),

@@ -93,6 +93,8 @@ def test_nothing_is_overwritten(launcher: Launcher, tmp_path: Path, text_file: P
         (("mine", "--data", "binary.txt"), "data='binary.txt': "),
         (("größe", "--data", "short.txt"), "sweep name 'größe': allowed are"),
         (("lr_warmup", "--data", "short.txt"), "lr_warmup is an included experiment; choose another name"),
+        (("random", "--data", "long.txt"), "random is a Python module, which a file of that name would hide; choose"),
+        (("optuna", "--data", "long.txt"), "optuna is a Python module"),
         (("no/mine", "--data", "short.txt"), "no is no folder"),
         (("mine",), "Missing option '--data'"),
     ],
@@ -101,6 +103,7 @@ def test_a_mistake_is_told_in_one_line_and_writes_nothing(
     launcher: Launcher, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "short.txt").write_text("ab" * 50)
+    (tmp_path / "long.txt").write_text("the cat sees a dog. " * 2000)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00" * 1000)
     result = new(launcher, tmp_path, *arguments)
     assert result.code == 2

@@ -14,6 +14,7 @@ from itertools import repeat
 from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 from launcher import wait_until
@@ -61,6 +62,19 @@ class Tracker:
             raise ConnectionError("away")
         self.arrived.append(operation["number"])
         self.replayed.append(replayed)
+
+
+def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it() -> None:
+    def call(url: str) -> None:
+        try:
+            requests.get(url, timeout=5)
+        except requests.RequestException as error:
+            raise RuntimeError(f"API request to {url} failed with exception {error}") from error
+
+    with pytest.raises(RuntimeError) as error:
+        call("http://127.0.0.1:9/api/2.0/mlflow")
+    assert outbox.reason(error.value) == "http://127.0.0.1:9: Connection refused"
+    assert outbox.reason(ValueError("what\nit says")) == "ValueError: what it says"
 
 
 def put_all(box: Outbox, numbers: range) -> None:
