@@ -21,16 +21,18 @@ class Graphed:
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self._function = function
-        self._graphs: dict[tuple[torch.Size, ...], _Graph | None] = {}
+        self._seen: set[tuple[torch.Size, ...]] = set()
+        self._graphs: dict[tuple[torch.Size, ...], _Graph] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         shapes = tuple(tensor.shape for tensor in inputs)
-        if shapes not in self._graphs:
-            self._graphs[shapes] = None
+        if shapes not in self._seen:
+            self._seen.add(shapes)
             return self._function(*inputs)
-        graph = self._graphs[shapes] or _Graph(self._function, [tensor.clone() for tensor in inputs])
-        self._graphs[shapes] = graph
-        return graph.replay(inputs).clone()
+        if shapes not in self._graphs:
+            memory = next((other.memory for other in self._graphs.values()), None)  # they never run at once
+            self._graphs[shapes] = _Graph(self._function, [tensor.clone() for tensor in inputs], memory)
+        return self._graphs[shapes].replay(inputs).clone()
 
 
 class GraphedBackward:
@@ -54,16 +56,15 @@ class GraphedBackward:
         adds = self._parameters[0].grad is not None
         if adds and adds not in self._graphs:
             first = self._graphs[False]
-            self._graphs[True] = _Graph(self._backward, first.inputs, first.memory)  # they never run at once
+            self._graphs[True] = _Graph(self._backward, first.inputs, first.memory)
         loss = self._graphs[adds].replay(inputs)
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return loss
 
     def _rehearse(self, inputs: tuple[Tensor, ...]) -> None:
-        """Leaves no trace in gradients and generators. On a stream aside, as a capture asks."""
-        here = torch.cuda.current_stream()
-        aside = _stream_aside(here.device_index)
+        """Leaves no trace in gradients and generators. On the stream that captures."""
+        here, aside = torch.cuda.current_stream(), _stream_aside(torch.cuda.current_device())
         aside.wait_stream(here)
         with torch.random.fork_rng(devices=[torch.cuda.current_device()]), torch.cuda.stream(aside):
             for _ in range(REHEARSALS):
@@ -78,7 +79,12 @@ class GraphedBackward:
 
 @cache
 def _stream_aside(device_index: int) -> torch.cuda.Stream:
-    """One for all runs of a process: cuBLAS keeps memory for each stream that it has multiplied on."""
+    """The stream on which a process' runs are captured: cuBLAS keeps memory for each that it has multiplied on.
+
+    Not PyTorch's own, which belongs to the GPU of the first capture in the process. (A newer PyTorch frees what cuBLAS
+    keeps for a graph's stream when the graph ends: of two runs that train in turn in one process, one would harm the
+    other.)
+    """
     return torch.cuda.Stream(device_index)  # type: ignore[no-untyped-call]
 
 
@@ -88,8 +94,13 @@ class _Graph:
     def __init__(self, function: Callable[..., Tensor], inputs: list[Tensor], memory: Any = None) -> None:
         self.inputs = inputs
         self._graph = torch.cuda.CUDAGraph()
-        # The thread that watches the process may ask of the GPU meanwhile.
-        with torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local"):
+        aside = _stream_aside(torch.cuda.current_device())
+        # The outer one restores the caller's stream after a capture that failed, too. The thread that watches the
+        # process may ask of the GPU meanwhile.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(self._graph, pool=memory, stream=aside, capture_error_mode="thread_local"),
+        ):
             self._result = function(*inputs)
         self.memory = self._graph.pool()
 

@@ -51,7 +51,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient, by its group's `lr` and `weight_decay`."""
+        """Update every parameter that has a gradient, by `rate`, or where that is None its group's `lr`."""
         for group in self.param_groups:
             params = [parameter for parameter in group["params"] if parameter.grad is not None]
             states = [self.state.get(parameter) or self._begin(parameter) for parameter in params]

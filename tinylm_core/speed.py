@@ -14,21 +14,23 @@ MOST_SECONDS = 1.0
 
 
 def tokens_per_second(config: RunConfig, corpus: Corpus, device: str, threads: int) -> float:
-    """Training tokens a second of one run, from up to five steps or about a second; the first doesn't count."""
-    warm_steps = 1 if device == "cpu" else 2  # in its second a GPU's graphs are captured
+    """Training tokens a second of one run, from up to five steps or about a second.
+
+    The first step doesn't count, nor a GPU's second, in which its graphs are captured; of a run with no more all count.
+    """
+    warm_steps = 1 if device == "cpu" else 2
+    steps = min(warm_steps + MOST_STEPS, config.num_steps)
     with reproducible(device, threads):
         trainer = Trainer(config, corpus, device, None, checkpoint_seconds=0)
         tokens = 0
         started = time.perf_counter()
-        for step in range(min(warm_steps + MOST_STEPS, config.num_steps)):
+        for step in range(1, steps + 1):
             _, loss, _, _ = trainer.optimizer_step()
             if device != "cpu":
                 torch.isfinite(loss).item()  # wait for the device
-            if step < warm_steps:
-                started = time.perf_counter()
-                continue
             tokens += config.tokens_per_step
-            if time.perf_counter() - started > MOST_SECONDS:
+            if step <= warm_steps < steps:
+                tokens, started = 0, time.perf_counter()
+            elif time.perf_counter() - started > MOST_SECONDS:
                 break
-        elapsed = time.perf_counter() - started
-    return tokens / elapsed if tokens else config.tokens_per_step / max(elapsed, 1e-9)
+        return tokens / max(time.perf_counter() - started, 1e-9)

@@ -31,6 +31,7 @@ from tinylm_core.schedule import learning_rate
 from tinylm_core.state import TrainState
 from tinylm_core.step import add_gradients, autocast, update
 
+GRAPHED = ("cuda",)  # the kinds of device on which a step is launched as a graph
 FLUSH_STEPS = 20
 FLUSH_SECONDS = 1.0
 MAX_CHECKPOINT_SHARE = 0.01  # of the time; a slow disk stretches the interval
@@ -132,13 +133,13 @@ class Trainer:
             self._resume(workdir)
 
     def _prepare_step(self) -> None:
-        config, state, cast = self.config, self.state, autocast(self.config, self.device)
-        self.window_sums: Callable[..., Tensor] = partial(window_sums, self.model, cast)
+        config, state, mixed = self.config, self.state, autocast(self.config, self.device)
+        self.window_sums: Callable[..., Tensor] = partial(window_sums, self.model, mixed)
         self.add_gradients: Callable[..., Tensor] = partial(
-            add_gradients, self.model, state.scaler, cast, config.tokens_per_step
+            add_gradients, self.model, state.scaler, mixed, config.tokens_per_step
         )
         self.update: Callable[[], Tensor] = partial(update, state, config.max_grad_norm)
-        if self.device.startswith("cuda"):
+        if self.device.partition(":")[0] in GRAPHED:
             self.window_sums = Graphed(self.window_sums)
             self.add_gradients = GraphedBackward(self.add_gradients, list(state.model.parameters()))
             if config.precision != "fp64":  # AdamW's kernel reads a rate that can change in a graph as float32

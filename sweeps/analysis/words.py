@@ -128,7 +128,8 @@ def _sampled_effects(results: Results) -> str:
     if len(shares) and len(results.plan["swept"]) > 1:
         alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
         explained = ", ".join(f"{row['fields'][0]} {row['share']:.0%}" for row in alone)
-        parts.append(f"of the variance between settings a random forest explains, out of bag, {explained}")
+        total = f"{shares['share'].sum():.0%}"
+        parts.append(f"of the variance between settings a random forest explains {total}, out of bag: {explained}")
     floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}{floor}." if parts else ""
