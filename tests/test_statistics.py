@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import BASE, NOISE, choice, lr_effect, lr_warmup_space, make_plan, make_sweep, results_of, value_range
 
-from sweeps.analysis import advice, commands, distributions, effects, ranking, rates
+from sweeps.analysis import advice, commands, distributions, effects, noise, ranking, rates, settings, words
 from sweeps.analysis.results import Results
 from sweeps.figures import parameters
 from tinylm_core.config import check_budget
@@ -33,12 +33,12 @@ def test_sweeps_without_an_effect_claim_a_difference_in_at_most_five_percent():
         drawn = 3.6 + by_seed.to_numpy() + rng.normal(0, NOISE, len(trials))
         objective = drawn.reshape(-1, 3)  # rows are a trial's seeds, trial after trial
         objective = objective[objective.mean(1).argsort()]
-        p_values = ranking.told_from_first(objective, *ranking.pooled_noise(objective))
-        claims += bool((p_values < ranking.SIGNIFICANCE).any())
+        p_values = ranking.told_from_first(objective, *noise.pooled_noise(objective))
+        claims += bool((p_values < noise.SIGNIFICANCE).any())
         if number < 60:
             board = Results(plan, trials.assign(objective=drawn), history).board
             np.testing.assert_array_equal(board["p_value"], p_values)
-            np.testing.assert_array_equal(~board["tied_with_best"].astype(bool), p_values < ranking.SIGNIFICANCE)
+            np.testing.assert_array_equal(~board["tied_with_best"].astype(bool), p_values < noise.SIGNIFICANCE)
     assert claims <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
 
 
@@ -50,8 +50,8 @@ def test_a_planted_effect_is_found_with_the_power_of_the_t_test(size):
     for _ in range(sweeps):
         objective = rng.normal(size=(2, seeds)) + rng.normal(size=(1, seeds))
         objective[1] += size
-        found += bool(ranking.told_from_first(objective, *ranking.pooled_noise(objective))[1] < ranking.SIGNIFICANCE)
-    critical = scipy_stats.t.isf(ranking.SIGNIFICANCE / 2, seeds - 1)
+        found += bool(ranking.told_from_first(objective, *noise.pooled_noise(objective))[1] < noise.SIGNIFICANCE)
+    critical = scipy_stats.t.isf(noise.SIGNIFICANCE / 2, seeds - 1)
     effect = size / math.sqrt(2 / seeds)
     power = scipy_stats.nct.sf(critical, seeds - 1, effect) + scipy_stats.nct.cdf(-critical, seeds - 1, effect)
     assert found / sweeps == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / sweeps) + 1e-9)
@@ -65,7 +65,7 @@ def test_so_many_seeds_as_it_says_tell_two_settings_apart_in_four_of_five_sweeps
     for _ in range(1000):
         objective = rng.normal(size=(2, seeds))
         objective[1] += 1.5
-        found += bool(ranking.told_from_first(objective, *ranking.pooled_noise(objective))[1] < ranking.SIGNIFICANCE)
+        found += bool(ranking.told_from_first(objective, *noise.pooled_noise(objective))[1] < noise.SIGNIFICANCE)
     assert 0.77 < found / 1000 < 0.9
     assert ranking.seeds_to_tell(0.01, 1.0) is None
 
@@ -78,25 +78,48 @@ def test_a_setting_that_fails_with_some_seeds_hides_nothing_of_the_others():
         quiet[0] -= 0.2
         failing = np.array([[3.95, 5.95, 5.94], [5.95, 3.9, 5.96]]) + rng.normal(0, 0.01, (2, 3))
         objective = np.vstack([quiet, failing])
-        assert ranking.noisy(objective)[-2:].all()
-        p = ranking.told_from_first(objective, *ranking.pooled_noise(objective))
-        found += bool((p[1:8] < ranking.SIGNIFICANCE).all())
+        assert noise.noisy(objective)[-2:].all()
+        p = ranking.told_from_first(objective, *noise.pooled_noise(objective))
+        found += bool((p[1:8] < noise.SIGNIFICANCE).all())
         equal = np.vstack([quiet[1:], failing])
         equal = equal[equal.mean(1).argsort()]
-        claims += bool((ranking.told_from_first(equal, *ranking.pooled_noise(equal))[1:7] < ranking.SIGNIFICANCE).any())
+        claims += bool((ranking.told_from_first(equal, *noise.pooled_noise(equal))[1:7] < noise.SIGNIFICANCE).any())
     assert found / sweeps > 0.8  # now and then a pair looks noisier than the rest, and stands on its own three seeds
     assert claims <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
+
+
+def test_noise_that_differs_between_values_is_told_and_where_it_does_not_in_at_most_five_percent():
+    """36 settings and 2 seeds: one level of noise; a setting that fails with a seed; four times as much at a value."""
+    space = {"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3), "gradient_accumulation_steps": choice(1, 2, 4)}
+    plan = make_plan(space | {"warmup_ratio": choice(0.0, 0.1, 0.2)}, seeds=[0, 1])
+    trials, history = make_sweep(plan, with_history=False)
+    runs = settings.planned_runs(plan, trials)
+    rng, false, found, sweeps = np.random.default_rng(16), [0, 0], [], 200
+    loud = 4.0 ** (runs["gradient_accumulation_steps"] == 4).to_numpy(dtype=float)
+    fails = 50.0 ** (runs["trial"] == 0).to_numpy(dtype=float)
+    for _ in range(sweeps):
+        by_seed = runs["seed"].map(dict(enumerate(rng.normal(0, NOISE, 2)))).to_numpy(dtype=float)
+        noises = rng.normal(0, NOISE, len(runs))
+        for i, scale in enumerate([1.0, fails]):
+            false[i] += noise.uneven(plan, runs.assign(objective=3.6 + by_seed + noises * scale)) is not None
+        found.append(noise.uneven(plan, runs.assign(objective=3.6 + by_seed + noises * loud)))
+    assert max(false) <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
+    told = [one for one in found if one is not None and (one.field, one.value) == ("gradient_accumulation_steps", "4")]
+    assert len(told) > 0.8 * sweeps
+    assert np.median([one.ratio for one in told]) == pytest.approx(4, rel=0.3)
+    answer = " ".join(words.answer(Results(plan, trials.assign(objective=3.6 + noises * loud), history)))
+    assert "times as much at gradient_accumulation_steps 4 as elsewhere, and the tests take one level" in answer
 
 
 def test_a_thousand_settings_and_more_are_corrected_for_all_their_pairs():
     rng = np.random.default_rng(13)
     objective = rng.normal(size=(1200, 3))
     objective[0] = -20
-    p = ranking.told_from_first(objective, *ranking.pooled_noise(objective))
+    p = ranking.told_from_first(objective, *noise.pooled_noise(objective))
     assert (p[1:] < 1e-6).mean() > 0.9  # a pair noisier than the pool stands on its own three seeds
     objective = rng.normal(size=(1200, 3))
     ordered = objective[objective.mean(1).argsort()]
-    assert (ranking.told_from_first(ordered, *ranking.pooled_noise(ordered))[1:] >= ranking.SIGNIFICANCE).all()
+    assert (ranking.told_from_first(ordered, *noise.pooled_noise(ordered))[1:] >= noise.SIGNIFICANCE).all()
 
 
 # --- Against statsmodels
@@ -170,7 +193,7 @@ def test_the_optimum_lies_in_its_interval_as_often_as_it_says_whatever_the_valle
         truth = VALLEYS[valley](swept - planted)
         loss = truth[:, None] + rng.normal(0, 0.02, (7, seeds)) + rng.normal(0, 0.1, (1, seeds))
         best = int(loss.mean(1).argmin())
-        low, high = rates.valley(10**swept, loss, best, *ranking.pooled_noise(loss))
+        low, high = rates.valley(10**swept, loss, best, *noise.pooled_noise(loss))
         held += (math.isnan(low) or low <= 10**planted) and (math.isnan(high) or 10**planted <= high)
         closed += not (math.isnan(low) and math.isnan(high))
     assert held >= (0.95 - 3 * math.sqrt(0.05 * 0.95 / sweeps)) * sweeps

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis import ranking
+from sweeps.analysis import noise, ranking
 from sweeps.analysis.commands import Advice, command_with, extended
 from sweeps.analysis.distributions import t_sf
 from sweeps.analysis.effects import isolated
@@ -144,9 +144,9 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
     difference = difference[np.isfinite(difference)]
     if not len(difference):
         return False
-    its_variance, its_degrees = ranking.noise_of_pair(difference, 2 * variance, degrees)
+    its_variance, its_degrees = noise.noise_of_pair(difference, 2 * variance, degrees)
     t = abs(difference.mean()) / math.sqrt(its_variance / len(difference))
-    return bool(2 * t_sf(t, its_degrees) < ranking.SIGNIFICANCE)
+    return bool(2 * t_sf(t, its_degrees) < noise.SIGNIFICANCE)
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:
@@ -187,7 +187,7 @@ def _seeds(results: Results) -> Iterator[Advice]:
         return
     tied = ranked.iloc[1:]
     tied = tied[tied["tied_with_best"].fillna(False).astype(bool)]
-    noisy = ranking.noisy_settings(results.runs)
+    noisy = noise.noisy_settings(results.runs)
     if int(ranked.iloc[0]["trial"]) not in noisy:  # more seeds would show again that training fails there with some
         tied = tied[~tied["trial"].isin(noisy)]
     if tied.empty or math.isnan(results.residual):
@@ -198,7 +198,7 @@ def _seeds(results: Results) -> Iterator[Advice]:
     )
     difference = (second_S - first_S)[np.isfinite(second_S - first_S)]
     variance, degrees = results.residual_noise
-    deviation = math.sqrt(ranking.noise_of_pair(difference, 2 * variance, degrees)[0] / 2)
+    deviation = math.sqrt(noise.noise_of_pair(difference, 2 * variance, degrees)[0] / 2)
     needed = ranking.seeds_to_tell(lead, deviation, len(tied))
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:

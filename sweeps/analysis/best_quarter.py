@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from sweeps.analysis.effects import positions
-from sweeps.analysis.ranking import SIGNIFICANCE, holm
+from sweeps.analysis.noise import SIGNIFICANCE
+from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import Floats, Plan, is_number, is_sampled, ordered_values, unconditional
 from sweeps.space import short
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.distributions import t_isf, t_sf
-from sweeps.analysis.ranking import SIGNIFICANCE, holm, noise_of_pair, outlying
+from sweeps.analysis.noise import SIGNIFICANCE, noise_of_pair, outlying
+from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import Floats, diverged_alike
 
 
@@ -43,7 +44,7 @@ class Comparison:
 def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """Pair two sides' runs, columns setting, seed, state and objective (nats per token), by setting and seed.
 
-    A difference's noise is pooled over the settings that are not `ranking.outlying`, which stand on their own; with one
+    A difference's noise is pooled over the settings that are not `noise.outlying`, which stand on their own; with one
     seed nothing has an interval. ValueError where no setting and seed is on both sides.
     """
     both = a.merge(b, on=["setting", "seed"], suffixes=("_a", "_b"), sort=False)

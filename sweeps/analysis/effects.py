@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.distributions import f_sf, t_isf
-from sweeps.analysis.ranking import SIGNIFICANCE, all_complete, holm, residual_variance
+from sweeps.analysis.noise import SIGNIFICANCE, all_complete, residual_variance
+from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import (
     FINISHED,
     MAX_VALUES,

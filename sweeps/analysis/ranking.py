@@ -7,16 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from sweeps.analysis.distributions import chi2_median, f_sf, t_isf, t_sf
+from sweeps.analysis.distributions import f_sf, t_isf, t_sf
+from sweeps.analysis.noise import SIGNIFICANCE, all_complete, pooled_noise
 from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, comparable_objectives
 
-SIGNIFICANCE = 0.05
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
 POWER = 0.8
-OUTLYING = 0.01  # of sweeps without one name a setting noisy
-LEAST_TO_OUTLIE = 5
 MOST_SEEDS = 100
 
 
@@ -93,60 +90,6 @@ def _states(runs: pd.DataFrame) -> pd.Series:
     return states
 
 
-def all_complete(runs: pd.DataFrame, order: pd.Series) -> NDArray[np.bool_]:
-    """Whether all seeds of each setting are COMPLETE."""
-    complete = (runs["state"] == "COMPLETE").groupby(runs["trial"]).all()
-    return complete.reindex(order).to_numpy(dtype=np.bool_)
-
-
-def residual_variance(objective_TS: Floats) -> tuple[float, int]:
-    """Residual mean square of the two-way layout setting + seed, and its degrees of freedom (T-1)(S-1).
-
-    It is the noise that is left of one run when what its seed does to all settings alike is taken away. NaN with 0
-    degrees where there are fewer than two settings or seeds.
-    """
-    T, S = objective_TS.shape
-    if T < 2 or S < 2:
-        return float("nan"), 0
-    residual_TS = objective_TS - objective_TS.mean(1, keepdims=True) - objective_TS.mean(0) + objective_TS.mean()
-    degrees = (T - 1) * (S - 1)
-    return float((residual_TS**2).sum() / degrees), degrees
-
-
-def outlying(variance_T: Floats, degrees: int) -> NDArray[np.bool_]:
-    """Which of independent variances, each of so many degrees of freedom, are far above the others.
-
-    A training that fails with some seeds only scatters a hundred times more than the rest, and pooled with them would
-    leave nothing to be told. Held against the median variance: beyond what chance gives the largest of T in 1 % of
-    sweeps. None of fewer than five variances, of those with one degree of freedom, which says nothing, or where more
-    than a third would be.
-    """
-    T = len(variance_T)
-    none = np.full(T, False)
-    if T < LEAST_TO_OUTLIE or degrees < 2:
-        return none
-    median = float(np.median(variance_T)) / (chi2_median(degrees) / degrees)
-    if median == 0:
-        return none
-    # The median is itself about as uncertain as a variance of half of all degrees of freedom.
-    found = np.asarray(f_sf(variance_T / median, degrees, T * degrees // 2) < OUTLYING / T)
-    return found if found.sum() <= T / 3 else none
-
-
-def noisy(objective_TS: Floats) -> NDArray[np.bool_]:
-    """The settings whose seeds scatter far more than the others', when what a seed does to most is taken away."""
-    deviation_TS = objective_TS - objective_TS.mean(1, keepdims=True)
-    deviation_TS = deviation_TS - np.median(deviation_TS, axis=0) if len(deviation_TS) else deviation_TS
-    deviation_TS = deviation_TS - deviation_TS.mean(1, keepdims=True)
-    degrees = objective_TS.shape[1] - 1
-    return outlying((deviation_TS**2).sum(1) / max(1, degrees), degrees)
-
-
-def pooled_noise(objective_TS: Floats) -> tuple[float, int]:
-    """`residual_variance` over the settings that are not `noisy`."""
-    return residual_variance(objective_TS[~noisy(objective_TS)])
-
-
 def told_from_first(objective_TS: Floats, variance: float, degrees: int) -> Floats:
     """Adjusted p-values [T] that each setting T differs from the first, by paired t-tests over their shared seeds S.
 
@@ -195,20 +138,6 @@ def _p_values(diff_PS: Floats, variance: float, degrees: int) -> Floats:
     return np.where(count_P >= 2, p_P, np.nan)
 
 
-def noise_of_pair(diff_S: Floats, variance: float, degrees: int) -> tuple[float, int]:
-    """Variance of one seed's difference of two settings, and its degrees of freedom; 0 degrees: unknown.
-
-    The pool's, which are given, or the pair's own where it is clearly noisier (F test, 5 %) or there is no pool.
-    """
-    own_degrees = len(diff_S) - 1
-    if own_degrees < 1:
-        return variance, degrees
-    own = float(diff_S.var(ddof=1))
-    if not degrees or (own > 0 and (variance == 0 or f_sf(own / variance, own_degrees, degrees) < SIGNIFICANCE)):
-        return own, own_degrees
-    return variance, degrees
-
-
 def holm(p_values: Floats) -> Floats:
     """Adjusted p-values of a family (Holm 1979)."""
     order = np.argsort(p_values)
@@ -216,37 +145,6 @@ def holm(p_values: Floats) -> Floats:
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.minimum(steps, 1)
     return adjusted
-
-
-def _whole(runs: pd.DataFrame) -> tuple[pd.Series, Floats]:
-    """The trials all of whose seeds are complete, and their objectives by seed."""
-    order = runs["trial"].drop_duplicates()
-    trials = order[all_complete(runs, order)]
-    return trials, comparable_objectives(runs, trials)
-
-
-def noisy_settings(runs: pd.DataFrame) -> list[int]:
-    """The trials, all of whose seeds are complete, that are `noisy`."""
-    trials, objective_TS = _whole(runs)
-    return [int(trial) for trial in trials[noisy(objective_TS)]]
-
-
-def residual_noise(runs: pd.DataFrame) -> tuple[float, int]:
-    """Of a sweep: `pooled_noise` of the settings all of whose seeds are complete."""
-    return pooled_noise(_whole(runs)[1])
-
-
-def seed_noise(runs: pd.DataFrame) -> float:
-    """Standard deviation over seeds of the final loss of one setting; NaN if unknown.
-
-    Pooled over the complete settings that are not `noisy`.
-    """
-    complete = runs[(runs["state"] == "COMPLETE") & ~runs["trial"].isin(noisy_settings(runs))]
-    by_setting = complete["objective"].astype(float).groupby(complete["trial"])
-    degrees = by_setting.count() - 1
-    if degrees.sum() < 1:
-        return float("nan")
-    return float(np.sqrt((by_setting.var() * degrees).sum() / degrees.sum()))
 
 
 def seeds_to_tell(difference: float, deviation: float, comparisons: int = 1) -> int | None:

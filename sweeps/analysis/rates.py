@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sweeps.analysis.distributions import standard_error, t_isf
-from sweeps.analysis.ranking import SIGNIFICANCE, noisy_settings, pooled_noise, residual_noise, told_from_first
+from sweeps.analysis.noise import SIGNIFICANCE, noisy_settings, pooled_noise, residual_noise
+from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.settings import (
     MAX_VALUES,
     Floats,

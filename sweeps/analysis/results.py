@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis import best_quarter, curves, diagnosis, effects, ranking, rates, settings
+from sweeps.analysis import best_quarter, curves, diagnosis, effects, noise, ranking, rates, settings
+from sweeps.analysis.noise import Uneven
 from sweeps.analysis.settings import Plan
 
 
@@ -52,13 +53,13 @@ class Results:
 
     @cached_property
     def noise(self) -> float:
-        """Standard deviation over seeds of one run's final loss: `ranking.seed_noise`."""
-        return ranking.seed_noise(self.runs)
+        """Standard deviation over seeds of one run's final loss: `noise.seed_noise`."""
+        return noise.seed_noise(self.runs)
 
     @cached_property
     def residual_noise(self) -> tuple[float, int]:
-        """Variance and degrees of freedom of `ranking.residual_noise`."""
-        return ranking.residual_noise(self.runs)
+        """Variance and degrees of freedom of `noise.residual_noise`."""
+        return noise.residual_noise(self.runs)
 
     @property
     def residual(self) -> float:
@@ -67,9 +68,14 @@ class Results:
 
     @cached_property
     def noisy(self) -> list[str]:
-        """The settings whose seeds scatter far more than the others': `ranking.noisy_settings`."""
-        trials = ranking.noisy_settings(self.runs)
+        """The settings whose seeds scatter far more than the others': `noise.noisy_settings`."""
+        trials = noise.noisy_settings(self.runs)
         return [str(label) for label in self.board.loc[self.board["trial"].isin(trials), "label"]]
+
+    @cached_property
+    def uneven(self) -> Uneven | None:
+        """`noise.uneven`."""
+        return noise.uneven(self.plan, self.runs)
 
     @cached_property
     def worst_loss(self) -> float:

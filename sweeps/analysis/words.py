@@ -8,7 +8,8 @@ import pandas as pd
 
 from sweeps.analysis.advice import advise
 from sweeps.analysis.best_quarter import best_quarter, values_said
-from sweeps.analysis.ranking import MOST_FOR_HOLM, SIGNIFICANCE
+from sweeps.analysis.noise import SIGNIFICANCE
+from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import FINISHED, SAMPLING, is_full_grid
 
@@ -154,6 +155,11 @@ def _trouble(results: Results) -> str:
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
+    if (uneven := results.uneven) is not None:
+        parts.append(
+            f"seeds scatter {uneven.ratio:.1f} times as much at {uneven.field} {uneven.value} as elsewhere, and the "
+            "tests take one level of noise for granted"
+        )
     if _seeds_do_nothing(results):
         parts.append("a setting's seeds all give the same loss, so the trainer may not use them")
     done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
