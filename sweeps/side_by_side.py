@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from sweeps.analysis.comparison import Comparison, hold_together, verdict
+from sweeps.analysis.words import count
 from sweeps.catalog import sweep_name
 from sweeps.markup import Block, Heading, Table, Text, to_html, to_markdown
 from sweeps.store import schema
@@ -18,8 +19,15 @@ from sweeps.tables import number, p_value
 
 def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
     """Print which of A and B is better, and write the same as a page. ValueError where nothing can be paired."""
-    comparison = hold_together(read_side(store, name, a), read_side(store, name, b))
+    side_a, side_b = read_side(store, name, a), read_side(store, name, b)
+    shared = set(side_a["run_id"]) & set(side_b["run_id"])  # a definition and a larger one of the same settings
+    side_a, side_b = (side[~side["run_id"].isin(shared)] for side in (side_a, side_b))
+    if shared and (side_a.empty or side_b.empty):
+        raise ValueError(f"{a} and {b} have the same runs, so there is nothing to compare")
+    comparison = hold_together(side_a, side_b)
     sentences, table = verdict(comparison, a, b), cell_table(comparison, a, b)
+    if shared:
+        sentences.append(f"Left out: {count(len(shared), 'run')} that both have.")
     console = Console(highlight=False)
     for sentence in sentences:
         console.print(Line(sentence))
@@ -30,24 +38,25 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
 
 
 def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
-    """The runs with a result of a sweep, or of a definition or commit of it: setting, seed, state, objective."""
+    """The runs with a result of a sweep, or of a definition or commit: run_id, setting, seed, state, objective."""
     if name is None:
         sweep, definition, commit = sweep_name(side, store.sweeps()), None, None
     else:
         definitions = [known.definition for known in store.definitions(name)]
         is_definition = any(known.startswith(side) for known in definitions)
         sweep, definition, commit = name, side if is_definition else None, None if is_definition else side
+    columns = ["run_id", "setting", "seed", "state", "objective"]
     if commit is None:
         trials = store.trials(sweep, definition)
         done = trials[trials["state"].isin(schema.RESULTS)]
-        found = done[["setting", "seed", "state", "objective"]]
+        found = done[columns]
     else:
         rows = [
-            (row.tags.get(schema.SETTING, ""), row.seed, row.state, row.metrics.get(schema.OBJECTIVE))
+            (row.run_id, row.tags.get(schema.SETTING, ""), row.seed, row.state, row.metrics.get(schema.OBJECTIVE))
             for row in store.runs(sweep)
             if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(commit)
         ]
-        found = pd.DataFrame(rows, columns=["setting", "seed", "state", "objective"])
+        found = pd.DataFrame(rows, columns=columns)
     if found.empty:
         what = f"{sweep}: neither a definition nor a commit {side!r}" if commit else f"{side}: no run"
         raise ValueError(f"{what} with a result in {store.where}")

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pandas as pd
 import pytest
 from launcher import Launcher
 from test_run import GRID, Kept, write_experiment
 
+from sweeps import side_by_side
 from sweeps.store import open_store
 
 STORE = "store"
@@ -71,7 +75,7 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     )
     assert f"{(b - a).groupby('setting').mean().iloc[0]:+.4f}" in done.out
     itself = launcher.run("sweeps.report", "question", "--compare", first, first, "--store", store)
-    assert "ends at the same loss" in itself.out
+    assert (itself.code, "have the same runs" in itself.one_line) == (2, True)
     commit = Kept(store).of("run")[0].data.tags["mlflow.source.git.commit"]
     by_commit = launcher.run("sweeps.report", "question", "--compare", first, commit[:10], "--store", store)
     assert by_commit.code == 0, by_commit
@@ -79,6 +83,24 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     unknown = launcher.run("sweeps.report", "question", "--compare", first, "fffffff", "--store", store)
     assert unknown.code == 2
     assert "neither a definition nor a commit 'fffffff'" in unknown.one_line
+
+
+def test_runs_that_both_sides_have_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def side(*run_ids: str) -> pd.DataFrame:
+        runs = [(run_id, f"lr={number}", 0, "COMPLETE", 3.0 + len(run_id)) for number, run_id in enumerate(run_ids)]
+        return pd.DataFrame(runs, columns=["run_id", "setting", "seed", "state", "objective"])
+
+    sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
+    monkeypatch.setattr(side_by_side, "read_side", lambda _store, _name, which: sides[which])
+    store: Any = SimpleNamespace(folder=tmp_path)
+    side_by_side.print_comparison(store, None, "small", "large")
+    said = capsys.readouterr().out
+    assert "Left out: 1 run that both have." in said
+    assert "lr=1" not in said
+    with pytest.raises(ValueError, match="small and part have the same runs"):
+        side_by_side.print_comparison(store, None, "small", "part")
 
 
 def test_a_plan_that_another_version_wrote_is_said_in_a_line(swept: tuple[Path, Path], launcher: Launcher) -> None:
