@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweeps.catalog import Experiment
 from sweeps.driver import Drive, View
@@ -113,7 +114,8 @@ def check_file(store: Store, experiment: Experiment) -> None:
         return
     for row in store.runs(experiment.name, "summary"):
         made_by = row.tags.get(schema.FILE, experiment.made_by)
-        if made_by != experiment.made_by:
+        was_moved = store.is_local and Path(made_by).is_absolute() and not Path(made_by).exists()
+        if made_by != experiment.made_by and not was_moved:
             raise ValueError(
                 f"sweep {experiment.name!r} in {store.where} was made by {made_by}, and this is {experiment.made_by}; "
                 "rename the file or choose another --store"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeps.catalog import Experiment
 from sweeps.configs import Config, changed, dumped, train_tokens
-from sweeps.space import Value, grid_settings, is_varied, short
+from sweeps.space import TYPED_DIGITS, Choice, Value, grid_settings, is_varied, short
 from sweeps.sweep import COUNTED, Sweep, counted_settings
 from sweeps.trainers import Trainer, trainer_of
 from tinylm_core.config import NUMERICS_VERSION
@@ -129,6 +129,7 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     """
     trainer = trainer_of(experiment, machine)
     sweep, notes = trainer.fitting(experiment.sweep)
+    check_labels(sweep)
     if sweep.total_tokens is not None and sweep.num_proposed < 1:
         tokens = train_tokens(sweep.base)
         cost = f"{tokens * sweep.seeds:,} ({tokens:,} x seeds {sweep.seeds})"
@@ -149,6 +150,19 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
     first_runs = [(f"t{trial.number:03d} ({trial.label})", trial.runs[0].config) for trial in plan.known_trials()]
     notes += trainer.notes_on(first_runs)
     return plan
+
+
+def check_labels(sweep: Sweep) -> None:
+    """ValueError where two listed values of a field look alike: settings are known by their labels."""
+    for field, dimension in sweep.space.items():
+        by_label: dict[str, Value] = {}
+        listed = isinstance(dimension, Choice) or sweep.search == "grid"
+        for value in dimension.grid() if listed else ():
+            if (other := by_label.setdefault(short(value), value)) is not value:
+                raise ValueError(
+                    f"space: {field}: {other!r} and {value!r} are one value as a label, {short(value)}; take values "
+                    f"that differ within {TYPED_DIGITS} digits"
+                )
 
 
 def setting_label(setting: dict[str, Value]) -> str:

@@ -11,6 +11,7 @@ Value = float | int | str | bool | None
 When = Mapping[str, Value | tuple[Value, ...]]
 
 MOST_POINTS = 100_000  # more runs than anybody makes
+TYPED_DIGITS = 6  # of a number that somebody has typed; what is computed or drawn has more
 
 
 @dataclass(frozen=True, init=False)
@@ -190,16 +191,21 @@ def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:
 
 
 def short(value: object) -> str:
-    """A value as a label: 3e-4, 0.1, 64, none."""
+    """A value as a label: 3e-4, 0.9995, 64, none. One with more than six digits, as a search draws them, has three."""
     if value is None:
         return "none"
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     number = float(value)
+    digits = len(repr(number).partition("e")[0].replace(".", "").strip("-0"))
+    if isinstance(value, Integral) and (abs(number) < 1e6 or 3 < digits <= 9):
+        return str(value)
+    shown = max(3, digits) if digits <= TYPED_DIGITS else 3
     if number and not 0.01 <= abs(number) < 1e6:
-        mantissa, exponent = f"{number:.2e}".split("e")
+        mantissa, exponent = f"{number:.{shown - 1}e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return str(value) if isinstance(value, Integral) else f"{number:.3g}"
+    text = f"{number:.{shown}g}"
+    return f"{float(text):.0f}" if "e" in text else text
 
 
 def parse_dimension(text: str) -> Choice | Range:

@@ -104,10 +104,12 @@ def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
 
 def _interval_labels(edges: Floats) -> list[str]:
     """low…high of each interval, with more digits where a search has drawn values so close that three don't do."""
-    labels = [f"{short(low)}…{short(high)}" for low, high in itertools.pairwise(edges)]
-    if len(set(labels)) < len(labels):
-        labels = [f"{low!r}…{high!r}" for low, high in itertools.pairwise(edges.tolist())]
-    return labels
+    ends = [short(edge) for edge in edges]
+    digits = 4
+    while len(set(ends)) < len(ends):
+        ends = [f"{edge:.{digits}g}" for edge in edges]
+        digits += 1
+    return [f"{low}…{high}" for low, high in itertools.pairwise(ends)]
 
 
 def ordered_values(plan: Plan, field: str) -> list[Any]:

@@ -8,12 +8,14 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from sweeps.store.moved import relocate
 from sweeps.store.place import (
     DATABASE,
     Place,
@@ -72,6 +74,8 @@ def prepare(place: Place, *, create: bool) -> None:
         if create and not is_wal(place.database):
             use_wal(place.database)
         _check_revision(place)
+        if (before := relocate(place)) is not None:
+            print(f"sweeps: {place.where} was {before}; its files are looked for here from now on", file=sys.stderr)
 
 
 def connect(place: Place) -> "MlflowClient":

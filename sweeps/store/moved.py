@@ -1,0 +1,73 @@
+"""A local store that was moved or copied: what it says of where its files are becomes true again.
+
+MLflow keeps absolute addresses. Of a copy they are those of the original, which would get what is written to the copy.
+"""
+
+import json
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from filelock import FileLock, Timeout
+
+from sweeps.store.place import Place
+
+ADDRESSES = {
+    "experiments": ["artifact_location"],
+    "runs": ["artifact_uri"],
+    "logged_models": ["artifact_location"],
+    "model_versions": ["source", "storage_location"],
+}
+
+
+def relocate(place: Place) -> Path | None:
+    """Rewrite a store's addresses of itself where it has another place than they say; returns the place before.
+
+    None, and nothing is written, where all is true, a sweep is under way in it, or it can't be written.
+    """
+    try:
+        with closing(sqlite3.connect(place.database, timeout=10)) as connection:
+            before = _place_before(connection, place)
+            if before is None:
+                return None
+            with ExitStack() as locks:
+                for lock in place.folder.glob("work/*/lock"):
+                    locks.enter_context(FileLock(lock, blocking=False))
+                _rewrite_journals(place.folder, before)
+                _rewrite_database(connection, f"{before.as_uri()}/", f"{place.folder.as_uri()}/")
+            return before
+    except (sqlite3.OperationalError, OSError, Timeout):
+        return None
+
+
+def _place_before(connection: sqlite3.Connection, place: Place) -> Path | None:
+    """Where MLflow's default experiment says that the store is, if that is elsewhere; we have set it."""
+    row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+    address = urlsplit(str(row[0]) if row else "")
+    location = Path(url2pathname(address.path))
+    if address.scheme != "file" or location.parts[-2:] != ("artifacts", "0"):
+        return None
+    before = location.parent.parent
+    is_here = before == place.folder or (before.exists() and before.samefile(place.folder))
+    return None if is_here else before
+
+
+def _rewrite_database(connection: sqlite3.Connection, before: str, now: str) -> None:
+    with connection:
+        for table, columns in ADDRESSES.items():
+            existing = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            for column in existing.intersection(columns):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (now, len(before) + 1, len(before), before),
+                )
+
+
+def _rewrite_journals(folder: Path, before: Path) -> None:
+    for journal in folder.glob("work/*/journal.jsonl"):
+        old, new = (json.dumps(f"{root}/")[1:-1] for root in (before, folder))
+        text = journal.read_text()
+        if old in text:
+            journal.write_text(text.replace(f'"{old}', f'"{new}'))
