@@ -147,7 +147,7 @@ def from_params(config_class: type[C], params: Mapping[str, str]) -> C:
 def parsed(config_class: type[C], name: str, text: str) -> object:
     """The value that a text means for a field: None, a list or a dict where the field may be one; else the text."""
     annotation = field_types(config_class).get(name)
-    if text == "None" and type(None) in getattr(annotation, "__args__", ()):
+    if text in ("None", "none") and type(None) in getattr(annotation, "__args__", ()):
         return None
     if text[:1] in ("[", "{") and annotation is not str:
         try:

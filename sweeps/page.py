@@ -143,12 +143,13 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
     text = tables.rate_text_table(results)
     if text.empty:
         return []
+    is_averaged = len(results.plan["swept"]) > 1
     blocks: list[Block] = [
         Heading("Learning rate"),
         *pictures,
         Text(
             "The optimum is an estimate: the minimum of a parabola in log rate through the best rate and its neighbours"
-            + (", averaged over the other parameters" if not is_sampled(results.plan, RATE) else "")
+            + ", averaged over the other parameters" * (is_averaged and not is_sampled(results.plan, RATE))
             + ". It lies between the nearest rates that can be told to be worse than the best one (95 %, whatever the "
             "curve's shape, if it has one valley). There is no estimate where training is unstable beside the best "
             "rate or no parabola fits, and neither where rates were drawn and the other parameters with them. LR "

@@ -95,7 +95,9 @@ def links(store: "Store", report: Report) -> dict[str, str]:
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
     if best and report.results.plan.get("trainer") is None:
         found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
-    return found | {"This report again": f"python -m sweeps.report {name}{store.option}"}
+    definition = str(report.results.plan["definition"])
+    earlier = f" --definition {definition}" * (store.definitions(name)[0].definition != definition)
+    return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}
 
 
 def server_command(store: "Store") -> str:

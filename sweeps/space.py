@@ -250,7 +250,7 @@ def _when_to_json(when: When) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Value:
-    named = {"True": True, "true": True, "False": False, "false": False, "None": None}
+    named = {"True": True, "true": True, "False": False, "false": False, "None": None, "none": None}
     text = text.strip()
     if text in named:
         return named[text]

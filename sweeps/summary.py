@@ -124,4 +124,5 @@ def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
         first = rows.iloc[0]
         yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
     if len(healthy):
-        yield f"{counted(len(healthy), 'run')} {'is' if len(healthy) == 1 else 'are'} healthy"
+        details = " ".join(f", {detail}" for detail in healthy["detail"].unique() if detail)
+        yield f"{counted(len(healthy), 'run')} {'is' if len(healthy) == 1 else 'are'} healthy{details}"

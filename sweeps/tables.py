@@ -5,7 +5,7 @@ import pandas as pd
 
 from sweeps.analysis.diagnosis import FINDINGS
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import is_sampled
+from sweeps.analysis.settings import incomparable, is_sampled
 from sweeps.analysis.words import some
 from sweeps.space import short
 
@@ -41,6 +41,8 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
         text[f"tokens to {target:.3f}"] = tokens.map(lambda value: number(value, ",.0f"))
     text["tokens/s"] = board["tokens_per_second"].map(lambda value: number(value, ",.0f"))
     text["run IDs"] = board["run_ids"]
+    if incomparable(results.plan):  # where none is against another
+        text["against the best"] = "not comparable"
     return text
 
 

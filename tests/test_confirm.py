@@ -14,6 +14,11 @@ from sweeps import side_by_side
 from sweeps.store import open_store
 
 STORE = "store"
+BASES = {
+    "small": {"vocab_size": None, "dropout": 0.0, "d_model": 64},
+    "large": {"vocab_size": 500, "dropout": 0.1, "d_model": 64},
+    "part": {},
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,7 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     second = open_store(store).definitions("question")[0].definition
     done = launcher.run("sweeps.report", "question", "--compare", first, second, "--store", store)
     assert done.code == 0, done
+    assert "The two differ in max_grad_norm (1, 0.1)." in done.out
     assert "Each at its best setting" in done.out
     a, b = (
         open_store(store).trials("question", one).set_index(["setting", "seed"])["objective"] for one in (first, second)
@@ -78,8 +84,8 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     assert (itself.code, "have the same runs" in itself.one_line) == (2, True)
     commit = Kept(store).of("run")[0].data.tags["mlflow.source.git.commit"]
     by_commit = launcher.run("sweeps.report", "question", "--compare", first, commit[:10], "--store", store)
-    assert by_commit.code == 0, by_commit
-    assert "Each at its best setting" in by_commit.out
+    assert by_commit.code == 2
+    assert "name one. The two differ in max_grad_norm (1, 0.1)" in by_commit.one_line
     unknown = launcher.run("sweeps.report", "question", "--compare", first, "fffffff", "--store", store)
     assert unknown.code == 2
     assert "neither a definition nor a commit 'fffffff'" in unknown.one_line
@@ -94,10 +100,12 @@ def test_runs_that_both_sides_have_are_left_out(
 
     sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
     monkeypatch.setattr(side_by_side, "read_side", lambda _store, _name, which: sides[which])
+    monkeypatch.setattr(side_by_side, "read_base", lambda _store, _name, which: BASES[which])
     store: Any = SimpleNamespace(folder=tmp_path)
     side_by_side.print_comparison(store, None, "small", "large")
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "Left out: 1 run that both have." in said
+    assert "The two differ in vocab_size (none, 500), dropout (0, 0.1); by vocab_size a token is another one" in said
     assert "lr=1" not in said
     with pytest.raises(ValueError, match="small and part have the same runs"):
         side_by_side.print_comparison(store, None, "small", "part")

@@ -67,6 +67,26 @@ def test_what_a_search_may_propose_later_is_refused_before_anything_is_made(tiny
         plan_of(tiny(), {"max_tokens": Range(5, 1000)}, **later)
 
 
+def test_a_field_with_one_value_unmatches_nothing(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), {"batch_size": Choice(4), "learning_rate": Choice(1e-3, 1e-2)})
+    assert plan.matched
+    assert plan.notes == []
+
+
+@pytest.mark.parametrize("beta2", [Choice(0.9, 0.99999991, 0.99999992), Range(0.9, 0.90000002, 3)])
+def test_values_that_look_alike_are_refused_before_anything_is_made(tiny: Tiny, beta2: Choice | Range) -> None:
+    with pytest.raises(
+        ValueError, match=r"^space: beta2: [\d.]+ and [\d.]+ are one value as a label, [\d.]+; take values"
+    ):
+        plan_of(tiny(), {"beta2": beta2})
+
+
+def test_values_that_differ_within_six_digits_have_labels_of_their_own(tiny: Tiny) -> None:
+    plan = plan_of(tiny(), {"beta2": Choice(0.99, 0.9995, 0.9999, 0.999999)})
+    labels = [trial.label for trial in plan.known_trials()]
+    assert labels == ["beta2=0.99", "beta2=0.9995", "beta2=0.9999", "beta2=0.999999"]
+
+
 @pytest.mark.parametrize(
     ("space", "matched"),
     [

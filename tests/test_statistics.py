@@ -348,6 +348,35 @@ def test_an_optimum_at_the_edge_is_told_from_one_inside():
     assert found[0][0].command.endswith("--sweep learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.03,0.1")
 
 
+def test_a_step_beyond_an_end_is_at_most_four_times_as_far():
+    plan = make_plan({"learning_rate": choice(1e-3, 1e-2)}, seeds=[0, 1])
+    found = advice.advise(results_of(plan, seed=0, effect=lambda s: -s["learning_rate"]))
+    assert any(one.command.endswith("--sweep learning_rate=0.001,0.01,0.04,0.2") for one in found)
+
+
+def test_losses_of_different_tokens_are_not_ranked_and_no_advice_is_drawn_from_them():
+    plan = make_plan({"tokenizer": choice("bpe", "char"), "learning_rate": choice(1e-3, 1e-2)}, seeds=[0, 1, 2])
+    effect = {"bpe": 2.5, "char": 0.0}
+    results = results_of(plan, seed=0, effect=lambda s: effect[s["tokenizer"]] - 10 * s["learning_rate"], noise=0.01)
+    first, *others = words.answer(results)
+    assert first.startswith("Settings differ in tokenizer, so their losses are nats per token of different tokens")
+    assert not any(word in " ".join(others).lower() for word in ("best", "runner-up", "moves the loss"))
+    assert results.board["tied_with_best"].isna().all()
+    assert not any("that was tried" in one.text for one in advice.advise(results))
+    alike = results_of(
+        plan | {"trainer": 1}, seed=0, effect=lambda s: effect[s["tokenizer"]]
+    )  # whose words these aren't
+    assert words.answer(alike)[0].startswith("Best of 4 settings")
+
+
+def test_the_first_ten_trials_of_tpe_are_drawn_and_so_tested_as_those_of_a_random_search():
+    space = {"learning_rate": {"kind": "range", "low": 1e-4, "high": 1e-1, "points": None, "log": True}}
+    for num_trials, gathered in ((10, False), (11, True)):
+        plan = make_plan(space, num_trials=num_trials) | {"search": "tpe"}
+        assert settings.is_gathered(plan) is gathered
+        assert not settings.is_gathered(plan | {"search": "random"})
+
+
 def test_a_whole_number_among_others_makes_a_field_no_whole_one():
     plan = make_plan({"weight_decay": choice(0, 0.1, 0.3)}, seeds=[0, 1])
     found = advice.advise(results_of(plan, seed=0, effect=lambda s: -s["weight_decay"]))

@@ -21,6 +21,7 @@ from sweeps.analysis.settings import (
     SAMPLING,
     comparable_objectives,
     ends_of,
+    incomparable,
     is_log,
     is_number,
     is_sampled,
@@ -47,6 +48,8 @@ def advise(results: Results) -> list[Advice]:
     if (results.runs.loc[finished, "state"] == "DIVERGED").all():
         return [*_unfinished(results), *_all_diverged(results)]
     found = [*_unfinished(results), *_not_matched(results)]
+    if incomparable(results.plan):
+        return found
     if results.board["objective"].notna().sum() >= FINISHED_ENOUGH:
         sampled = results.plan["search"] in SAMPLING
         sure, unsure = ([*extensions(results)], []) if sampled else _edges(results)
@@ -82,7 +85,8 @@ def _not_matched(results: Results) -> Iterator[Advice]:
         yield Advice("Settings train on different numbers of tokens, so their losses differ for that reason too.")
         return
     base = results.plan["base"]
-    fields = [field for field in results.plan["swept"] if field in MATCHING_FIELDS]
+    swept = [field for field in results.plan["swept"] if len(ordered_values(results.plan, field)) > 1]
+    fields = [field for field in swept if field in MATCHING_FIELDS]
     pinned = {field: base[field] for field in fields if base.get(field) is not None}
     command = command_with(results.plan["command"], set=pinned) if pinned else ""
     yield Advice(

@@ -12,6 +12,7 @@ from sweeps.sweep import BUDGET_FIELDS
 from tinylm_core.config import RunConfig, budget_unit, nearest_budget
 
 WIDE_STEP = 2.5
+WIDEST_STEP = 4.0  # of two further listed values: from 1e-3 and 1e-2 on not to 1
 FURTHER = 3.0  # at most so many times as far goes what extends a sampled sweep, or a third of a linear range
 SHORTER = (1, 1 / 2, 1 / 4)  # of that, where a field doesn't take it
 
@@ -87,9 +88,12 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
     by_factor = is_log(plan, field) or min(values) > 0
     step = edge / inner if by_factor else edge - inner
     digits = 1 if by_factor and max(step, 1 / step) >= WIDE_STEP else 2  # 3e-4 below 1e-3, and not 3.3e-4
-    if plan["search"] in SAMPLING:
+    if by_factor:
+        most = FURTHER if plan["search"] in SAMPLING else WIDEST_STEP
+        step = min(max(step, 1 / most), most)
+    elif plan["search"] in SAMPLING:
         width = abs(values[-1] - values[0]) / 3
-        step = min(max(step, 1 / FURTHER), FURTHER) if by_factor else min(max(step, -width), width)
+        step = min(max(step, -width), width)
     beyond_it = [edge * step, edge * step**2] if by_factor else [edge + step, edge + 2 * step]
     beyond_it = beyond_it[:1] if plan["search"] in SAMPLING else beyond_it
     allowed = (_allowed(plan, field, value, digits, whole=whole) for value in beyond_it)

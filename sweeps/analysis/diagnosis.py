@@ -103,6 +103,8 @@ def _findings(run: Mapping[str, Any] | pd.Series, history: Mapping[str, Floats])
         evals = {name: column[evaluated] for name, column in history.items()}
         tokens = evals["step"] * int(run["tokens_per_step"])
         found += _overfitting(evals, tokens) or _still_falling(evals, tokens)
+        if not found and (evals["step"] > 0).sum() < LEAST_EVALUATIONS:
+            return [("healthy", f"but {LEAST_EVALUATIONS} evaluations are needed to see whether it still falls")]
     return found or [("healthy", "")]
 
 

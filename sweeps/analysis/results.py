@@ -48,8 +48,11 @@ class Results:
 
     @cached_property
     def board(self) -> pd.DataFrame:
-        """`ranking.leaderboard`."""
-        return ranking.leaderboard(self.runs, self.plan["swept"])
+        """`ranking.leaderboard`; nothing is tested where losses are of different tokens."""
+        board = ranking.leaderboard(self.runs, self.plan["swept"])
+        if settings.incomparable(self.plan):
+            board = board.assign(tied_with_best=pd.array([pd.NA] * len(board), dtype="boolean"), p_value=np.nan)
+        return board
 
     @cached_property
     def noise(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from sweeps.analysis.best_quarter import best_quarter, values_said
 from sweeps.analysis.commands import Advice, command_with, extended
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import is_sampled
+from sweeps.analysis.settings import is_gathered, is_sampled
 
 
 def extensions(results: Results) -> Iterator[Advice]:
@@ -52,7 +52,7 @@ def narrowings(results: Results) -> Iterator[Advice]:
 
 def _how_close(results: Results) -> str:
     """TPE gathers its trials around what was good, in fields that do nothing too."""
-    if results.plan["search"] == "tpe":
+    if is_gathered(results.plan):
         return "where TPE has gathered its trials too"
     return "closer together than chance would put as many"
 

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 FINISHED = ("COMPLETE", "DIVERGED")
 MAX_VALUES = 8  # a range with more distinct values than this is read in quarters
+UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
+TPE_STARTUP_TRIALS = 10  # of Optuna's TPESampler
 SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
 BEST_ATTEMPT_FIRST = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED")
@@ -155,6 +157,18 @@ def is_sampled(plan: Plan, field: str) -> bool:
         return False
     whole = isinstance(space["low"], int) and isinstance(space["high"], int)
     return not (whole and space["high"] - space["low"] < MAX_VALUES)
+
+
+def incomparable(plan: Plan) -> list[str]:
+    """The swept fields that change what a token is: losses per token of different tokens say nothing of each other."""
+    if plan.get("trainer") is not None:
+        return []
+    return [name for name in UNIT_FIELDS if name in plan["swept"] and len(ordered_values(plan, name)) > 1]
+
+
+def is_gathered(plan: Plan) -> bool:
+    """Whether the search has tried most where the loss was low; TPE's first trials are drawn at random."""
+    return plan["search"] == "tpe" and len(plan["trials"]) > TPE_STARTUP_TRIALS
 
 
 def is_number(values: Sequence[Any]) -> bool:

@@ -11,13 +11,16 @@ from sweeps.analysis.best_quarter import best_quarter, values_said
 from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, SAMPLING, is_full_grid
+from sweeps.analysis.settings import FINISHED, SAMPLING, incomparable, is_full_grid, is_gathered
 
 
 def answer(results: Results) -> list[str]:
     """Three to five sentences: the best setting, whether it can be told from the next, what each parameter does, what
     went wrong or is missing, what to run next. Fewer where there is nothing yet to say."""
-    sentences = [_best(results), _runner_up(results), _effects(results), _trouble(results), _next(results)]
+    if fields := incomparable(results.plan):
+        sentences = [_no_comparison(fields), _trouble(results), _next(results)]
+    else:
+        sentences = [_best(results), _runner_up(results), _effects(results), _trouble(results), _next(results)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -26,6 +29,13 @@ def some(labels: pd.Series, *, most: int = 3) -> str:
     distinct = list(dict.fromkeys(label for label in labels if label))
     more = len(distinct) - most
     return ", ".join(distinct[:most]) + (f" and {more} more setting{'s' * (more > 1)}" if more > 0 else "")
+
+
+def _no_comparison(fields: list[str]) -> str:
+    return (
+        f"Settings differ in {' and '.join(fields)}, so their losses are nats per token of different tokens, and none "
+        "can be called better than another."
+    )
 
 
 def _best(results: Results) -> str:
@@ -124,7 +134,7 @@ def _sampled_effects(results: Results) -> str:
     if told:
         where = ", ".join(map(values_said, told))
         # TPE gathers its trials around what was good, in fields that do nothing too.
-        chance = "" if results.plan["search"] == "tpe" else "closer together than chance would put them "
+        chance = "" if is_gathered(results.plan) else "closer together than chance would put them "
         parts.append(f"the best {len(best)} settings lie {chance}in {where}")
     if len(shares) and len(results.plan["swept"]) > 1:
         alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
@@ -166,7 +176,7 @@ def _trouble(results: Results) -> str:
     planned = results.num_planned
     if 0 < done < planned - failed:
         parts.append(f"this is half-finished, {_of(done, planned, 'run')} done, and the rest may change the answer")
-    if not results.plan["matched"]:
+    if not results.plan["matched"] and not incomparable(results.plan):
         parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}." if parts else ""

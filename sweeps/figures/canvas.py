@@ -92,7 +92,7 @@ def panel_grid(
 
 def heading(figure: Figure, title: str, notes: Iterable[str]) -> None:
     """The title, bold, over what colour, line and marker mean, wrapped to the figure."""
-    width = int(figure.get_figwidth() * 16)
+    width = int(figure.get_figwidth() * 14.5)
     lines: list[str] = []
     for note in notes:
         if lines and len(lines[-1]) + len(note) + 3 <= width:

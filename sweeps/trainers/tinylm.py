@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from sweeps.configs import Config
-from sweeps.space import Choice, Space, Value, condition, grid_settings, with_condition
+from sweeps.space import Choice, Range, Space, Value, condition, grid_settings, with_condition
 from sweeps.sweep import BUDGET_FIELDS, MATCHING_FIELDS, Sweep, listed_settings
 from sweeps.trainers import Cost, Identified
 from tinylm_core.config import RunConfig, check_budget, identity, resolve
@@ -42,12 +42,12 @@ class TinyLM:
             train_windows(corpus, config)
             val_windows(corpus, config)
         if not self.is_matched(sweep):
-            fields = ", ".join(sorted(MATCHING_FIELDS & set(sweep.space)))
+            fields = ", ".join(sorted(_unmatched(sweep)))
             notes.append(f"not matched: settings with different {fields} do not see the same tokens in the same order")
         return sweep, notes
 
     def is_matched(self, sweep: Sweep) -> bool:
-        return not MATCHING_FIELDS & set(sweep.space)
+        return not _unmatched(sweep)
 
     def identified(self, config: Config) -> Identified:
         resolved = resolve(_ours(config), self._machine)
@@ -112,6 +112,16 @@ class TinyLM:
         return num_parameters(_ours(config), self.corpus(config).vocab_size)
 
 
+def _unmatched(sweep: Sweep) -> set[str]:
+    """The swept fields whose values decide which tokens a run sees, where there are several."""
+    several = {name for name, dimension in sweep.space.items() if dimension.when or len(set(_ends(dimension))) > 1}
+    return several & MATCHING_FIELDS
+
+
+def _ends(dimension: Choice | Range) -> tuple[Value, ...]:
+    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+
+
 def _ours(config: Config) -> RunConfig:
     return cast(RunConfig, config)  # a sweep without a trainer of its own has no other
 
@@ -147,7 +157,7 @@ def budget_configs(sweep: Sweep) -> list[RunConfig]:
     space: Space = {}
     for name, dimension in sweep.space.items():
         if name in BUDGET_FIELDS or name in MATCHING_FIELDS:
-            values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+            values = _ends(dimension)
             elsewhere = (getattr(sweep.base, name),) if dimension.when else ()
             space[name] = Choice(*values, *(value for value in elsewhere if value not in values))
     settings = grid_settings(space, sweep.base)
