@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.configs import Config
-from sweeps.earlier import earlier_results, earlier_trials
+from sweeps.earlier import earlier_results, earlier_trials, notes_on_texts
 from sweeps.plan import Plan, Trial
 from sweeps.quantities import counted, duration
 from sweeps.screen import WIDEST_SETTING, alike_in_all, fitting, said_once
@@ -37,9 +37,10 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     tokens = sum(run.num_tokens for trial in trials for run in trial.runs) or num_runs * first.num_tokens
     known = {row.identity for row in done}
     planned = {run.identity for trial in listed for run in trial.runs}
-    notes = plan.notes + (
-        plan.trainer.file.notes_on(row for row in done if row.identity in planned) if plan.trainer.file else []
-    )
+    if plan.trainer.file:
+        notes = plan.notes + plan.trainer.file.notes_on(row for row in done if row.identity in planned)
+    else:
+        notes = plan.notes + notes_on_texts(plan, [first, *(run for trial in listed for run in trial.runs)], done)
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in listed for run in trial.runs)
     new = [run.config for trial in trials for run in trial.runs if run.identity not in known]

@@ -1,8 +1,10 @@
 """What earlier starts of a sweep have left in a store that a plan goes on with."""
 
-from sweeps.plan import Plan, Trial
+from collections.abc import Iterable
+
+from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store.read import Store
-from sweeps.store.schema import RESULTS, RunRow
+from sweeps.store.schema import DEFINITION, FINGERPRINT, RESULTS, RunRow
 
 
 def earlier_trials(store: Store, plan: Plan) -> list[Trial]:
@@ -20,3 +22,15 @@ def earlier_results(store: Store, plan: Plan) -> list[RunRow]:
     if plan.experiment.name not in store.sweeps():
         return []
     return [row for row in store.runs(plan.experiment.name) if row.identity and row.state in RESULTS]
+
+
+def notes_on_texts(plan: Plan, runs: Iterable[PlannedRun], earlier: Iterable[RunRow]) -> list[str]:
+    """A line where this definition has results from before its text was edited, which are results of another one."""
+    texts = {run.fingerprint for run in runs}
+    number = sum(
+        row.tags.get(DEFINITION) == plan.sweep.definition and row.tags.get(FINGERPRINT) not in texts for row in earlier
+    )
+    if not number or None in texts:
+        return []
+    are = "1 run is" if number == 1 else f"{number:,} runs are"
+    return [f"the data has changed: {are} of what it was before, and stay in MLflow without a part in this report"]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from sweeps import provenance
 from sweeps.configs import dumped, to_params
+from sweeps.earlier import notes_on_texts
 from sweeps.outbox import Outbox
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store import schema
@@ -95,9 +96,10 @@ class Ledger:
 
     def notes_on(self, trials: Iterable[Trial]) -> list[str]:
         """What there is to know of the results that trials have from earlier starts, a line each."""
+        runs = [run for trial in trials for run in trial.runs]
         if self._trainer_file is None:
-            return []
-        identities = [run.identity for trial in trials for run in trial.runs]
+            return notes_on_texts(self._plan, runs, self._earlier_results.values()) if runs else []
+        identities = [run.identity for run in runs]
         return self._trainer_file.notes_on(
             self._earlier_results[identity] for identity in identities if identity in self._earlier_results
         )

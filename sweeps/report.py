@@ -155,6 +155,8 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     from sweeps.summary import print_summary
 
     print_summary(opened, made)
+    if known and made.results.plan["definition"] != known[0]:
+        click.echo("this is an earlier definition: the commands above run its file as it is now")
     others = [d for d in known if d != made.results.plan["definition"]]
     if others:
         click.echo(f"other definitions of {name}: {', '.join(others)} (--definition ID)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from launcher import Launcher
-from test_run import Kept
+from test_run import GRID, Kept, write_experiment
 
 from sweeps.catalog import load_experiment
 from sweeps.dry_run import pace_of, print_plan
@@ -67,6 +67,23 @@ def test_what_an_earlier_start_has_asked_and_done_is_said(launcher: Launcher, te
     assert "These were proposed already; the search chooses the other 2." in shown.out
     labels = [run.data.tags["sweep.setting"] for run in Kept(store, "first").runs]
     assert all(label in shown.out for label in labels)
+
+
+def test_a_text_that_was_edited_is_said_with_the_runs_that_count_no_more(launcher: Launcher, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sees a dog. " * 500)
+    file = write_experiment(tmp_path, GRID, text)
+    assert launcher.run("sweeps.run", file, "--store", tmp_path / "store").code == 0
+    note = "the data has changed: 4 runs are of what it was before"
+    again = launcher.run("sweeps.run", file, "--store", tmp_path / "store", "--dry-run")
+    assert "4 of its runs are there already" in again.out
+    assert note not in again.out
+    text.write_text("one hen has no goat. " * 500)
+    planned = launcher.run("sweeps.run", file, "--store", tmp_path / "store", "--dry-run")
+    assert note in " ".join(planned.out.split())
+    run = launcher.run("sweeps.run", file, "--store", tmp_path / "store", "--json")
+    assert run.code == 0
+    assert note in run.out + run.err
 
 
 def test_a_sweep_for_a_gpu_of_a_cluster_is_shown_where_there_is_none(

@@ -94,7 +94,7 @@ def test_noise_that_differs_between_values_is_told_and_where_it_does_not_in_at_m
     plan = make_plan(space | {"warmup_ratio": choice(0.0, 0.1, 0.2)}, seeds=[0, 1])
     trials, history = make_sweep(plan, with_history=False)
     runs = settings.planned_runs(plan, trials)
-    rng, false, found, sweeps = np.random.default_rng(16), [0, 0], [], 200
+    rng, false, found, sweeps = np.random.default_rng(16), [0, 0], [], 100
     loud = 4.0 ** (runs["gradient_accumulation_steps"] == 4).to_numpy(dtype=float)
     fails = 50.0 ** (runs["trial"] == 0).to_numpy(dtype=float)
     for _ in range(sweeps):

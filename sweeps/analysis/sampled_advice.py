@@ -45,8 +45,8 @@ def narrowings(results: Results) -> Iterator[Advice]:
     untold = [one.field for one in found if not one.told and is_sampled(results.plan, one.field)]
     if untold:
         yield Advice(
-            f"Nothing speaks for another range of {', '.join(untold)}: {_lower(_the_quarter(results))} lie no closer "
-            "together there than chance would put as many."
+            f"Where the best lie speaks for no other range of {', '.join(untold)}: {_lower(_the_quarter(results))} lie "
+            "no closer together there than chance would put as many."
         )
 
 
