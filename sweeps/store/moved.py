@@ -25,7 +25,8 @@ ADDRESSES = {
 def relocate(place: Place) -> Path | None:
     """Rewrite a store's addresses of itself where it has another place than they say; returns the place before.
 
-    None, and nothing is written, where all is true, a sweep is under way in it, or it can't be written.
+    None where all is true, or there is nothing in it that could have moved; and nothing is written where a sweep is
+    under way in it, or it can't be written.
     """
     try:
         with closing(sqlite3.connect(place.database, timeout=10)) as connection:
@@ -37,7 +38,8 @@ def relocate(place: Place) -> Path | None:
                     locks.enter_context(FileLock(lock, blocking=False))
                 _rewrite_journals(place.folder, before)
                 _rewrite_database(connection, f"{before.as_uri()}/", f"{place.folder.as_uri()}/")
-            return before
+            (has_runs,) = connection.execute("SELECT EXISTS (SELECT 1 FROM runs)").fetchone()
+            return before if has_runs else None
     except (sqlite3.OperationalError, OSError, Timeout):
         return None
 
