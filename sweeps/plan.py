@@ -6,7 +6,7 @@ from typing import Any
 
 from sweeps.catalog import Experiment
 from sweeps.configs import Config, changed, dumped, train_tokens
-from sweeps.space import TYPED_DIGITS, Choice, Value, grid_settings, is_varied, short
+from sweeps.space import MAX_VALUES, TYPED_DIGITS, Choice, Value, grid_settings, is_varied, short
 from sweeps.sweep import COUNTED, Sweep, counted_settings
 from sweeps.trainers import Trainer, trainer_of
 from tinylm_core.config import NUMERICS_VERSION
@@ -153,11 +153,11 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
 
 
 def check_labels(sweep: Sweep) -> None:
-    """ValueError where two listed values of a field look alike: settings are known by their labels."""
+    """ValueError where two values of a field look alike: they are read by their labels, unless in quarters."""
     for field, dimension in sweep.space.items():
         by_label: dict[str, Value] = {}
-        listed = isinstance(dimension, Choice) or sweep.search == "grid"
-        for value in dimension.grid() if listed else ():
+        values = dimension.grid() if isinstance(dimension, Choice) or sweep.search == "grid" else ()
+        for value in values if isinstance(dimension, Choice) or len(values) <= MAX_VALUES else ():
             if (other := by_label.setdefault(short(value), value)) is not value:
                 raise ValueError(
                     f"space: {field}: {other!r} and {value!r} are one value as a label, {short(value)}; take values "

@@ -11,6 +11,7 @@ Value = float | int | str | bool | None
 When = Mapping[str, Value | tuple[Value, ...]]
 
 MOST_POINTS = 100_000  # more runs than anybody makes
+MAX_VALUES = 8  # a range with more distinct values than this is read in quarters
 TYPED_DIGITS = 6  # of a number that somebody has typed; what is computed or drawn has more
 
 

@@ -81,6 +81,10 @@ def test_values_that_look_alike_are_refused_before_anything_is_made(tiny: Tiny, 
         plan_of(tiny(), {"beta2": beta2})
 
 
+def test_a_range_of_many_points_is_read_in_quarters_and_its_labels_may_be_alike(tiny: Tiny) -> None:
+    assert plan_of(tiny(), {"learning_rate": Range(1e-4, 1e-3, points=5000, log=True)}).num_trials == 5000
+
+
 def test_values_that_differ_within_six_digits_have_labels_of_their_own(tiny: Tiny) -> None:
     plan = plan_of(tiny(), {"beta2": Choice(0.99, 0.9995, 0.9999, 0.999999)})
     labels = [trial.label for trial in plan.known_trials()]

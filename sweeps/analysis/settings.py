@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sweeps.space import MAX_VALUES as MAX_VALUES
 from sweeps.space import dimension_from_json, is_varied, short
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 FINISHED = ("COMPLETE", "DIVERGED")
-MAX_VALUES = 8  # a range with more distinct values than this is read in quarters
 UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
 TPE_STARTUP_TRIALS = 10  # of Optuna's TPESampler
 SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
