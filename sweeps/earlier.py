@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from sweeps.plan import Plan, PlannedRun, Trial
+from sweeps.quantities import counted
 from sweeps.store.read import Store
 from sweeps.store.schema import DEFINITION, FINGERPRINT, RESULTS, RunRow
 
@@ -32,5 +33,5 @@ def notes_on_texts(plan: Plan, runs: Iterable[PlannedRun], earlier: Iterable[Run
     )
     if not number or None in texts:
         return []
-    are = "1 run is" if number == 1 else f"{number:,} runs are"
-    return [f"the data has changed: {are} of what it was before, and stay in MLflow without a part in this report"]
+    are = f"{counted(number, 'run')} {'is' if number == 1 else 'are'}"
+    return [f"the data has changed: {are} of what it was before; they stay in MLflow, without a part in this report"]

@@ -33,7 +33,7 @@ def reason(error: Exception) -> str:
         if url := getattr(getattr(inner, "request", None), "url", None):
             parts = urlsplit(url)
             address = f"{parts.scheme}://{parts.netloc}: "
-        if isinstance(inner, OSError) and inner.strerror:
+        if isinstance(inner, OSError) and inner.strerror and (address or inner is error):
             return address + inner.strerror
         inner = inner.__cause__ or inner.__context__
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

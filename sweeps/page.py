@@ -15,6 +15,7 @@ from sweeps.analysis.rates import RATE, batch_growth
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import Plan, is_conditional, is_sampled
 from sweeps.markup import Block, Code, Heading, Links, Picture, Table, Text, to_html, to_markdown
+from sweeps.quantities import counted
 from sweeps.tables import MOST_ROWS, TOP_SETTINGS
 
 
@@ -51,8 +52,8 @@ def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[st
     plan = results.plan
     num_settings, num_seeds = len(plan["trials"]), len(plan["seeds"])
     facts = (
-        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {words.count(num_settings, 'setting')} with "
-        f"{words.count(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
+        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {counted(num_settings, 'setting')} with "
+        f"{counted(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
     )
 
     def shown(*names: str) -> list[Block]:
@@ -230,7 +231,7 @@ def _unfinished(results: Results) -> list[Block]:
         return []
     counts = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
     note = (
-        f"Of {words.count(len(results.runs), 'run')}: {counts}. The same command fills what is missing and runs failed "
+        f"Of {counted(len(results.runs), 'run')}: {counts}. The same command fills what is missing and runs failed "
         "ones again."
     )
     if len(table) > MOST_ROWS:

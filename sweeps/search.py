@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeps.space import Choice, Range, Setting, Space, dimension_from_json, is_varied, setting_at
-from sweeps.sweep import COUNTED, MOST_REFUSED, Sweep, counted_settings
+from sweeps.sweep import COUNTED, MOST_REFUSED, TPE_STARTUP_TRIALS, Sweep, counted_settings
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -145,7 +145,9 @@ def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
     group = any(dimension.when for dimension in sweep.space.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=group, constant_liar=True)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=TPE_STARTUP_TRIALS, multivariate=True, group=group, constant_liar=True
+        )
 
 
 def known_points(sweep: Sweep) -> list[Setting]:

@@ -1,7 +1,8 @@
 """Two sweeps, definitions or commits side by side: what `sweeps.report --compare` reads, prints and writes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,40 @@ from rich.console import Console
 from rich.text import Text as Line
 
 from sweeps.analysis.comparison import Comparison, hold_together, verdict
-from sweeps.analysis.settings import UNIT_FIELDS
-from sweeps.analysis.words import count
 from sweeps.catalog import sweep_name
 from sweeps.markup import Block, Heading, Table, Text, to_html, to_markdown
+from sweeps.quantities import counted
 from sweeps.space import short
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.summary import fitting_table
-from sweeps.sweep import MATCHING_FIELDS
+from sweeps.sweep import MATCHING_FIELDS, UNIT_FIELDS
 from sweeps.tables import number, p_value
+
+COLUMNS = ["run_id", "setting", "seed", "state", "objective"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs with a result, columns run_id, setting, seed, state, objective; and the base that their settings share."""
+
+    runs: pd.DataFrame
+    base: Mapping[str, Any]  # without what is swept
 
 
 def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
     """Print which of A and B is better, and write the same as a page. ValueError where nothing can be paired."""
     side_a, side_b = read_side(store, name, a), read_side(store, name, b)
-    shared = set(side_a["run_id"]) & set(side_b["run_id"])  # a definition and a larger one of the same settings
-    side_a, side_b = (side[~side["run_id"].isin(shared)] for side in (side_a, side_b))
-    if shared and (side_a.empty or side_b.empty):
+    shared = set(side_a.runs["run_id"]) & set(side_b.runs["run_id"])  # a definition and a larger one
+    runs_a, runs_b = (side.runs[~side.runs["run_id"].isin(shared)] for side in (side_a, side_b))
+    if shared and (runs_a.empty or runs_b.empty):
         raise ValueError(f"{a} and {b} have the same runs, so there is nothing to compare")
-    comparison = hold_together(side_a, side_b)
+    comparison = hold_together(runs_a, runs_b)
     sentences, table = verdict(comparison, a, b), cell_table(comparison, a, b)
-    if differing := unlike(read_base(store, name, a), read_base(store, name, b)):
+    if differing := unlike(side_a.base, side_b.base):
         sentences.insert(0, differing)
     if shared:
-        sentences.append(f"Left out: {count(len(shared), 'run')} that both have.")
+        sentences.append(f"Left out: {counted(len(shared), 'run')} that both have.")
     console = Console(highlight=False)
     for sentence in sentences:
         console.print(Line(sentence))
@@ -44,58 +54,49 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
     console.print(Line(f"\nReport: {page}"), soft_wrap=True)
 
 
-def read_side(store: Store, name: str | None, side: str) -> pd.DataFrame:
-    """The runs with a result of a sweep, or of a definition or commit: run_id, setting, seed, state, objective."""
+def read_side(store: Store, name: str | None, side: str) -> Side:
+    """A sweep, or a definition or commit of the one with that name. ValueError where it has no run with a result."""
     if name is None:
-        sweep, definition, commit = sweep_name(side, store.sweeps()), None, None
+        sweep, is_commit, definition = sweep_name(side, store.sweeps()), False, None
     else:
-        definitions = [known.definition for known in store.definitions(name)]
-        is_definition = any(known.startswith(side) for known in definitions)
-        sweep, definition, commit = name, side if is_definition else None, None if is_definition else side
-    columns = ["run_id", "setting", "seed", "state", "objective"]
-    if commit is None:
-        trials = store.trials(sweep, definition)
-        done = trials[trials["state"].isin(schema.RESULTS)]
-        found = done[columns]
-    else:
+        is_commit = not any(known.definition.startswith(side) for known in store.definitions(name))
+        sweep, definition = name, None if is_commit else side
+    if is_commit:
         rows = [
             row
             for row in store.runs(sweep)
-            if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(commit)
+            if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(side)
         ]
-        _check_alike(store, sweep, commit, {row.tags.get(schema.DEFINITION, "") for row in rows})
-        found = pd.DataFrame(
-            [
-                (row.run_id, row.tags.get(schema.SETTING, ""), row.seed, row.state, row.metrics.get(schema.OBJECTIVE))
-                for row in rows
-            ],
-            columns=columns,
-        )
-    if found.empty:
-        what = f"{sweep}: neither a definition nor a commit {side!r}" if commit else f"{side}: no run"
+        base = _common_base(store, sweep, side, {row.tags.get(schema.DEFINITION, "") for row in rows})
+        results = [
+            (row.run_id, row.tags.get(schema.SETTING, ""), row.seed, row.state, row.metrics.get(schema.OBJECTIVE))
+            for row in rows
+        ]
+        runs = pd.DataFrame(results, columns=COLUMNS)
+    else:
+        trials = store.trials(sweep, definition)
+        runs = trials.loc[trials["state"].isin(schema.RESULTS), COLUMNS]
+        base = _base(plan := store.plan(sweep, definition), plan["swept"]) if len(runs) else {}
+    if runs.empty:
+        what = f"{sweep}: neither a definition nor a commit {side!r}" if is_commit else f"{side}: no run"
         raise ValueError(f"{what} with a result in {store.where}")
-    found = found.astype({"setting": "str", "seed": "int64", "state": "str", "objective": "float64"})
-    return found.drop_duplicates(["setting", "seed"], keep="last", ignore_index=True)
+    runs = runs.astype({"setting": "str", "seed": "int64", "state": "str", "objective": "float64"})
+    return Side(runs.drop_duplicates(["setting", "seed"], keep="last", ignore_index=True), base)
 
 
-def _check_alike(store: Store, name: str, commit: str, definitions: set[str]) -> None:
-    """ValueError where a commit's runs are of definitions with different bases: their settings are not one side's."""
+def _common_base(store: Store, name: str, commit: str, definitions: set[str]) -> Mapping[str, Any]:
+    """What a commit's definitions share. ValueError where their bases differ: their settings are not one side's."""
     plans = [known.plan for known in store.definitions(name) if known.definition in definitions and known.plan]
     swept = {field for plan in plans for field in plan["swept"]}
-    bases = [{field: value for field, value in plan["base"].items() if field not in swept} for plan in plans]
-    if any(base != bases[0] for base in bases):
-        what = unlike(next(base for base in bases if base != bases[0]), bases[0])
+    bases = [_base(plan, swept) for plan in plans]
+    if different := next((base for base in bases if base != bases[0]), None):
+        what = unlike(different, bases[0])
         raise ValueError(f"commit {commit} has runs of {', '.join(sorted(definitions))}; name one. {what}")
+    return bases[0] if bases else {}
 
 
-def read_base(store: Store, name: str | None, side: str) -> dict[str, Any]:
-    """The base of a side's plan: what all its settings share but for what it sweeps. {} of a commit."""
-    if name is None:
-        plan = store.plan(sweep_name(side, store.sweeps()))
-    else:
-        plans = [known.plan for known in store.definitions(name) if known.definition.startswith(side)]
-        plan = (plans[0] if plans else None) or {}
-    return {field: value for field, value in plan.get("base", {}).items() if field not in plan["swept"]}
+def _base(plan: Mapping[str, Any], swept: Collection[str]) -> dict[str, Any]:
+    return {field: value for field, value in plan["base"].items() if field not in swept}
 
 
 def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

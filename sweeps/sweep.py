@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Search = Literal["grid", "random", "sobol", "tpe", "points"]
 SEARCHES = get_args(Search)
+TPE_STARTUP_TRIALS = 10  # drawn at random, before there is something to learn from
 COUNTED = ("grid", "points")  # their space or list says how many trials there are
 ASKED_TWICE = 200  # settings whose answer must be the same again
 MOST_REFUSED = 1000  # settings in a row; a constraint that refuses more leaves too little to search
@@ -47,6 +48,9 @@ MATCHING_FIELDS = frozenset(
     {"data", "tokenizer", "vocab_size", "max_seq_len", "stride", "val_ratio", "max_tokens", "batch_size",
      "train_tokens", "num_evals", "eval_tokens"}
 )  # fmt: skip
+
+# In one of these a token is another one, and so is a loss per token.
+UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
 
 
 @dataclass(frozen=True, kw_only=True)

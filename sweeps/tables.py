@@ -19,6 +19,7 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
     board = results.board.head(TOP_SETTINGS)
     targets = results.tokens_to_target
     target = targets["target"].iloc[0] if len(targets) else np.nan
+    comparable = not incomparable(results.plan)
     tokens = board["trial"].map(targets.groupby("trial")["setting_tokens"].first())
     text = pd.DataFrame(
         {
@@ -29,7 +30,8 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
                 plus_minus(*pair) for pair in zip(board["objective"], board["standard_error"], strict=True)
             ],
             "against the best": [
-                _verdict(row, place, str(board.iloc[0]["state"])) for place, (_, row) in enumerate(board.iterrows())
+                _verdict(row, place, str(board.iloc[0]["state"]), comparable=comparable)
+                for place, (_, row) in enumerate(board.iterrows())
             ],
             "seeds": [f"{row['num_seeds_done']}/{row['num_seeds_planned']}" for _, row in board.iterrows()],
             "perplexity": board["val_perplexity"].map(lambda value: number(value, ".2f")),
@@ -41,16 +43,16 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
         text[f"tokens to {target:.3f}"] = tokens.map(lambda value: number(value, ",.0f"))
     text["tokens/s"] = board["tokens_per_second"].map(lambda value: number(value, ",.0f"))
     text["run IDs"] = board["run_ids"]
-    if incomparable(results.plan):  # where none is against another
-        text["against the best"] = "not comparable"
     return text
 
 
-def _verdict(row: pd.Series, place: int, best_state: str) -> str:
+def _verdict(row: pd.Series, place: int, best_state: str, *, comparable: bool) -> str:
     if pd.isna(row["rank"]):
         return f"unfinished: {row['state']}"
     if row["state"] != "complete":
         return str(row["state"])
+    if not comparable:
+        return "not comparable"
     if place == 0:
         return "best"
     if pd.isna(row["tied_with_best"]):

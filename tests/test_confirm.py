@@ -99,8 +99,9 @@ def test_runs_that_both_sides_have_are_left_out(
         return pd.DataFrame(runs, columns=["run_id", "setting", "seed", "state", "objective"])
 
     sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
-    monkeypatch.setattr(side_by_side, "read_side", lambda _store, _name, which: sides[which])
-    monkeypatch.setattr(side_by_side, "read_base", lambda _store, _name, which: BASES[which])
+    monkeypatch.setattr(
+        side_by_side, "read_side", lambda _store, _name, which: side_by_side.Side(sides[which], BASES[which])
+    )
     store: Any = SimpleNamespace(folder=tmp_path)
     side_by_side.print_comparison(store, None, "small", "large")
     said = " ".join(capsys.readouterr().out.split())

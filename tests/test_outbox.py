@@ -75,6 +75,10 @@ def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it
         call("http://127.0.0.1:9/api/2.0/mlflow")
     assert outbox.reason(error.value) == "http://127.0.0.1:9: Connection refused"
     assert outbox.reason(ValueError("what\nit says")) == "ValueError: what it says"
+    handled = ValueError("503")
+    handled.__context__ = FileNotFoundError(2, "No such file or directory")  # of something else, on the way
+    assert outbox.reason(handled) == "ValueError: 503"
+    assert outbox.reason(PermissionError(13, "Permission denied")) == "Permission denied"
 
 
 def put_all(box: Outbox, numbers: range) -> None:

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from tinylm_core.data import IGNORED, Windows
 
+Autocast = Callable[[], AbstractContextManager[object]]  # what a forward pass is computed within
+
 # Tokens in a forward pass. The shape of a batch can change the last bit: whoever changes this raises NUMERICS_VERSION.
 EVAL_BATCH_TOKENS = 4096
 
@@ -31,9 +33,7 @@ def token_losses(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def window_sums(
-    model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], input_ids_BT: Tensor, labels_BT: Tensor
-) -> Tensor:
+def window_sums(model: nn.Module, autocast: Autocast, input_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
     """Of each window the sum of its tokens' losses and their number: [2, B]."""
     was_training = model.training
     model.eval()
@@ -49,20 +49,20 @@ def window_sums(
 
 
 def evaluate(
-    window_sums: Callable[[Tensor, Tensor], Tensor],
+    measure: Callable[[Tensor, Tensor], Tensor],
     windows: Windows,
     *,
     device: str,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Estimate | None:
-    """Token-weighted mean loss over all windows; None where it was told to stop on the way."""
+    """Token-weighted mean loss over all windows, by `window_sums`; None where it was told to stop on the way."""
     sums: list[Tensor] = []
     batch_size = max(1, EVAL_BATCH_TOKENS // windows.max_seq_len)
     for first in range(0, len(windows), batch_size):
         if should_stop():
             return None
         batch = windows.batch(np.arange(first, min(first + batch_size, len(windows)))).to(device)
-        sums.append(window_sums(batch.input_ids, batch.labels))
+        sums.append(measure(batch.input_ids, batch.labels))
     losses, tokens = torch.cat(sums, dim=1).cpu().double().numpy()
     return estimate(losses, tokens)
 

@@ -3,18 +3,15 @@
 Nothing here asks a GPU for a value: it works through what is queued while the host goes on to what comes next.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tinylm_core.config import RunConfig
-from tinylm_core.evaluate import token_losses, widest_float
+from tinylm_core.evaluate import Autocast, token_losses, widest_float
 from tinylm_core.state import TrainState
-
-Autocast = Callable[[], AbstractContextManager[object]]
 
 # A gradient that still overflows at this loss scale is not finite by itself: 16 halvings of GradScaler's first scale.
 MIN_LOSS_SCALE = 1.0
@@ -31,13 +28,13 @@ def autocast(config: RunConfig, device: str) -> Autocast:
 def add_gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
-    autocast: Autocast,
+    mixed: Autocast,
     tokens_per_step: int,
     input_ids_BT: Tensor,
     labels_BT: Tensor,
 ) -> Tensor:
     """Add one micro-batch's share of the step's gradient; returns its share of the loss (law 3)."""
-    with autocast():
+    with mixed():
         logits_BTV = model(input_ids_BT)
     loss: Tensor = token_losses(logits_BTV, labels_BT).sum() / tokens_per_step
     torch.autograd.backward(scaler.scale(loss))

@@ -66,8 +66,8 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
     """The command that sweeps a number beyond its "low" or "high" end; None where the field takes nothing there.
 
     Of a range that is sampled that end is moved, by a factor of three or a third of the range at most. Of listed values
-    all stay, so that their runs are used again, and two more follow in the same steps; where a search samples them,
-    one, by a factor of three at most.
+    all stay, so that their runs are used again, and two more follow in the same steps, by a factor of four at most;
+    where a search samples them, one, by a factor of three at most.
     """
     values = ordered_values(plan, field)
     whole = all(isinstance(value, int) for value in values)

@@ -16,7 +16,6 @@ from sweeps.analysis.noise import SIGNIFICANCE, all_complete, residual_variance
 from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import (
     FINISHED,
-    MAX_VALUES,
     Floats,
     Plan,
     is_full_grid,
@@ -28,6 +27,7 @@ from sweeps.analysis.settings import (
     value_groups,
     where_varied,
 )
+from sweeps.space import MAX_VALUES
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
 LEAST_EXPLAINED = 0.1  # of the variance: of a forest that predicts less nothing is said

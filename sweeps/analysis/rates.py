@@ -14,7 +14,6 @@ from sweeps.analysis.distributions import standard_error, t_isf
 from sweeps.analysis.noise import SIGNIFICANCE, noisy_settings, pooled_noise, residual_noise
 from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.settings import (
-    MAX_VALUES,
     Floats,
     Plan,
     comparable_objectives,
@@ -25,7 +24,7 @@ from sweeps.analysis.settings import (
     ordered_values,
     unconditional,
 )
-from sweeps.space import short
+from sweeps.space import MAX_VALUES, short
 
 RATE = "learning_rate"
 LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least

@@ -11,15 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sweeps.space import MAX_VALUES as MAX_VALUES
-from sweeps.space import dimension_from_json, is_varied, short
+from sweeps.space import MAX_VALUES, dimension_from_json, is_varied, short
+from sweeps.sweep import TPE_STARTUP_TRIALS, UNIT_FIELDS
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 FINISHED = ("COMPLETE", "DIVERGED")
-UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
-TPE_STARTUP_TRIALS = 10  # of Optuna's TPESampler
 SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
 BEST_ATTEMPT_FIRST = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED")

@@ -12,15 +12,14 @@ from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import FINISHED, SAMPLING, incomparable, is_full_grid, is_gathered
+from sweeps.quantities import counted
 
 
 def answer(results: Results) -> list[str]:
     """Three to five sentences: the best setting, whether it can be told from the next, what each parameter does, what
     went wrong or is missing, what to run next. Fewer where there is nothing yet to say."""
-    if fields := incomparable(results.plan):
-        sentences = [_no_comparison(fields), _trouble(results), _next(results)]
-    else:
-        sentences = [_best(results), _runner_up(results), _effects(results), _trouble(results), _next(results)]
+    compared = [] if incomparable(results.plan) else [_runner_up(results), _effects(results)]
+    sentences = [_best(results), *compared, _trouble(results), _next(results)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -29,13 +28,6 @@ def some(labels: pd.Series, *, most: int = 3) -> str:
     distinct = list(dict.fromkeys(label for label in labels if label))
     more = len(distinct) - most
     return ", ".join(distinct[:most]) + (f" and {more} more setting{'s' * (more > 1)}" if more > 0 else "")
-
-
-def _no_comparison(fields: list[str]) -> str:
-    return (
-        f"Settings differ in {' and '.join(fields)}, so their losses are nats per token of different tokens, and none "
-        "can be called better than another."
-    )
 
 
 def _best(results: Results) -> str:
@@ -48,10 +40,15 @@ def _best(results: Results) -> str:
         return (
             f"Every finished run diverged ({_of(int(finished.sum()), len(runs), 'run')}): no setting can be named best."
         )
-    seeds = count(int(best["num_seeds_done"]), "seed")
+    if fields := incomparable(results.plan):
+        return (
+            f"Settings differ in {' and '.join(fields)}, so their losses are nats per token of different tokens, and "
+            "none can be called better than another."
+        )
+    seeds = counted(int(best["num_seeds_done"]), "seed")
     so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
     compared = int(board["objective" if so_far else "rank"].notna().sum())
-    start = f"{so_far}{'best' if so_far else 'Best'} of {count(compared, 'setting')} is"
+    start = f"{so_far}{'best' if so_far else 'Best'} of {counted(compared, 'setting')} is"
     error = best["standard_error"]
     loss = f"{best['objective']:.4f}" + ("" if np.isnan(error) else f" ± {error:.4f}")
     how = f"over {seeds}" if np.isnan(error) else f"mean ± standard error over {seeds}"
@@ -161,7 +158,7 @@ def _trouble(results: Results) -> str:
     overfitting = found.loc[found["finding"] == "overfitting", "label"]
     if len(overfitting):
         verb = "overfits" if len(overfitting) == 1 else "overfit"
-        parts.append(f"{count(len(overfitting), 'run')} {verb} ({some(overfitting)})")
+        parts.append(f"{counted(len(overfitting), 'run')} {verb} ({some(overfitting)})")
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
@@ -198,11 +195,6 @@ def _next(results: Results) -> str:
         return ""
     advice = with_command[0]
     return f"Next: {advice.command} ({advice.text[0].lower()}{advice.text[1:].rstrip('.')})."
-
-
-def count(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _of(number: int, total: int, noun: str) -> str:

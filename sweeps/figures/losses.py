@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, is_log, is_sampled, ordered_values, unconditional, value_groups
+from sweeps.analysis.settings import is_log, is_sampled, ordered_values, unconditional, value_groups
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, End, styled
 from sweeps.figures.marks import SIGNS, absent, colour_note, mark, markers
 from sweeps.figures.scales import ColourScale, colour_field, facet_field, key
-from sweeps.space import short
+from sweeps.space import MAX_VALUES, short
 
 CROWDED = 9  # more settings than this in a panel: thin lines, no bands, train loss of the best one only
 MOST_SETTINGS = 120  # of more the best half of these is drawn, and the rest evenly from best to worst

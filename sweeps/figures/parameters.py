@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sweeps.analysis.effects import interesting_pairs, isolated, pair_table
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, is_sampled, unconditional, value_groups, where_varied
+from sweeps.analysis.settings import is_sampled, unconditional, value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, End, styled
 from sweeps.figures.marks import absent, colour_note, counted_diverged, mark, outcomes, spread
@@ -25,7 +25,7 @@ from sweeps.figures.scales import (
     parameter_panels,
     x_field,
 )
-from sweeps.space import short
+from sweeps.space import MAX_VALUES, short
 
 PALE = "#c9c9c9"
 CROWDED = 9  # more lines than this: points only

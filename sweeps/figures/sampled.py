@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from sweeps.analysis.best_quarter import best_quarter
 from sweeps.analysis.effects import interesting_pairs
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import MAX_VALUES, value_groups, where_varied
+from sweeps.analysis.settings import value_groups, where_varied
 from sweeps.figures import canvas
 from sweeps.figures.canvas import GREY, INK, styled
 from sweeps.figures.marks import absent, mark, outcomes, spread
 from sweeps.figures.scales import LIGHTEST, ParameterAxis, panel_fields, parameter_panels
-from sweeps.space import short
+from sweeps.space import MAX_VALUES, short
 
 BEST, REST = "#31688e", "#bdbdbd"
 MANY_POINTS = 2000  # of more an SVG would be megabytes of circles: they are drawn as an image

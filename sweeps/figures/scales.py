@@ -17,10 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from sweeps.analysis.settings import MAX_VALUES, Plan, is_log, is_number, is_sampled, ordered_values, unconditional
+from sweeps.analysis.settings import Plan, is_log, is_number, is_sampled, ordered_values, unconditional
 from sweeps.figures import canvas
 from sweeps.figures.canvas import End
-from sweeps.space import short
+from sweeps.space import MAX_VALUES, short
 
 LIGHTEST = 0.8  # viridis beyond it vanishes on white
 MAX_PANELS = 6

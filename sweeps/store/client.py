@@ -74,7 +74,7 @@ def prepare(place: Place, *, create: bool) -> None:
         if create and not is_wal(place.database):
             use_wal(place.database)
         _check_revision(place)
-        if (before := relocate(place)) is not None:
+        if (before := relocate(place, to_write=create)) is not None:
             print(f"sweeps: {place.where} was {before}; its files are looked for here from now on", file=sys.stderr)
 
 

@@ -22,26 +22,29 @@ ADDRESSES = {
 }
 
 
-def relocate(place: Place) -> Path | None:
+def relocate(place: Place, *, to_write: bool) -> Path | None:
     """Rewrite a store's addresses of itself where it has another place than they say; returns the place before.
 
-    None where all is true, or there is nothing in it that could have moved; and nothing is written where a sweep is
-    under way in it, or it can't be written.
+    None where all is true, or there is nothing in it that could have moved. Nothing is rewritten while a sweep is under
+    way in it, or where that can't be: ValueError for who wants to write, whose files would go to the place before.
     """
-    try:
-        with closing(sqlite3.connect(place.database, timeout=10)) as connection:
-            before = _place_before(connection, place)
-            if before is None:
-                return None
+    with closing(sqlite3.connect(place.database, timeout=10)) as connection:
+        before = _place_before(connection, place)
+        if before is None:
+            return None
+        try:
             with ExitStack() as locks:
                 for lock in place.folder.glob("work/*/lock"):
                     locks.enter_context(FileLock(lock, blocking=False))
                 _rewrite_journals(place.folder, before)
                 _rewrite_database(connection, f"{before.as_uri()}/", f"{place.folder.as_uri()}/")
-            (has_runs,) = connection.execute("SELECT EXISTS (SELECT 1 FROM runs)").fetchone()
-            return before if has_runs else None
-    except (sqlite3.OperationalError, OSError, Timeout):
-        return None
+        except (sqlite3.OperationalError, OSError) as error:  # Timeout is one: a lock is held
+            if not to_write:
+                return None
+            why = "a sweep is under way in it" if isinstance(error, Timeout) else str(error)
+            raise ValueError(f"store {place.where}: was {before} and can't be made to be here: {why}") from None
+        (has_runs,) = connection.execute("SELECT EXISTS (SELECT 1 FROM runs)").fetchone()
+        return before if has_runs else None
 
 
 def _place_before(connection: sqlite3.Connection, place: Place) -> Path | None:

@@ -84,5 +84,7 @@ def test_nothing_moves_while_a_sweep_is_under_way(original: Path, tmp_path: Path
     with FileLock(there / "work" / "question" / "lock"):
         open_store(there)
         assert addresses(there) == before
+        with pytest.raises(ValueError, match=f"was {original} and can't be made to be here: a sweep is under way"):
+            open_store(there, create=True)  # to write, and that would go to the original
     open_store(there)
     assert addresses(there) != before
