@@ -212,18 +212,18 @@ def test_two_drivers_that_share_nothing_but_a_server_are_told_of_each_other(
 # --- A network that loses, refuses and hangs
 
 
-@pytest.mark.parametrize(("lost", "refused", "seed"), [(0.2, 0, 0), (0.2, 0.2, 2)], ids=["lost", "lost-and-refused"])
 def test_lost_and_refused_requests_leave_everything_once(
-    launcher: Launcher, file: Path, server: Server, whole: Kept, lost: float, refused: float, seed: int
+    launcher: Launcher, file: Path, server: Server, whole: Kept
 ) -> None:
-    with Proxy(server, lost=lost, refused=refused, seed=seed) as proxy:
+    with Proxy(server, lost=0.2, refused=0.2, seed=2) as proxy:
         sweep = Faulty(launcher, file, server.folder, proxy.uri)
         result = sweep.run()
-        for _ in range(3 if refused else 0):  # who reads is told after three retries, and the same command goes on
+        for _ in range(3):  # who reads is told after three retries, and the same command goes on
             if result.code == COME_BACK_LATER:
                 result = sweep.run()
         assert result.code == 0, result
-        assert (proxy.counts["lost"] > 0, proxy.counts["refused"] > 0) == (lost > 0, refused > 0)
+        assert proxy.counts["lost"] > 0
+        assert proxy.counts["refused"] > 0
     assert_undisturbed(sweep, whole)
 
 
