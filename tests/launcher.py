@@ -27,11 +27,11 @@ import psutil
 import pytest
 
 PRELOADED = (
-    "mlflow", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "optuna", "pandas", "matplotlib.pyplot",
-    "pyarrow.parquet", "scipy.stats", "torch", "tinylm_core.train", "tinylm_core.generate", "sweeps.catalog",
-    "sweeps.dry_run", "sweeps.driver", "sweeps.execute", "sweeps.figures", "sweeps.live", "sweeps.page",
-    "sweeps.places", "sweeps.report", "sweeps.store", "sweeps.trainers.tinylm", "sweeps.verdict", "sweeps.work",
-    "sweeps.workers",
+    "uvicorn", "mlflow", "mlflow.cli", "mlflow.server", "mlflow.store.tracking.sqlalchemy_store", "optuna", "pandas",
+    "matplotlib.pyplot", "pyarrow.parquet", "scipy.stats", "torch", "tinylm_core.train", "tinylm_core.generate",
+    "sweeps.catalog", "sweeps.dry_run", "sweeps.driver", "sweeps.execute", "sweeps.figures", "sweeps.live",
+    "sweeps.page", "sweeps.places", "sweeps.report", "sweeps.store", "sweeps.trainers.tinylm", "sweeps.verdict",
+    "sweeps.work", "sweeps.workers",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from launcher import wait_until
+from launcher import Command, Launcher, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,37 +31,34 @@ def free_port() -> int:
 class Server:
     """`mlflow server` on a database and a folder of artifacts of its own; killed and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, launcher: Launcher, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._launcher = launcher
+        self._command: Command | None = None
 
     def start(self) -> None:
-        command = (sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1")
-        where = (
-            "--port", str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
-            "--artifacts-destination", str(self.folder / "artifacts"),
+        self._command = self._launcher.start(
+            "tests.served", "server", "--workers", 1, "--host", "127.0.0.1", "--port", self.port,
+            "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
+            "--artifacts-destination", self.folder / "artifacts",
+            cwd=self.folder, env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, *where], stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
-            )
         wait_until(self.answers, 60)
 
     def answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+        assert self._command is not None
+        assert not self._command.has_ended, (self._command.out + self._command.err)[-2000:]
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
             return bool(answer.status == 200)
         return False
 
     def kill(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        if self._command is not None:
+            self._command.signal_all(signal.SIGKILL)
+            self._command.result()
+            self._command = None
 
     def __enter__(self) -> Self:
         self.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from launcher import Launcher
 from mlflow import MlflowClient
 from servers import Server
 
@@ -177,9 +178,9 @@ def put_file(writer: Writer, run_id: str, name: str, text: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all tests that need a server which nothing happens to."""
-    with Server(tmp_path_factory.mktemp("server")) as server:
+    with Server(launcher, tmp_path_factory.mktemp("server")) as server:
         yield server
 
 

@@ -66,6 +66,7 @@ def test_what_can_not_be_confirmed_is_said_in_a_line(
     assert message in done.one_line
 
 
+@pytest.mark.slow
 def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launcher: Launcher) -> None:
     file, store = swept
     first = open_store(store).definitions("question")[-1].definition

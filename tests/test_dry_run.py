@@ -69,6 +69,7 @@ def test_what_an_earlier_start_has_asked_and_done_is_said(launcher: Launcher, te
     assert all(label in shown.out for label in labels)
 
 
+@pytest.mark.slow
 def test_a_text_that_was_edited_is_said_with_the_runs_that_count_no_more(launcher: Launcher, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the cat sees a dog. " * 500)

@@ -124,8 +124,8 @@ def local(launcher: Launcher, file: Path, empty_store: Path, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def server(empty_store: Path, tmp_path: Path) -> Iterator[Server]:
-    with Server(Path(shutil.copytree(empty_store, tmp_path / "served"))) as server:
+def server(launcher: Launcher, empty_store: Path, tmp_path: Path) -> Iterator[Server]:
+    with Server(launcher, Path(shutil.copytree(empty_store, tmp_path / "served"))) as server:
         yield server
 
 

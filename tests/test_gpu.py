@@ -138,6 +138,18 @@ def test_what_a_process_holds_of_the_gpu_is_told() -> None:
     assert 0 < (record.gpu_memory_percent or 0) < 100
 
 
+def test_a_run_loads_no_compiler_unless_it_is_to_compile(tiny: Tiny) -> None:
+    """For a second or more, in every process that trains."""
+    program = (
+        "import sys; from tinylm_core import RunConfig, run\n"
+        f"run(RunConfig.model_validate_json(sys.argv[1]), device={DEVICE!r}, threads=1)\n"
+        "assert not {'torch._dynamo', 'torch._inductor.config'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", program, tiny(**FUSED, precision="bf16").model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_compiled_run_has_the_same_bits_each_time_stopped_or_not(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(**FUSED, precision="bf16", compile=True)

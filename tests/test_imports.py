@@ -242,3 +242,20 @@ def test_training_loads_no_compiler_unless_it_is_to_compile() -> None:
     loaded = loaded_by(f"from tinylm_core import RunConfig, run; run({config}, threads=1)")
     assert "torch" in loaded
     assert "torch._dynamo" not in loaded
+
+
+def test_what_a_gpu_is_asked_for_loads_the_compiler_only_where_it_is_to_compile() -> None:
+    """By a GPU that only pretends; the rest of a run there is in `tests/test_gpu.py`."""
+    program = (
+        "import contextlib, torch; from tinylm_core.determinism import reproducible\n"
+        "torch.cuda.device = lambda device: contextlib.nullcontext()\n"
+        "torch.random.fork_rng = lambda devices: contextlib.nullcontext()\n"
+        "with reproducible('cuda', 1, compiles={}):\n"
+        "    assert torch.are_deterministic_algorithms_enabled()\n"
+        "    assert not torch.is_deterministic_algorithms_warn_only_enabled()\n"
+        "    {}\n"
+        "assert not torch.are_deterministic_algorithms_enabled()"
+    )
+    assert "torch._inductor.config" not in loaded_by(program.format(False, "pass"))
+    tells = "import torch._inductor.config as settings; assert settings.deterministic"
+    assert "torch._inductor.config" in loaded_by(program.format(True, tells))

@@ -46,6 +46,7 @@ def run_file(launcher: Launcher, file: Path, kept: Kept, *arguments: str) -> Res
     return launcher.run("sweeps.run", file, "--store", kept.store, *arguments)
 
 
+@pytest.mark.slow
 def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launcher, tmp_path: Path) -> None:
     file, kept = tmp_path / "mlp.py", Kept(tmp_path / "store", "mlp")
     text = (EXAMPLES / "mlp.py").read_text()
@@ -166,7 +167,8 @@ def test_a_gpt2_of_hugging_faces_is_swept_and_its_weights_are_kept(tmp_path: Pat
     assert "bit-identical over 8 steps, 5 evaluations and the final weights" in again.stdout, again
 
 
-@pytest.mark.parametrize("keeps", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps", [True, False])
 def test_an_interrupted_run_goes_on_only_where_it_has_kept_something(
     launcher: Launcher, tmp_path: Path, keeps: bool
 ) -> None:

@@ -312,7 +312,7 @@ def test_a_server_that_serves_no_artifacts_keeps_them_and_it_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "server").mkdir()
-    with Server(tmp_path / "server") as server:
+    with Server(launcher, tmp_path / "server") as server:
         client = MlflowClient(server.uri)
         folder = tmp_path / "server" / "elsewhere"
         client.create_experiment("question", artifact_location=folder.as_uri(), tags={"sweep.name": "question"})

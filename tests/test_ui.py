@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from launcher import Launcher
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from servers import Server
 
@@ -66,7 +67,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def shown(browser: Browser, tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Iterator[Shown]:
+def shown(
+    browser: Browser, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory, text_file: Path
+) -> Iterator[Shown]:
     assert browser  # without one nothing is trained
     folder = tmp_path_factory.mktemp("ui")
     (folder / "rate_and_warmup.py").write_text(SWEEP.format(question=QUESTION, data=str(text_file)))
@@ -78,7 +81,7 @@ def shown(browser: Browser, tmp_path_factory: pytest.TempPathFactory, text_file:
     rows = store.runs("rate_and_warmup")
     best = min(rows, key=lambda row: row.metrics["objective"])
     (definition,) = store.definitions("rate_and_warmup")
-    with Server(folder / "store") as server:
+    with Server(launcher, folder / "store") as server:
         links = [url.replace("http://127.0.0.1:5000", server.uri) for url in re.findall(r"http://\S+", ended.stdout)]
         yield Shown(server.uri, best.experiment_id, definition.run_id, best.run_id, *links)
 

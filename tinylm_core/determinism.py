@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+DETERMINISTIC = 2  # PyTorch's debug mode in which what has no deterministic algorithm is an error
+
 
 @contextmanager
-def reproducible(device: str, threads: int) -> Iterator[None]:
+def reproducible(device: str, threads: int, *, compiles: bool = False) -> Iterator[None]:
     """The settings under which the same inputs give the same bits; the caller's are given back afterwards."""
-    threads_before, deterministic_before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    threads_before, deterministic_before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic  # a module with a property, of which its types don't know
     fills_before = memory.fill_uninitialized_memory
     dtype_before = torch.get_default_dtype()
@@ -23,8 +24,8 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
     pinned = torch.cuda.device(device) if cuda else nullcontext()
     with torch.random.fork_rng(devices=[device] if cuda else []), pinned, full_precision_products():
         torch.set_num_threads(threads)
-        if cuda:  # only there: asking for it loads PyTorch's compiler, for most of a second
-            torch.use_deterministic_algorithms(True)
+        if cuda:
+            _set_deterministic(DETERMINISTIC, compiles)
             memory.fill_uninitialized_memory = False  # nothing here reads such memory
         torch.set_default_dtype(torch.float32)
         try:
@@ -32,9 +33,16 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads_before)
             if cuda:
-                torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+                _set_deterministic(deterministic_before, compiles)
                 memory.fill_uninitialized_memory = fills_before
             torch.set_default_dtype(dtype_before)
+
+
+def _set_deterministic(mode: int, compiles: bool) -> None:
+    """PyTorch has two settings for it. The one that its compiler hears of loads that, for a second of each process."""
+    if compiles:
+        torch.use_deterministic_algorithms(mode != 0)
+    torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

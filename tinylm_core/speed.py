@@ -20,7 +20,7 @@ def tokens_per_second(config: RunConfig, corpus: Corpus, device: str, threads: i
     """
     warm_steps = 1 if device == "cpu" else 2
     steps = min(warm_steps + MOST_STEPS, config.num_steps)
-    with reproducible(device, threads):
+    with reproducible(device, threads, compiles=config.compile is True):
         trainer = Trainer(config, corpus, device, None, checkpoint_seconds=0)
         tokens = 0
         started = time.perf_counter()

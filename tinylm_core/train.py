@@ -63,7 +63,7 @@ def run(
     check_precision(config.precision, machine)
     num_steps = config.num_steps
     corpus = corpus or load_corpus(config)
-    with reproducible(machine.device, threads or torch.get_num_threads()):
+    with reproducible(machine.device, threads or torch.get_num_threads(), compiles=config.compile is True):
         folder = Path(workdir) if workdir else None
         trainer = Trainer(config, corpus, machine.device, folder, checkpoint_seconds, on_checkpoint)
         state = trainer.state
