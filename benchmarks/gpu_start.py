@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.measure import text_file
 from sweeps.configs import parsed
-from sweeps.workers import HAS_SERVER, held_back_signals, start_server, tuned_memory
+from sweeps.local_workers import HAS_SERVER, held_back_signals, start_server, tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus

@@ -24,8 +24,9 @@ import psutil
 from benchmarks.measure import Goal, command_environment, in_turn, text_file, timed
 from sweeps.catalog import load_experiment
 from sweeps.configs import dumped
+from sweeps.local_workers import LocalWorkers
 from sweeps.plan import make_plan
-from sweeps.workers import Job, LocalWorkers
+from sweeps.workers import Job
 from tinylm_core.machine import this_machine
 
 NUM_RUNS = 8

@@ -34,7 +34,7 @@ def on_this_machine(
     only_looks: bool = False,
 ) -> Iterator[Place]:
     """Processes here. Unless a command `only_looks`, their server gets ready beside all that is to be done first."""
-    from sweeps.workers import LocalWorkers, start_server
+    from sweeps.local_workers import LocalWorkers, start_server
     from tinylm_core.machine import this_machine
 
     if not only_looks:

@@ -203,8 +203,9 @@ class Repeat:
 
 def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
     """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
+    from sweeps.local_workers import LocalWorkers
     from sweeps.store import schema
-    from sweeps.workers import Died, Ended, Evaluated, LocalWorkers, Raised, Steps, Used
+    from sweeps.workers import Died, Ended, Evaluated, Raised, Steps, Used
 
     workers = LocalWorkers([job.device])
     workers.submit(job)

@@ -31,7 +31,7 @@ PRELOADED = (
     "matplotlib.pyplot", "pyarrow.parquet", "scipy.stats", "torch", "tinylm_core.train", "tinylm_core.generate",
     "sweeps.catalog", "sweeps.dry_run", "sweeps.driver", "sweeps.execute", "sweeps.figures", "sweeps.live",
     "sweeps.page", "sweeps.places", "sweeps.report", "sweeps.store", "sweeps.trainers.tinylm", "sweeps.verdict",
-    "sweeps.work", "sweeps.workers",
+    "sweeps.work", "sweeps.workers", "sweeps.local_workers",
 )  # fmt: skip
 
 

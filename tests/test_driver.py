@@ -19,12 +19,13 @@ from mlflow.entities import Run
 from sweeps import Choice, Range, Sweep, ledger
 from sweeps.catalog import Experiment
 from sweeps.execute import Outcome, execute
+from sweeps.local_workers import LocalWorkers
 from sweeps.plan import Plan, PlannedRun, make_plan
 from sweeps.search import Setting, TrialSearch
 from sweeps.space import Space
 from sweeps.store import Store, open_store
 from sweeps.work import locked_work
-from sweeps.workers import Ended, Evaluated, Job, LocalWorkers, Message, Steps, Workers
+from sweeps.workers import Ended, Evaluated, Job, Message, Steps, Workers
 from tinylm_core import RunConfig, run
 from tinylm_core.machine import conditions, this_machine
 from tinylm_core.records import EvalRecord, Metrics

@@ -12,7 +12,8 @@ import pytest
 import torch
 from runs import StopAt, bits
 
-from sweeps.workers import Ended, Job, LocalWorkers
+from sweeps.local_workers import LocalWorkers
+from sweeps.workers import Ended, Job
 from tinylm_core import RunConfig, run, usage
 from tinylm_core import train as train_module
 from tinylm_core.config import resolve

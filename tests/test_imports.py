@@ -125,6 +125,7 @@ def test_only_the_ray_workers_import_ray_and_they_know_the_workers_alone() -> No
         ("sweeps/search.py", "sweeps.workers"),
         ("sweeps/study.py", "sweeps.store"),
         ("sweeps/workers.py", "sweeps"),
+        ("sweeps/driver.py", "sweeps.local_workers"),
         ("sweeps/outbox.py", "sweeps.plan"),
         ("sweeps/driver.py", "rich"),
         ("sweeps/frames.py", "sweeps.driver"),
@@ -179,7 +180,7 @@ def test_a_config_is_made_and_resolved_without_torch() -> None:
 
 
 def test_a_worker_loads_neither_tracker_nor_search_nor_tables() -> None:
-    loaded = loaded_by("import sweeps.workers, tinylm_core.train, tinylm_core.samples")
+    loaded = loaded_by("import sweeps.local_workers, tinylm_core.train, tinylm_core.samples")
     assert "torch" in loaded
     assert not {"mlflow", "optuna", "pandas", "matplotlib"} & loaded
 

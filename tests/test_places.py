@@ -29,7 +29,7 @@ with on_this_machine(1, 1, 30, only_looks={only_looks}) as place:
 NOTHING_OF_CUDA = """
 import importlib
 from multiprocessing import forkserver
-from sweeps import workers
+from sweeps import local_workers as workers
 
 named = []
 workers.multiprocessing.set_forkserver_preload = named.extend

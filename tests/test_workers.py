@@ -13,10 +13,11 @@ import psutil
 import pytest
 from launcher import wait_until
 
+from sweeps.local_workers import LocalWorkers
 from sweeps.trainers.own import TrainerFile
 from sweeps.trainers.source import Module, Source
 from sweeps.trainers.tinylm import TinyLM
-from sweeps.workers import Died, Ended, Evaluated, Job, LocalWorkers, Message, Raised, Steps, Used, Workers
+from sweeps.workers import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers
 from tinylm_core import RunConfig, run
 from tinylm_core.machine import this_machine
 from tinylm_core.records import EvalRecord, StepRecord
@@ -28,7 +29,8 @@ Processes = list[psutil.Process]
 DRIVER = """
 import sys
 from pathlib import Path
-from sweeps.workers import Job, LocalWorkers
+from sweeps.local_workers import LocalWorkers
+from sweeps.workers import Job
 
 if __name__ == "__main__":
     config, folder = sys.argv[1], Path(sys.argv[2])
@@ -316,7 +318,8 @@ def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_pat
     )
     root = str(Path(__file__).parent.parent)
     program = (
-        "import time; from sweeps.workers import start_server; start_server(has_own_trainer=False); time.sleep(60)"
+        "import time; from sweeps.local_workers import start_server\n"
+        "start_server(has_own_trainer=False); time.sleep(60)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -346,7 +349,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_their_driver(
 def test_a_pool_of_a_trainers_ends_by_the_signal_that_its_worker_leaves_to_the_driver() -> None:
     code = (
         "import multiprocessing, os, signal\n"
-        "from sweeps.workers import _leave_signals_to_the_driver\n"
+        "from sweeps.local_workers import _leave_signals_to_the_driver\n"
         "_leave_signals_to_the_driver()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
