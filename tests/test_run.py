@@ -6,7 +6,6 @@ Read with MLflow's own client. Commands are processes of their own; most are for
 import json
 import math
 import os
-import random
 import re
 import shlex
 import shutil
@@ -532,27 +531,6 @@ def test_a_sweep_half_done_is_reported_and_reproduced_as_far_as_it_came(
         result = launcher.run("sweeps.reproduce", run.info.run_id, "--store", half.store)
         num_steps = len(half.history(run, "train/loss"))
         assert (result.code, f"bit-identical over {num_steps} steps" in result.out) == (0, True), result
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_a_killed_driver_goes_on_to_the_same_bits(
-    launcher: Launcher, kept: Kept, grid_file: Path, tmp_path: Path, seed: int
-) -> None:
-    """Killed at random times from the first second on, and started again until it is done."""
-    store = tmp_path / "store"
-    moments = random.Random(seed)
-    for _ in range(4):
-        command = launcher.start("sweeps.run", grid_file, "--store", store, "--workers", 2)
-        time.sleep(moments.uniform(0.1, 5))
-        workers = command.below()
-        command.signal(signal.SIGKILL)
-        assert command.result().code in (0, -signal.SIGKILL)
-        assert_none_outlives(workers)
-    assert run_sweep(launcher, grid_file, store).code == 0
-    again = Kept(store)
-    assert_whole(again)
-    assert again.science() == kept.science()
 
 
 def assert_none_outlives(below: list[psutil.Process]) -> None:
