@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from sweeps.outbox import DiskFullError, TrackerAwayError, is_disk_full, reason
+from sweeps.outbox import DiskFullError, TrackerAwayError, reason
 from sweeps.store.place import without_user_info
+from tinylm_core.durable import is_disk_full
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
 PAUSED = (130, 143)  # by SIGINT, by SIGTERM

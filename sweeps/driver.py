@@ -3,14 +3,14 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.search import TrialSearch, learns
 from sweeps.workers import Died, Ended, Evaluated, Message, NoSpace, Raised, Steps, Used, Workers
 
-MAX_DEATHS = 2  # a run whose worker died goes on from its checkpoint so often
+MAX_DEATHS = 2  # a run whose worker died, or found no room to write, goes on from its checkpoint so often
 POLL_SECONDS = 0.2
 
 
@@ -37,6 +37,7 @@ class Drive:
     trials: list[Trial] = field(default_factory=list)
     max_failures: int | None = None  # so many stop the sweep; None: a quarter of the runs, at least 3
     is_held: Callable[[], bool] = lambda: False  # while it is true no new run begins
+    is_short_of_room: Callable[[], bool] = lambda: False  # the store's disk, which is waited for
     failed: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     _told: int = 0
@@ -48,13 +49,16 @@ class Drive:
         """Until every trial has its value or its failure, or until it should pause."""
         for trial in self.trials:
             self._enqueue(trial)
-        while not should_pause() and not self.has_failed_too_often():
-            while self._may_ask():
+        while not should_pause():
+            stops = self.has_failed_too_often()
+            while not stops and self._may_ask():
                 self._ask()
+            if not self.workers.is_busy() and not self._waiting and not self._may_ask():
+                return  # nothing is left, whatever has failed
+            if stops:
+                break
             while self._waiting and self.workers.has_room() and not self.is_held():
                 self._start(self._waiting.popleft())
-            if not self.workers.is_busy() and not self._waiting:
-                return
             for message in self.workers.receive(POLL_SECONDS):
                 self._keep(message)
             self.view.tick()
@@ -136,20 +140,22 @@ class Drive:
             case Raised():
                 self._fail(run, message.error, message.traceback)
             case Died():
-                self._died(run, message.reason)
+                self._try_again(run, message.reason, message.reason)
             case NoSpace():
-                self.ledger.interrupt(message.key)
-                self._waiting.appendleft(run)
-                self.view.ended(run, "INTERRUPTED", None)
+                self._try_again(run, message.error, message.traceback, counts=not self.is_short_of_room())
+            case _:
+                assert_never(message)
         self.view.heard(message)
 
-    def _died(self, run: PlannedRun, reason: str) -> None:
-        self._deaths[run.identity] = self._deaths.get(run.identity, 0) + 1
+    def _try_again(self, run: PlannedRun, error: str, traceback: str, *, counts: bool = True) -> None:
+        """A run that may get on another time, from its checkpoint; it counts where nothing has been waited for."""
+        self._deaths[run.identity] = self._deaths.get(run.identity, 0) + counts
         if self._deaths[run.identity] > MAX_DEATHS:
-            self._fail(run, reason, reason)
+            self._fail(run, error, traceback)
         else:
             self.ledger.interrupt(run.identity)
             self._waiting.appendleft(run)
+            self.view.ended(run, "INTERRUPTED", None)
 
     def _fail(self, run: PlannedRun, error: str, traceback: str) -> None:
         self.failed[run.identity] = error

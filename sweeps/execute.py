@@ -74,6 +74,7 @@ def execute(
         return outbox.is_stuck(wait, idle=idle) or short
 
     drive.is_held = is_held
+    drive.is_short_of_room = lambda: room.is_short(idle=False)
 
     def gives_up() -> bool:
         drive.view.tick()

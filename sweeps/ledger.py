@@ -160,7 +160,9 @@ class Ledger:
     def keep_steps(self, identity: str, records: list[StepRecord]) -> None:
         """Keep optimizer steps; a run taken up again tells its history from the start."""
         live = self.live[identity]
-        live.steps = [known for known in live.steps if known.step < records[0].step] + records
+        if live.steps and live.steps[-1].step >= records[0].step:
+            live.steps = [known for known in live.steps if known.step < records[0].step]
+        live.steps += records
         every = self._plan.sweep.log_every
         last = live.run.config.num_steps
         sent = [asdict(record) for record in records if record.step % every == 0 or record.step == last]

@@ -14,11 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from sweeps.store.read import Store
 
 SIGN_OF_LIFE_SECONDS = 180.0  # a driver on another machine that was not heard of for so long is gone
+CLOCK_SECONDS = 60.0  # that a clock may have been set by since a process began
 
 
 class LockHeldError(ValueError):
@@ -75,10 +77,11 @@ def _read(note: Path) -> dict[str, Any]:
 def _is_alive(holder: dict[str, Any]) -> bool:
     try:
         if holder["host"] == platform.node():
-            os.kill(int(holder["pid"]), 0)
-            return int(holder["pid"]) != os.getpid()
+            pid = int(holder["pid"])
+            # After a restart of the machine, or in another container of its name, a younger process has the number.
+            return pid != os.getpid() and psutil.Process(pid).create_time() < float(holder["since"]) + CLOCK_SECONDS
         return time.time() - float(holder["seen"]) < SIGN_OF_LIFE_SECONDS
-    except PermissionError:
+    except psutil.AccessDenied:
         return True  # somebody else's process
-    except (ProcessLookupError, OverflowError, KeyError, TypeError, ValueError):
+    except (psutil.NoSuchProcess, OverflowError, KeyError, TypeError, ValueError):
         return False

@@ -5,7 +5,6 @@ Every operation may be sent twice (a crash between sending and forgetting), so t
 What fails is tried again, in order; what is refused for good stops the sending, and the journal keeps it.
 """
 
-import errno
 import json
 import os
 import threading
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from tinylm_core.durable import is_disk_full
 
 Operation = dict[str, Any]
 T = TypeVar("T")
@@ -238,13 +239,10 @@ class Outbox:
                 self._call_since = None
             self._error = None
             with self._changed:
+                if self._closing:
+                    return  # the journal may be the next start's by now, which sends this again
                 for _ in range(number):
                     self._queue.popleft()
                 if not self._queue:
                     self._journal.forget()
                     self._changed.notify_all()
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that there is no room left, or no quota."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

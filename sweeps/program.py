@@ -1,13 +1,18 @@
 """A sweep from a notebook or a program: the same as `python -m sweeps.run`, with the results as frames."""
 
+import signal
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import click
 
 from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from sweeps.analysis.results import Results
+
+AGAIN = "the same call goes on"
 
 
 def run_sweep(
@@ -24,14 +29,15 @@ def run_sweep(
     `name` is what the store keeps it under; the same name and sweep go on where an earlier call stopped, an interrupted
     cell included. `store`, `workers` and `output` are those of `python -m sweeps.run`. The results' `trials` has a row
     a run, `history` a row a step and evaluation, `board` a row a setting; losses are in nats per token. ValueError for
-    what can't be run. Runs are trained in processes of their own, so a program calls this under
-    `if __name__ == "__main__":`.
+    what can't be run; Ctrl-C pauses the sweep and is a KeyboardInterrupt then. Runs are trained in processes of their
+    own, so a program calls this under `if __name__ == "__main__":`.
     """
     from sweeps.catalog import Experiment
     from sweeps.places import on_this_machine
     from sweeps.plan import make_plan
     from sweeps.report import read_results
     from sweeps.run import sweep as run
+    from sweeps.signals import Paused, Signals
     from sweeps.store import open_store
     from sweeps.store.schema import check_name
 
@@ -42,5 +48,10 @@ def run_sweep(
     with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30, has_own_trainer=has_own_trainer) as place:
         plan = make_plan(experiment, place.machine)
         opened = open_store(store, create=True)
-        run(plan, place.make_workers(plan.trainer.corpus_of), opened, None, 600, output)
+        try:
+            with Signals(ends_after=False) as signals:
+                run(plan, place.make_workers(plan.trainer.corpus_of), opened, signals, AGAIN, output=output)
+        except Paused:
+            click.echo(f"paused; {AGAIN}", err=output == "json")
+            signal.raise_signal(signals.received)  # once more, for the caller
     return read_results(opened, name, plan.sweep.definition)

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 
@@ -204,8 +204,9 @@ class Repeat:
 def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
     """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
     from sweeps.local_workers import LocalWorkers
+    from sweeps.outbox import DiskFullError
     from sweeps.store import schema
-    from sweeps.workers import Died, Ended, Evaluated, Raised, Steps, Used
+    from sweeps.workers import Died, Ended, Evaluated, NoSpace, Raised, Steps, Used
 
     workers = LocalWorkers([job.device])
     workers.submit(job)
@@ -224,8 +225,14 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
                     outbox.put("records", {"run": job.key, "usage": [(step, asdict(message.record))]})
                 case Ended():
                     repeat.metrics = message.metrics
-                case Raised() | Died():
-                    repeat.error = message.error if isinstance(message, Raised) else message.reason
+                case Raised():
+                    repeat.error = message.error
+                case Died():
+                    repeat.error = message.reason
+                case NoSpace():
+                    raise DiskFullError(message.error)
+                case _:
+                    assert_never(message)
         if ends_early and repeat.steps and repeat.steps[-1].step > last_step:
             workers.kill()
 

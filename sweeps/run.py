@@ -156,8 +156,9 @@ def run(
             workers, runs_per_gpu, checkpoint_seconds, has_own_trainer=has_own_trainer, only_looks=dry_run
         )
     output: Output = "json" if json_ else "quiet" if quiet else "people"
+    again = f"the same command goes on: {command_line()}"
     try:
-        with Signals() as signals, where as place:
+        with Signals(ends_after=True) as signals, where as place:
             if confirm is not None:
                 from sweeps.confirm import confirmed
 
@@ -172,21 +173,28 @@ def run(
             opened = open_store(store, create=True)
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
-            return sweep(plan, place.make_workers(plan.trainer.corpus_of), opened, max_failures, wait, output, end)
+            workers_there = place.make_workers(plan.trainer.corpus_of)
+            return sweep(plan, workers_there, opened, signals, again, max_failures, wait, output, end)
     except Paused:
-        return paused(signals, output)
+        click.echo(f"paused; {again}", err=json_)
+        return 128 + signals.received
 
 
 def sweep(
     plan: "Plan",
     workers: "Workers",
     store: "Store",
-    max_failures: int | None,
-    wait: float,
+    signals: Signals,
+    again: str,
+    max_failures: int | None = None,
+    wait: float = 600.0,
     output: "Output" = "people",
     end: float = math.inf,
 ) -> int:
-    """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code."""
+    """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code.
+
+    Paused where a signal came. `again` says how somebody goes on with a sweep that has stopped before it was done.
+    """
     from sweeps.execute import execute
     from sweeps.live import view_for
     from sweeps.work import drain, locked_work
@@ -195,57 +203,56 @@ def sweep(
         tell_notes(ledger.notes_on(trials), output)
         return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
 
-    with Signals() as signals:
-        try:
-            with locked_work(store, plan.experiment.name, wait=wait) as outbox:
-                with report_loaded_meanwhile(plan):
-                    outcome = execute(
-                        plan,
-                        workers,
-                        store,
-                        outbox,
-                        make_view,
-                        signals.asked_to_stop,
-                        uninterrupted=signals.deferred,
-                        max_failures=max_failures,
-                        wait=wait,
-                        is_out_of_time=lambda: time.monotonic() >= end,
-                    )
-                if outcome.paused and not outcome.out_of_time and not signals.received:
-                    tell_failures(store, plan.experiment.name, outcome.failed)
-                    click.echo(
-                        f"stopped after {len(outcome.failed)} failed runs; the same command goes on: {command_line()}",
-                        err=output == "json",
-                    )
-                    return DONE_WITH_FAILURES
-                if signals.received:
-                    raise Paused
-                if outcome.out_of_time and not outcome.has_results:
-                    tell_failures(store, plan.experiment.name, outcome.failed)
-                    return time_is_up(output)
-                from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
-                from sweeps.report import make_report, publish
-                from sweeps.retention import drop_weights
-                from sweeps.summary import print_answer, print_summary, say_answer
+    def stopped(why: str) -> None:
+        click.echo(f"{why}; {again}", err=output == "json")
 
-                if not outcome.out_of_time:
-                    drop_weights(plan, store, outbox)
-                report = make_report(store, plan.experiment.name, plan.sweep.definition)
-                publish(outbox, report)
-                publish_answer(outbox, store, report)
-                drain(outbox, wait)
-            match output:
-                case "people":
-                    print_summary(store, report)
-                case "quiet":
-                    print_answer(report)
-                case "json" if not outcome.out_of_time:
-                    say_answer(store, report)
-        except Paused:
-            return paused(signals, output)
-    tell_failures(store, plan.experiment.name, outcome.failed)
+    name = plan.experiment.name
+    with locked_work(store, name, wait=wait) as outbox:
+        with report_loaded_meanwhile(plan):
+            outcome = execute(
+                plan,
+                workers,
+                store,
+                outbox,
+                make_view,
+                signals.asked_to_stop,
+                uninterrupted=signals.deferred,
+                max_failures=max_failures,
+                wait=wait,
+                is_out_of_time=lambda: time.monotonic() >= end,
+            )
+        if signals.received:
+            raise Paused
+        if outcome.paused and not outcome.out_of_time:
+            tell_failures(store, name, outcome.failed)
+            stopped(f"stopped after {len(outcome.failed)} failed runs")
+            return DONE_WITH_FAILURES
+        if outcome.out_of_time and not outcome.has_results:
+            tell_failures(store, name, outcome.failed)
+            stopped("out of time")
+            return COME_BACK_LATER
+        from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
+        from sweeps.report import make_report, publish
+        from sweeps.retention import drop_weights
+        from sweeps.summary import print_answer, print_summary, say_answer
+
+        if not outcome.out_of_time:
+            drop_weights(plan, store, outbox)
+        report = make_report(store, name, plan.sweep.definition)
+        publish(outbox, report)
+        publish_answer(outbox, store, report)
+        drain(outbox, wait)
+    match output:
+        case "people":
+            print_summary(store, report)
+        case "quiet":
+            print_answer(report)
+        case "json" if not outcome.out_of_time:
+            say_answer(store, report)
+    tell_failures(store, name, outcome.failed)
     if outcome.out_of_time:
-        return time_is_up(output)
+        stopped("out of time")
+        return COME_BACK_LATER
     return DONE_WITH_FAILURES if outcome.failed else DONE
 
 
@@ -271,18 +278,6 @@ def tell_notes(notes: list[str], output: "Output") -> None:
     """What there is to know of a plan, a line each."""
     for note in notes:
         click.echo(note, err=output != "people")
-
-
-def paused(signals: Signals, output: "Output") -> int:
-    """The end of a command that a signal cut off."""
-    click.echo(f"paused; the same command goes on: {command_line()}", err=output == "json")
-    return 128 + signals.received
-
-
-def time_is_up(output: "Output") -> int:
-    """The end of a command whose hours are over before its sweep is done."""
-    click.echo(f"out of time; the same command goes on: {command_line()}", err=output == "json")
-    return COME_BACK_LATER
 
 
 def tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:

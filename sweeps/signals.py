@@ -19,9 +19,11 @@ class Signals:
     """Ctrl-C and SIGTERM pause; a second one ends at once, and the workers with it.
 
     All that a command does may be cut off anywhere (law 2); only the loop that holds the workers is asked to stop.
+    `ends_after`: what was told to stop ends then; another signal would only interrupt the interpreter's own end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_after: bool) -> None:
+        self._ends_after = ends_after
         self.received = 0
         self._received_at = 0.0
         self._is_deferred = False
@@ -32,8 +34,7 @@ class Signals:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            # A command that was told to stop ends now; another signal would only interrupt the interpreter's own end.
-            signal.signal(number, signal.SIG_IGN if self.received else handler)
+            signal.signal(number, signal.SIG_IGN if self.received and self._ends_after else handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
@@ -41,7 +42,9 @@ class Signals:
                 return
             for worker in multiprocessing.active_children():
                 worker.kill()  # it ends with us, but for one that hangs
-            os._exit(128 + number)
+            if self._ends_after:
+                os._exit(128 + number)
+            raise Paused
         self.received, self._received_at = number, time.monotonic()
         if not self._is_deferred:
             raise Paused

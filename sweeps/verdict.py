@@ -20,11 +20,6 @@ class Verdict:
     largest_difference: float
     where: str  # the column of the largest difference
 
-    @property
-    def is_same(self) -> bool:
-        """Whether every recorded number is there again, within what is allowed."""
-        return not self.missing_steps and self.first_step is None
-
 
 def compare(recorded: pd.DataFrame, repeated: pd.DataFrame, rtol: float = 0.0) -> Verdict:
     """Compare histories by step: columns STEP_COLUMNS and EVAL_COLUMNS, NaN where a step has none.

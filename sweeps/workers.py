@@ -4,7 +4,6 @@ A worker computes, keeps its checkpoints in the run's folder, and tells what hap
 processes on this machine, `sweeps/ray_workers/` tasks of a cluster.
 """
 
-import errno
 import os
 import traceback
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tinylm_core.config import RunConfig
+from tinylm_core.durable import is_disk_full
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
     from tinylm_core.corpus import Corpus
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 THREADS = 1  # of a run on CPU: a process a core with a thread each beats one process with many
 
 # Glibc hands big blocks back to the kernel when they are freed, and each step would fault them in anew: 15 % of its
@@ -88,9 +87,11 @@ class Died:
 
 @dataclass(frozen=True)
 class NoSpace:
-    """The run could not keep a checkpoint or its weights; it goes on from the last one when there is room."""
+    """The run could not write something; it goes on from its last checkpoint when there is room."""
 
     key: str
+    error: str
+    traceback: str
 
 
 UnderWay = Steps | Evaluated | Used  # after which more comes
@@ -181,10 +182,9 @@ def train_job(
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
     except Exception as error:  # whatever a run raises is told, with its traceback
-        no_space = isinstance(error, OSError) and error.errno in NO_SPACE
         places = "".join(f" ({place})" for place in getattr(error, "__notes__", []))
         text = " ".join(f"{type(error).__name__}: {error}{places}".split())
-        ended = NoSpace(job.key) if no_space else Raised(job.key, text, traceback.format_exc())
+        ended = (NoSpace if is_disk_full(error) else Raised)(job.key, text, traceback.format_exc())
     say(ended)
 
 

@@ -42,6 +42,7 @@ class Listener:
         self.batches: list[int] = []
 
     def on_steps(self, records: list[StepRecord]) -> None:
+        assert records
         self.steps += records
         self.batches.append(len(records))
 

@@ -25,7 +25,7 @@ from sweeps.search import Setting, TrialSearch
 from sweeps.space import Space
 from sweeps.store import Store, open_store
 from sweeps.work import locked_work
-from sweeps.workers import Ended, Evaluated, Job, Message, Steps, Workers
+from sweeps.workers import Ended, Evaluated, Job, Message, NoSpace, Raised, Steps, Workers
 from tinylm_core import RunConfig, run
 from tinylm_core.machine import conditions, this_machine
 from tinylm_core.records import EvalRecord, Metrics
@@ -131,6 +131,20 @@ class Instant:
         self._jobs.clear()
 
 
+class Troubled(Instant):
+    """Of which a job ends as it is told to, or else is complete."""
+
+    def __init__(self, trouble: Callable[[Job], Message | None]) -> None:
+        super().__init__(1, 0)
+        self._trouble = trouble
+
+    def receive(self, timeout: float) -> list[Message]:
+        if self._jobs and (message := self._trouble(self._jobs[0])):
+            self._jobs.pop()
+            return [message]
+        return super().receive(timeout)
+
+
 def go(
     plan: Plan,
     store: Store,
@@ -138,6 +152,7 @@ def go(
     watcher: Watcher | None = None,
     pause_after: float = math.inf,
     is_out_of_time: Callable[[], bool] = lambda: False,
+    max_failures: int | None = None,
 ) -> tuple[Outcome, Watcher]:
     """One start of the sweep, which pauses after so many messages."""
     watcher = watcher or Watcher()
@@ -150,6 +165,7 @@ def go(
             lambda *_: watcher,
             lambda: watcher.num_messages >= pause_after,
             is_out_of_time=is_out_of_time,
+            max_failures=max_failures,
         )
         outbox.drain(60)
     return outcome, watcher
@@ -433,6 +449,31 @@ def test_a_disk_that_fills_up_as_a_run_begins_or_ends_is_waited_for(
     kept = {file.path for file in client.list_artifacts(made.info.run_id)}
     assert {"config.json", "history.parquet", "checkpoint"} <= kept
     assert made.data.tags["weights.sha256"] == run(config, device="cpu", threads=1).weights_sha256
+
+
+def test_a_run_that_finds_no_room_where_the_stores_disk_has_some_fails_in_the_end(tiny: Tiny, store: Store) -> None:
+    """A trainer's own folder on another disk is full, say: waiting for the store's would wait for ever."""
+    error = "OSError: [Errno 28] No space left on device: '/scratch/x'"
+
+    def trouble(job: Job) -> Message | None:
+        return NoSpace(job.key, error, f"Traceback\n{error}") if '"learning_rate": 0.003' in job.config else None
+
+    plan = plan_of(tiny(), {"learning_rate": Choice(3e-3, 1e-3)})
+    outcome, watcher = go(plan, store, Troubled(trouble))
+    assert (outcome.paused, list(outcome.failed.values())) == (False, [error])
+    assert [run.label for run in watcher.begun] == ["lr=3e-3"] * 3 + ["lr=1e-3"]
+    assert sorted(watcher.states.values()) == ["COMPLETE", "FAILED"]
+
+
+def test_a_sweep_of_which_nothing_is_left_has_not_stopped_whatever_failed(tiny: Tiny, store: Store) -> None:
+    def trouble(job: Job) -> Message | None:
+        return Raised(job.key, "ValueError: no", "Traceback") if '"learning_rate": 0.003' in job.config else None
+
+    last, first = (plan_of(tiny(), {"learning_rate": Choice(*rates)}) for rates in ((1e-3, 3e-3), (3e-3, 1e-3)))
+    outcome, _ = go(first, store, Troubled(trouble), max_failures=1)
+    assert (outcome.paused, len(outcome.failed), outcome.has_results) == (True, 1, False)
+    outcome, _ = go(last, store, Troubled(trouble), max_failures=1)
+    assert (outcome.paused, len(outcome.failed), outcome.has_results) == (False, 1, True)
 
 
 def test_an_interrupted_run_is_never_continued_under_other_conditions(tiny: Tiny, store: Store) -> None:

@@ -326,3 +326,19 @@ def put_so_far(folder: Path) -> int:
     except FileNotFoundError:
         return -1
     return int(whole.rpartition("\n")[2] or -1)
+
+
+def test_a_call_that_comes_back_after_the_end_leaves_the_journal_to_the_next_start(tmp_path: Path) -> None:
+    """A database was locked, say, as a notebook's cell was interrupted, and the next cell goes on."""
+    comes_back, stays_away = threading.Event(), threading.Event()
+    first = Outbox(tmp_path / "journal", lambda *_: comes_back.wait() and None)
+    first.put("end", {"number": 1}, sync=True)
+    wait_until(lambda: first._call_since)
+    assert not first.close(0)
+    second = Outbox(tmp_path / "journal", lambda *_: stays_away.wait() and None)
+    second.put("ask", {"number": 2}, sync=True)
+    comes_back.set()
+    first._thread.join()
+    assert [operation["number"] for operation in Journal(tmp_path / "journal").left_over] == [1, 2]
+    stays_away.set()
+    assert second.close(10)

@@ -1,5 +1,6 @@
 """A sweep from a program and from a notebook: the same runs as the command makes."""
 
+import signal
 from pathlib import Path
 
 import nbclient
@@ -9,6 +10,8 @@ from launcher import Launcher
 from test_run import GRID, write_experiment
 
 from sweeps import Choice, Sweep, open_store, run_sweep
+from sweeps.driver import Drive
+from sweeps.plan import PlannedRun
 from tinylm_core import RunConfig
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebook.ipynb"
@@ -34,6 +37,34 @@ def test_a_program_makes_the_runs_that_the_command_makes(
     assert results.plan["command"] == "run_sweep(…, 'question')"
     with pytest.raises(ValueError, match="sweep name"):
         run_sweep(sweep, "no/name", store=tmp_path / "two")
+
+
+def test_ctrl_c_pauses_and_is_the_callers_again_afterwards(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = RunConfig(
+        data=str(text_file), tokenizer="char", max_seq_len=8, d_model=16, num_layers=1, num_heads=2, batch_size=4,
+        train_tokens=32 * 2000, num_evals=1, eval_tokens=256, precision="fp64",
+    )  # fmt: skip
+    sweep = Sweep(base=base, space={"learning_rate": Choice(1e-3)})
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def start_and_interrupt(drive: Drive, run: PlannedRun) -> None:
+        start(drive, run)
+        signal.raise_signal(signal.SIGINT)
+
+    start = Drive._start
+    with monkeypatch.context() as patch:
+        patch.setattr(Drive, "_start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(sweep, "question", store=tmp_path, output="quiet")
+    assert "paused; the same call goes on" in capsys.readouterr().out
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    (row,) = open_store(tmp_path).runs("question")
+    assert row.state == "INTERRUPTED"
+    results = run_sweep(sweep, "question", store=tmp_path, output="quiet")
+    assert results.trials["run_id"].tolist() == [row.run_id]
+    assert results.trials["state"].tolist() == ["COMPLETE"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from launcher import Launcher, Result
 from servers import ROOT
 from test_run import GRID, Kept, assert_whole, run_sweep, wait_for_steps, write_experiment
 
-from sweeps.reproduce import device_like
+from sweeps import local_workers
+from sweeps.outbox import DiskFullError
+from sweeps.reproduce import Repeat, device_like, train_again
+from sweeps.workers import NoSpace
 from tinylm_core.checkpoint import load_model, weights_sha256
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")
@@ -176,3 +180,12 @@ def test_no_credential_is_kept(text_file: Path, empty_store: Path, tmp_path: Pat
     everything = b"".join(path.read_bytes() for path in kept.store.rglob("*") if path.is_file())
     assert b"hunter" not in everything
     assert "hunter" not in ended.stdout + ended.stderr
+
+
+def test_a_disk_that_is_full_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = MagicMock()
+    workers.is_busy.side_effect = [True, False]
+    workers.receive.return_value = [NoSpace("key", "OSError: no space", "Traceback")]
+    monkeypatch.setattr(local_workers, "LocalWorkers", lambda _: workers)
+    with pytest.raises(DiskFullError, match="no space"):
+        train_again(MagicMock(), MagicMock(state="COMPLETE"), MagicMock(), Repeat(), 3)

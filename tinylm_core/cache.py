@@ -15,6 +15,8 @@ from typing import Any
 
 import platformdirs
 
+from tinylm_core.durable import is_disk_full
+
 CACHE_VERSION = 1
 """Raised by whoever changes what a cached folder holds, or what a corpus consists of."""
 
@@ -66,7 +68,7 @@ def _work_folder(folder: Path) -> TemporaryDirectory[str]:
                     shutil.rmtree(left, ignore_errors=True)
         return TemporaryDirectory(prefix=".work-", dir=folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise
         raise ValueError(f"the cache folder {folder} can't be used: {error.strerror}; set TINYLM_CACHE") from None
 

@@ -1,7 +1,13 @@
 """Files that are whole or not there, whatever happens while they are written. Loads no library."""
 
+import errno
 import os
 from pathlib import Path
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left, or no quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 Everything streams: no function here holds a corpus. Knows nothing of splits, tokenizers and caches.
 """
 
-import errno
 import hashlib
 import os
 import platform
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tinylm_core.durable import is_disk_full
 from tinylm_core.python_docs import python_docs
 from tinylm_core.readers import read_text
 
@@ -174,7 +174,7 @@ def _write_dataset(name: str, revision: str | None, folder: Path) -> None:
         splits = datasets.load_dataset(name, revision=revision, keep_in_memory=False)
     except Exception as error:  # the library lets through whatever its readers and the network raise
         cause = error.__cause__ or error
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(cause):
             raise cause from None
         raise ValueError(f"can't be loaded: {type(error).__name__}: {error}") from None
     if "train" not in splits:

@@ -90,7 +90,8 @@ def run(
             if pending.is_due() or trainer.evaluation_is_due():
                 records, diverged_at = pending.flush()
                 state.steps += records
-                on_steps(records)
+                if records:  # none, where the first has diverged
+                    on_steps(records)
                 if diverged_at is None:
                     if should_stop():
                         return trainer.interrupt()

@@ -1,6 +1,7 @@
 """The driver's side: tasks submitted to the cluster, and what comes back put into the runs' folders here."""
 
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.ray_workers.cluster import QUIET_SECONDS, Demand, Found
 from sweeps.ray_workers.mailbox import Letter, Mailbox
 from sweeps.ray_workers.task import train
-from sweeps.workers import LOG, NO_SPACE, Died, Job, Message, NoSpace, UnderWay
+from sweeps.workers import LOG, Died, Job, Message, NoSpace, UnderWay
 from tinylm_core.checkpoint import is_state, keep_state, state_files
 from tinylm_core.corpus import Corpus
-from tinylm_core.durable import write_durably
+from tinylm_core.durable import is_disk_full, write_durably
 
 COUNT_SECONDS = 2.0  # between looks at the cluster's size
 MAX_TASKS = 10_000  # that one mailbox listens to at a time
@@ -125,10 +126,10 @@ class RayWorkers:
             for name, content in letter.files.items():
                 _keep(task.job.workdir / name, content)
         except OSError as error:
-            if error.errno not in NO_SPACE:
+            if not is_disk_full(error):
                 raise
             self._end(letter.attempt)
-            return [NoSpace(task.job.key)]
+            return [NoSpace(task.job.key, str(error), traceback.format_exc())]
         if letter.messages and not isinstance(letter.messages[-1], UnderWay):
             del self._tasks[letter.attempt]
         return letter.messages

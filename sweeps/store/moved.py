@@ -13,6 +13,7 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 
 from sweeps.store.place import Place
+from tinylm_core.durable import write_durably
 
 ADDRESSES = {
     "experiments": ["artifact_location"],
@@ -75,4 +76,4 @@ def _rewrite_journals(folder: Path, before: Path) -> None:
         old, new = (json.dumps(f"{root}/")[1:-1] for root in (before, folder))
         text = journal.read_text()
         if old in text:
-            journal.write_text(text.replace(f'"{old}', f'"{new}'))
+            write_durably(journal, text.replace(f'"{old}', f'"{new}').encode())

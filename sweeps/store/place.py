@@ -5,7 +5,6 @@ Work and reports of a store on a server have a folder for each address, `./mlrun
 same name in another store has another journal and other states.
 """
 
-import errno
 import os
 import re
 import sqlite3
@@ -15,6 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from tinylm_core.durable import is_disk_full
 
 DEFAULT_FOLDER = "mlruns"
 SERVERS = "servers"
@@ -88,7 +89,7 @@ def make_folders(place: Place) -> None:
         for name in ("work", "reports", *(["artifacts"] if place.is_local else [])):
             (place.folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             raise
         raise ValueError(f"store {place.where}: can't be made ({error.strerror})") from None
     gitignore = place.folder / ".gitignore"

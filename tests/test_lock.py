@@ -1,0 +1,35 @@
+"""Who drives a sweep, as far as a note says."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps.lock import SIGN_OF_LIFE_SECONDS, driver_of
+from sweeps.store import open_store
+
+HERE = {"host": platform.node(), "pid": os.getppid()}  # a process that lives
+
+
+@pytest.mark.parametrize(
+    ("holder", "lives"),
+    [
+        (HERE | {"since": time.time()}, True),
+        (HERE | {"since": 0.0}, False),  # the process with this number is younger: it is another
+        (HERE | {"pid": 2**22 + 1, "since": time.time()}, False),
+        (HERE | {"pid": "nonsense", "since": time.time()}, False),
+        ({"host": "elsewhere", "pid": 1, "since": 0.0, "seen": time.time()}, True),
+        ({"host": "elsewhere", "pid": 1, "since": 0.0, "seen": time.time() - SIGN_OF_LIFE_SECONDS - 60}, False),
+        ({}, False),
+    ],
+)
+def test_a_driver_lives_whose_process_does_or_who_was_heard_of(
+    empty_store: Path, tmp_path: Path, holder: dict[str, object], lives: bool
+) -> None:
+    store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
+    (tmp_path / "holder.json").write_text(json.dumps(holder))
+    assert driver_of(store, "question", tmp_path) == (holder if lives else None)
