@@ -27,8 +27,7 @@ def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFram
     """
     rows = list(rows)
     chosen = _best_of_each(rows)
-    # A plan made before a field was added holds identities of that time; the runs' tags say what they are today.
-    today = {row.tags.get(schema.IDENTITY): row.identity for row in rows}
+    today = schema.identities_today(rows)
     records = [
         _record(chosen[identity], plan, trial, int(seed))
         for trial in plan["trials"]

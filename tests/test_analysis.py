@@ -120,15 +120,6 @@ def test_settings_with_a_seed_to_come_stand_after_complete_ones_without_a_rank()
     assert board["num_seeds_done"].iloc[-2:].tolist() == [1, 0]
 
 
-def test_of_several_attempts_the_one_that_got_furthest_counts():
-    plan = make_plan({"learning_rate": choice(1e-3)}, seeds=[0])
-    complete, _ = make_sweep(plan, with_history=False)
-    failed, _ = make_sweep(plan, with_history=False, states={(0, 0): "FAILED"})
-    both = pd.concat([complete, failed.assign(run_id="retry")], ignore_index=True)
-    runs = settings.planned_runs(plan, both)
-    assert runs["run_id"].tolist() == complete["run_id"].tolist()
-
-
 def test_a_swept_none_is_a_value_of_its_own():
     plan = make_plan({"max_grad_norm": choice(None, 1.0)})
     trials, _ = make_sweep(plan, with_history=False)

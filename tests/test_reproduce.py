@@ -21,7 +21,6 @@ from sweeps import local_workers
 from sweeps.outbox import DiskFullError
 from sweeps.reproduce import Repeat, device_like, train_again
 from sweeps.workers import NoSpace
-from tinylm_core.checkpoint import load_model, weights_sha256
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")
 
@@ -36,28 +35,6 @@ def kept(launcher: Launcher, text_file: Path, empty_store: Path, tmp_path: Path)
     kept = Kept(Path(shutil.copytree(empty_store, tmp_path / "store")))
     assert run_sweep(launcher, write_experiment(tmp_path, ONE, text_file), kept.store).code == 0
     return kept
-
-
-@pytest.mark.slow
-def test_a_reproduction_is_a_run_of_its_own_that_enters_no_report(launcher: Launcher, kept: Kept) -> None:
-    (run,) = kept.runs
-    report = (kept.store / "reports" / "question" / "index.html").read_text()
-    result = reproduce(launcher, kept, run.info.run_id)
-    assert (result.code, "bit-identical over 96 steps" in result.out) == (0, True), result
-    (again,) = kept.of("reproduction")
-    assert again.info.status == "FINISHED"
-    assert again.data.tags["sweep.reproduction_of"] == run.info.run_id
-    assert again.data.params == run.data.params
-    for metric in ("train/loss", "train/learning_rate", "train/grad_norm", "val/loss"):
-        assert kept.history(again, metric) == kept.history(run, metric)
-    model, _, _ = load_model(kept.artifact(again, "checkpoint"))
-    assert weights_sha256(model) == again.data.tags["weights.sha256"] == run.data.tags["weights.sha256"]
-    assert launcher.run("sweeps.report", "question", "--store", kept.store).code == 0
-    assert again.info.run_id not in (kept.store / "reports" / "question" / "index.html").read_text()
-    assert run.info.run_id in report
-    of_one = reproduce(launcher, kept, again.info.run_id)
-    assert of_one.code == 2
-    assert "is a reproduction" in of_one.one_line
 
 
 @pytest.mark.slow

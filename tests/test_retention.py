@@ -26,7 +26,7 @@ def plan(runs: list[str], keep: object) -> dict[str, Any]:
 
 @given(objectives, st.lists(st.sampled_from(RUNS), unique=True), st.integers(0, 9))
 def test_the_best_k_runs_that_have_ended_are_kept(known: dict[str, float], runs: list[str], k: int) -> None:
-    kept = keepers([plan(runs, k)], known)
+    kept = keepers([plan(runs, k)], known, {})
     ended = [run for run in runs if run in known]
     assert kept <= set(ended)
     assert len(kept) == min(k, len(ended))
@@ -34,16 +34,21 @@ def test_the_best_k_runs_that_have_ended_are_kept(known: dict[str, float], runs:
 
 
 def test_of_equal_runs_the_earlier_trial_is_kept() -> None:
-    assert keepers([plan(["b", "a", "c"], 1)], {"a": 1.0, "b": 1.0, "c": 1.0}) == {"b"}
+    assert keepers([plan(["b", "a", "c"], 1)], {"a": 1.0, "b": 1.0, "c": 1.0}, {}) == {"b"}
 
 
 @given(objectives, st.integers(0, 3))
 def test_what_another_definition_keeps_is_kept(known: dict[str, float], k: int) -> None:
     mine, other = plan(RUNS[:6], k), plan(RUNS[4:], 1)
-    assert keepers([mine, other], known) == keepers([mine], known) | keepers([other], known)
-    assert set(RUNS[4:]) <= keepers([mine, plan(RUNS[4:], "all")], known)
+    assert keepers([mine, other], known, {}) == keepers([mine], known, {}) | keepers([other], known, {})
+    assert set(RUNS[4:]) <= keepers([mine, plan(RUNS[4:], "all")], known, {})
     before_there_was_a_choice = {"trials": other["trials"]}
-    assert set(RUNS[4:]) <= keepers([mine, before_there_was_a_choice], known)
+    assert set(RUNS[4:]) <= keepers([mine, before_there_was_a_choice], known, {})
+
+
+def test_what_a_plan_of_before_a_field_was_added_keeps_is_kept() -> None:
+    before, after = plan(["old"], "all"), plan(["new"], 0)
+    assert keepers([before, after], {"new": 1.0}, {"old": "new"}) == {"new"}
 
 
 @pytest.mark.parametrize("keep", [-1, 1.5, True, "best", None])

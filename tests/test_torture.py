@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 from launcher import Command, Launcher
-from test_run import GRID, STEPS, TOKENS, TPE, Kept, assert_none_outlives, assert_whole, write_experiment
+from test_run import GRID, NUM_TRIALS, STEPS, TOKENS, TPE, Kept, assert_none_outlives, assert_whole, write_experiment
 
-LONGER = 4
+LONGER = 4  # a grid has 4 runs of so many times the steps; a search, whose first 10 trials are random, 14 runs
 ARGUMENTS = ("--workers", "2", "--checkpoint-seconds", "0.2")
 KILLS = int(os.environ.get("TORTURE_KILLS", "14"))
 # A run goes on twice after its worker died, and is then FAILED: so many alone in one start harm nobody.
@@ -37,13 +37,13 @@ def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(
 ) -> None:
     grid = search == "grid"
     text = GRID if grid else TPE.replace("concurrency=2", "concurrency=4")
-    file = write_experiment(tmp_path, text, text_file, tokens=TOKENS * LONGER, **({} if grid else {"trials": 5}))
-    num_runs = 4 if grid else 5
+    longer, num_runs = (LONGER, 4) if grid else (1, NUM_TRIALS)
+    file = write_experiment(tmp_path, text, text_file, tokens=TOKENS * longer, **({} if grid else {"trials": num_runs}))
     whole = Kept(tmp_path / "whole")
     started = time.monotonic()
     assert launcher.run("sweeps.run", file, "--store", whole.store, *ARGUMENTS).code == 0
     duration = time.monotonic() - started
-    assert_whole(whole, num_runs, STEPS * LONGER)
+    assert_whole(whole, num_runs, STEPS * longer)
 
     moments, killed, sweeps = random.Random(seed), 0, 0
     while killed < kills:
@@ -54,7 +54,7 @@ def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(
             duration = min(duration, time.monotonic() - began)
         killed += kills_here
         kept = Kept(store)
-        assert_whole(kept, num_runs, STEPS * LONGER)
+        assert_whole(kept, num_runs, STEPS * longer)
         assert kept.science() == whole.science()
         assert kept.trials() == whole.trials()
         assert file_lists(kept) == file_lists(whole)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sweeps.analysis.distributions import f_sf, t_isf, t_sf
 from sweeps.analysis.noise import SIGNIFICANCE, all_complete, pooled_noise
-from sweeps.analysis.settings import BEST_ATTEMPT_FIRST, FINISHED, Floats, comparable_objectives
+from sweeps.analysis.settings import FINISHED, Floats, comparable_objectives
 
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
 POWER = 0.8
@@ -82,7 +82,7 @@ def _states(runs: pd.DataFrame) -> pd.Series:
     """Of each setting: `complete`, or how many of its runs are in which state."""
     counts = runs.groupby(["trial", "state"], sort=False).size()
     states = runs.drop_duplicates("trial").set_index("trial")["state"].str.lower()
-    order = [*BEST_ATTEMPT_FIRST, "MISSING"]
+    order = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED", "MISSING")
     of_several = counts.groupby(level=0).size() > 1
     for trial in of_several.index[of_several]:
         its = counts[trial]

@@ -20,14 +20,12 @@ Floats = NDArray[np.float64]
 FINISHED = ("COMPLETE", "DIVERGED")
 SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
-BEST_ATTEMPT_FIRST = ("COMPLETE", "DIVERGED", "RUNNING", "INTERRUPTED", "FAILED")
 
 
 def planned_runs(plan: Plan, trials: pd.DataFrame) -> pd.DataFrame:
     """One row a planned run, in the plan's order: that run's row of `trials`, or state MISSING where it has none.
 
-    Of several attempts at one run the one that got furthest counts, of equals the last. Swept fields hold the plan's
-    values. Rows of other plans are left out.
+    Swept fields hold the plan's values. Rows of other plans are left out.
     """
     swept = list(plan["swept"])
     planned = pd.DataFrame(
@@ -40,12 +38,8 @@ def planned_runs(plan: Plan, trials: pd.DataFrame) -> pd.DataFrame:
         columns=["trial", "seed", "label", *swept],
         dtype=object,  # a None among numbers stays None
     ).astype({"trial": "int64", "seed": "int64"})
-    attempts = trials.drop(columns=["label", *swept], errors="ignore").assign(
-        _order=trials["state"].map(BEST_ATTEMPT_FIRST.index)
-    )
-    attempts = attempts[::-1].sort_values("_order", kind="stable").drop_duplicates(["trial", "seed"])
-    attempts = attempts.drop(columns="_order").astype({"trial": "int64", "seed": "int64"})
-    runs = planned.merge(attempts, on=["trial", "seed"], how="left")
+    made = trials.drop(columns=["label", *swept], errors="ignore").astype({"trial": "int64", "seed": "int64"})
+    runs = planned.merge(made, on=["trial", "seed"], how="left", validate="one_to_one")
     runs["state"] = runs["state"].astype(object).where(runs["state"].notna(), "MISSING")
     return runs
 

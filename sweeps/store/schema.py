@@ -6,7 +6,7 @@ Knows no MLflow call, only the names that MLflow's own pages read.
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -177,6 +177,11 @@ def usage_metrics(record: UsageRecord) -> dict[str, float]:
 def attempt_order(state: str, start: float, run_id: str) -> tuple[int, float, str]:
     """Sorts runs that are one piece of science; the last counts: with a result, else one that runs, else the newest."""
     return 2 if state in RESULTS else int(state == "RUNNING"), start, run_id
+
+
+def identities_today(rows: Iterable[RunRow]) -> dict[str, str]:
+    """What a plan made before a field was added calls a run → the run's identity today (law 7)."""
+    return {row.tags[IDENTITY]: row.identity for row in rows if IDENTITY in row.tags and row.identity is not None}
 
 
 def check_name(name: str) -> str:
