@@ -7,7 +7,7 @@ import gzip
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Ledger:
             "params": to_params(run.config),
             "start_time_ms": now_ms(),
             "summary": self._summary,
-            "dataset": dataset_of(run),
+            "dataset": dataset_of(dumped(run.config).get("data"), run.fingerprint),
         }
 
     def keep_steps(self, identity: str, records: list[StepRecord]) -> None:
@@ -201,8 +201,7 @@ class Ledger:
     def interrupt(self, identity: str) -> None:
         """A run that goes on at the next start: its work folder stays."""
         live = self.live.pop(identity)
-        content = {"run": live.creation_id, "state": "INTERRUPTED", "end_time_ms": now_ms(), "metrics": {}, "tags": {}}
-        self._outbox.put("end", content | {"artifacts": "", "workdir": ""}, sync=True)
+        self._outbox.put("end", end_content(live.creation_id, "INTERRUPTED"), sync=True)
 
     def _end(
         self,
@@ -215,13 +214,25 @@ class Ledger:
         artifacts = self._outbox.when_there_is_room(
             lambda: gather_artifacts(live.workdir, dumped(live.run.config), live.steps, live.evals, state, files)
         )
-        content = {"run": live.creation_id, "state": state, "end_time_ms": now_ms(), "metrics": metrics, "tags": tags}
-        self._outbox.put("end", content | {"artifacts": str(artifacts), "workdir": str(live.workdir)}, sync=True)
+        content = end_content(live.creation_id, state, metrics, tags, str(artifacts), str(live.workdir))
+        self._outbox.put("end", content, sync=True)
 
     def close(self, state: str) -> None:
         """The summary run no longer runs."""
-        content = {"run": self._summary, "state": state, "end_time_ms": now_ms(), "metrics": {}, "tags": {}}
-        self._outbox.put("end", content | {"artifacts": "", "workdir": ""}, sync=True)
+        self._outbox.put("end", end_content(self._summary, state), sync=True)
+
+
+def end_content(
+    run: str,
+    state: str,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    artifacts: str = "",
+    workdir: str = "",
+) -> dict[str, Any]:
+    """How a run ended now, by its creation ID; the folder of its artifacts is sent, and its work folder goes then."""
+    content = {"run": run, "state": state, "end_time_ms": now_ms(), "metrics": dict(metrics or {})}
+    return content | {"tags": dict(tags or {}), "artifacts": artifacts, "workdir": workdir}
 
 
 def gather_artifacts(
@@ -302,12 +313,11 @@ def _has_kept_something(workdir: Path) -> bool:
     return any(path.name not in ("run.json", LOG) for path in workdir.glob("*"))
 
 
-def dataset_of(run: PlannedRun) -> dict[str, str] | None:
+def dataset_of(source: str | None, fingerprint: str | None) -> dict[str, str] | None:
     """The data as the tracker shows it; None where only the trainer knows them."""
-    source = dumped(run.config).get("data")
-    if run.fingerprint is None or source is None:
+    if fingerprint is None or source is None:
         return None
-    return {"name": Path(source).name, "digest": run.fingerprint, "source": source}
+    return {"name": Path(source).name, "digest": fingerprint, "source": source}
 
 
 def history_table(steps: list[StepRecord], evals: list[EvalRecord]) -> pa.Table:

@@ -5,7 +5,6 @@
 Exit code 0: bit-identical (or within --rtol); 1: different; 2: can't be run here.
 """
 
-import gzip
 import json
 import shutil
 import tempfile
@@ -22,13 +21,10 @@ from sweeps.quantities import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweeps.configs import Config
     from sweeps.outbox import Outbox
-    from sweeps.store.read import Store
     from sweeps.store.schema import RunRow
     from sweeps.trainers.own import TrainerFile
     from sweeps.workers import Job
-    from tinylm_core.config import RunConfig
     from tinylm_core.records import EvalRecord, Metrics, StepRecord
 
 
@@ -45,6 +41,7 @@ if TYPE_CHECKING:
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     from sweeps.configs import dumped, from_params
+    from sweeps.recorded import here_and_there, own_trainer, with_same_data
     from sweeps.store import open_store, schema
     from sweeps.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
     from sweeps.workers import Job
@@ -82,7 +79,7 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         try:
             train_again(outbox, row, job, repeat, int(recorded["step"].max()))
         finally:  # Ctrl-C too
-            outbox.put("end", end_content(job, repeat), sync=True)
+            outbox.put("end", ended_content(job, repeat), sync=True)
             outbox.drain(QUIET_SECONDS)
         drain(outbox, WAIT_SECONDS)
         (again,) = [run.run_id for run in opened.runs(name, "reproduction") if run.tags[schema.CREATION] == job.key]
@@ -90,105 +87,6 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     if trainer is None and repeat.metrics and repeat.metrics.weights_sha256:
         click.echo(f"Its weights: python -m sweeps.sample {again}{opened.option}")
     return code
-
-
-def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
-    """The run's config, its data taken from the store where this machine's differs. ValueError where neither has it."""
-    from sweeps.store import schema
-    from tinylm_core.corpus import load_corpus
-
-    assert row.config
-    fingerprint = row.tags[schema.FINGERPRINT]
-    try:
-        found = load_corpus(row.config).fingerprint
-        if found == fingerprint:
-            return row.config
-        problem = f"data={row.config.data!r} has changed since"
-    except ValueError as error:
-        problem = str(error)
-    try:
-        packed = store.download(row.tags[schema.SUMMARY_RUN], f"corpus/{fingerprint}.txt.gz", folder)
-    except ValueError:
-        raise ValueError(f"{problem}, and the store keeps no copy of the corpus {fingerprint[:12]}") from None
-    text = folder / f"{fingerprint}.txt"
-    text.write_bytes(gzip.decompress(packed.read_bytes()))
-    config = row.config.replace({"data": str(text)})
-    if load_corpus(config).fingerprint != fingerprint:
-        raise ValueError(f"{problem}, and the store's copy of the corpus {fingerprint[:12]} is damaged")
-    click.echo(f"  {problem}; trained on the store's copy")
-    return config
-
-
-@dataclass(frozen=True)
-class OwnTrainer:
-    """The trainer of a recorded run, as its file has it today."""
-
-    file: "TrainerFile"
-    config_class: "type[Config]"
-
-
-def own_trainer(row: "RunRow") -> OwnTrainer:
-    """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
-    from sweeps.catalog import load_experiment
-    from sweeps.store import schema
-    from sweeps.trainers.own import trainer_file
-
-    experiment = load_experiment(row.tags[schema.FILE])
-    file = trainer_file(experiment)
-    if file is None:
-        raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")
-    return OwnTrainer(file, type(experiment.sweep.base))
-
-
-def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) -> tuple[str, list[str]]:
-    """The device to train on, and a line for each condition that is not as recorded."""
-    from sweeps import provenance
-    from sweeps.store import schema
-    from tinylm_core.machine import conditions
-
-    device = device_like(row.tags.get(schema.DEVICE, "cpu"))
-    tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
-    if trainer is not None:
-        tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
-    keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
-    whose = {schema.TRAINER_SOURCE: " (the trainer's code, or what it imports from beside it)"}
-    lines = [
-        f"{key}{whose.get(key, '')}: recorded {row.tags[key]}, here {tags[key]}"
-        for key in [*keys, schema.COMMIT]
-        if key in row.tags and row.tags[key] != tags[key]
-    ]
-    if (
-        row.tags.get(schema.DIRTY) == tags[schema.DIRTY] == "true"
-        and (store.read_text(row.run_id, schema.DIFF) or "") != provenance.code().diff
-    ):
-        lines.append("code.diff: the uncommitted changes are not the recorded ones")
-    if trainer is not None:  # which may use any of them
-        lines += package_differences(store.read_text(row.run_id, schema.ENVIRONMENT) or "", provenance.environment())
-    return device, lines
-
-
-def device_like(recorded: str) -> str:
-    """The device here for a run with that `machine.device`: the first GPU of that name, or else the first of all."""
-    import torch
-
-    from tinylm_core.machine import conditions, this_machine
-
-    first = this_machine("cpu" if recorded == "cpu" else None).device
-    gpus = (f"cuda:{index}" for index in range(torch.cuda.device_count() if first == "cuda" else 0))
-    return next((gpu for gpu in gpus if conditions(gpu, 1)["machine.device"] == recorded), first)
-
-
-def package_differences(recorded: str, here: str) -> list[str]:
-    """A line for each installed package of environment.txt that is another here; none where there is no record."""
-    from sweeps.provenance import versions
-
-    then, now = versions(recorded), versions(here)
-    both = sorted(then.keys() | now.keys()) if then else []
-    return [
-        f"{name}: recorded {then.get(name, 'none')}, here {now.get(name, 'none')}"
-        for name in both
-        if then.get(name) != now.get(name) and name not in ("torch", "numpy", "tokenizers")  # which are tags
-    ]
 
 
 @dataclass
@@ -237,28 +135,27 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
             workers.kill()
 
 
-def end_content(job: "Job", repeat: Repeat) -> dict[str, Any]:
+def ended_content(job: "Job", repeat: Repeat) -> dict[str, Any]:
     """How a reproduction ended, with the files that any run has."""
-    from sweeps.ledger import gather_artifacts
+    from sweeps.ledger import end_content, gather_artifacts
     from sweeps.store import schema
-    from tinylm_core.records import now_ms
 
     metrics = repeat.metrics
     state = metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"
-    return {
-        "run": job.key,
-        "state": state,
-        "end_time_ms": now_ms(),
-        "metrics": schema.summary_metrics(metrics) if metrics else {},
-        "tags": {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
-        "artifacts": str(gather_artifacts(job.workdir, json.loads(job.config), repeat.steps, repeat.evals, state)),
-        "workdir": str(job.workdir),
-    }
+    return end_content(
+        job.key,
+        state,
+        schema.summary_metrics(metrics) if metrics else {},
+        {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
+        str(gather_artifacts(job.workdir, json.loads(job.config), repeat.steps, repeat.evals, state)),
+        str(job.workdir),
+    )
 
 
 def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict[str, Any]:
     """The MLflow run of a reproduction: it never enters a report, by its role."""
     from sweeps import provenance
+    from sweeps.ledger import dataset_of
     from sweeps.store import schema
     from tinylm_core.machine import conditions
     from tinylm_core.records import now_ms
@@ -270,10 +167,6 @@ def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict
         tags[schema.TRAINER_SOURCE] = file.source.sha256
     tags |= provenance.run_tags(conditions(job.device, job.threads))
     tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
-    dataset = None
-    if schema.FINGERPRINT in row.tags:
-        source = row.params["data"]
-        dataset = {"name": Path(source).name, "digest": row.tags[schema.FINGERPRINT], "source": source}
     return {
         "run": job.key,
         "name": f"{row.name} again",
@@ -281,23 +174,24 @@ def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict
         "params": row.params,
         "start_time_ms": now_ms(),
         "summary": None,
-        "dataset": dataset,
+        "dataset": dataset_of(row.params.get("data"), row.tags.get(schema.FINGERPRINT)),
     }
 
 
 def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -> int:
     """Print the verdict; returns the exit code."""
     from sweeps.store import schema
-    from sweeps.verdict import compare
+    from sweeps.verdict import as_far_as_recorded, compare, evaluations_not_recorded
 
     ended = row.state in schema.RESULTS
-    verdict = compare(recorded, as_far_as_recorded(repeated_frame(repeat), recorded), rtol)
+    repeated = repeated_frame(repeat)
+    verdict = compare(recorded, as_far_as_recorded(repeated, recorded), rtol)
     problems = []
     if repeat.error and row.state != "FAILED":
         problems.append(f"it failed: {repeat.error}")
     if ended and repeat.metrics and repeat.metrics.state != row.state:
         problems.append(f"it ended {repeat.metrics.state}, and is recorded as {row.state}")
-    if ended and (more := evaluations_not_recorded(repeat, recorded)):
+    if ended and (more := evaluations_not_recorded(repeated, recorded)):
         problems.append(f"{len(more)} evaluations came that are not recorded, first after step {more[0]}")
     if verdict.missing_steps:
         problems.append(
@@ -323,23 +217,6 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     else:
         click.echo(f"within rtol={rtol:g} over {counts}; largest difference {verdict.largest_difference:.3g}")
     return DONE
-
-
-def evaluations_not_recorded(repeat: Repeat, recorded: "pd.DataFrame") -> list[int]:
-    """The steps after which the second training was evaluated and the recorded one was not: a record has them all."""
-    there = set(recorded.loc[recorded["val_loss"].notna(), "step"])
-    return [record.step for record in repeat.evals if record.step not in there]
-
-
-def as_far_as_recorded(repeated: "pd.DataFrame", recorded: "pd.DataFrame") -> "pd.DataFrame":
-    """Without the steps and evaluations that a record lacks: one that is thinned, or of a run that was interrupted."""
-    from sweeps.verdict import EVAL_COLUMNS, STEP_COLUMNS
-
-    kept = repeated[repeated["step"].isin(recorded["step"])].copy()
-    for columns in (STEP_COLUMNS, EVAL_COLUMNS):
-        there = recorded.loc[recorded[list(columns)].notna().any(axis=1), "step"]
-        kept.loc[~kept["step"].isin(there), list(columns)] = float("nan")
-    return kept
 
 
 def repeated_frame(repeat: Repeat) -> "pd.DataFrame":

@@ -50,6 +50,21 @@ def compare(recorded: pd.DataFrame, repeated: pd.DataFrame, rtol: float = 0.0) -
     )
 
 
+def as_far_as_recorded(repeated: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+    """Without the steps and evaluations that a record lacks: one that is thinned, or of a run that was interrupted."""
+    kept = repeated[repeated["step"].isin(recorded["step"])].copy()
+    for columns in (STEP_COLUMNS, EVAL_COLUMNS):
+        there = recorded.loc[recorded[list(columns)].notna().any(axis=1), "step"]
+        kept.loc[~kept["step"].isin(there), list(columns)] = float("nan")
+    return kept
+
+
+def evaluations_not_recorded(repeated: pd.DataFrame, recorded: pd.DataFrame) -> list[int]:
+    """The steps after which the second training was evaluated and the recorded one was not: a record has them all."""
+    there, came = (set(frame.loc[frame["val_loss"].notna(), "step"]) for frame in (recorded, repeated))
+    return sorted(came - there)
+
+
 def _difference(x: float, y: float) -> float:
     if math.isnan(x) and math.isnan(y):
         return 0.0

@@ -19,7 +19,8 @@ from test_run import GRID, Kept, assert_whole, run_sweep, wait_for_steps, write_
 
 from sweeps import local_workers
 from sweeps.outbox import DiskFullError
-from sweeps.reproduce import Repeat, device_like, train_again
+from sweeps.recorded import device_like
+from sweeps.reproduce import Repeat, train_again
 from sweeps.workers import NoSpace
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")

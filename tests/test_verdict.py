@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from sweeps.verdict import EVAL_COLUMNS, STEP_COLUMNS, compare
+from sweeps.verdict import EVAL_COLUMNS, STEP_COLUMNS, as_far_as_recorded, compare, evaluations_not_recorded
 
 NUM_STEPS = 6
 
@@ -50,3 +50,13 @@ def test_steps_of_one_alone_are_missing() -> None:
     some = history()[lambda frame: ~frame["step"].isin([2, 5])]
     for recorded, repeated in ((history(), some), (some, history())):
         assert compare(recorded, repeated).missing_steps == (2, 5)
+
+
+def test_a_thinned_record_is_compared_as_far_as_it_goes_and_an_evaluation_more_is_said() -> None:
+    recorded = history()[lambda frame: frame["step"].isin([0, 2, 3, 4])]
+    recorded.loc[recorded["step"] == 3, list(STEP_COLUMNS)] = math.nan  # of it there is the evaluation alone
+    verdict = compare(recorded, as_far_as_recorded(history(), recorded))
+    assert (verdict.num_steps, verdict.num_evals) == (2, 2)
+    assert (verdict.missing_steps, verdict.first_step) == ((), None)
+    assert evaluations_not_recorded(history(), recorded) == [6]
+    assert evaluations_not_recorded(recorded, history()) == []
