@@ -148,8 +148,7 @@ def test_a_verb_that_reads_makes_no_store(launcher: Launcher, tmp_path: Path, co
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("run_id", ["0123456789abcdef", "../../etc", "abc", "ABCDEF", "%", "' OR 1=1 --", ""])
-@pytest.mark.parametrize("verb", ["reproduce", "sample"])
+@pytest.mark.parametrize(("verb", "run_id"), [("reproduce", "0123456789abcdef"), ("sample", "' OR 1=1 --")])
 def test_a_run_id_that_is_none_is_told(launcher: Launcher, empty_store: Path, verb: str, run_id: str) -> None:
     result = launcher.run(f"sweeps.{verb}", run_id, "--store", empty_store)
     assert result.code == 2, result
