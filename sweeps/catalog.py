@@ -83,9 +83,10 @@ def load_experiment(name_or_path: str) -> Experiment:
             raise ValueError(f"no experiment file at {name_or_path}")
     else:
         known = list_experiments()
-        name = completed("experiment", name_or_path, known)
+        is_here = name_or_path not in known and Path(f"{name_or_path}.py").is_file()
+        name = name_or_path if is_here else completed("experiment", name_or_path, known)
         if name not in known:
-            here = f"; {name}.py is a file here: python -m sweeps.run {name}.py" if Path(f"{name}.py").is_file() else ""
+            here = f"; {name}.py is a file here: python -m sweeps.run {name}.py" if is_here else ""
             raise ValueError(unknown_name("experiment", name, known) + f" (python -m sweeps.run --list){here}")
         file = experiments_folder() / f"{name}.py"
     check_name(file.stem)

@@ -38,7 +38,8 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
     shared = set(side_a.runs["run_id"]) & set(side_b.runs["run_id"])  # a definition and a larger one
     runs_a, runs_b = (side.runs[~side.runs["run_id"].isin(shared)] for side in (side_a, side_b))
     if shared and (runs_a.empty or runs_b.empty):
-        raise ValueError(f"{a} and {b} have the same runs, so there is nothing to compare")
+        less, more = (a, b) if runs_a.empty else (b, a)
+        raise ValueError(f"every run of {less} is one of {more} too, so there is nothing to compare")
     comparison = hold_together(runs_a, runs_b)
     sentences, table = verdict(comparison, a, b), cell_table(comparison, a, b)
     if differing := unlike(side_a.base, side_b.base):

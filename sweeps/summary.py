@@ -113,12 +113,18 @@ def _alike(rows: list[Row]) -> dict[str, str]:
 
 
 def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
-    """One line a run: its findings, worst first; runs without any are counted."""
+    """One line a run: its findings, worst first; runs without any are counted, and what all have is said once."""
     healthy = findings[findings["finding"] == "healthy"]
-    if findings["run_id"].nunique() - len(healthy) > MOST_LINES:
+    num_runs = findings["run_id"].nunique()
+    if num_runs - len(healthy) > MOST_LINES:
         for finding, rows in findings.groupby("finding", sort=False):
             yield f"{finding}: {counted(rows['run_id'].nunique(), 'run')}"
         return
+    in_all = findings.groupby("finding")["run_id"].transform("nunique") == num_runs
+    if num_runs > 1 and len(healthy) < num_runs:
+        for finding in findings.loc[in_all, "finding"].unique():
+            yield f"{finding}: all {num_runs} runs"
+        findings = findings[~in_all]
     for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
         said = "; ".join((rows["finding"] + ": " + rows["detail"]).str.removesuffix(": "))
         first = rows.iloc[0]

@@ -193,6 +193,9 @@ def test_an_unknown_name_that_is_a_file_here_is_told_so(tmp_path: Path, monkeypa
     (tmp_path / "mine.py").touch()
     with pytest.raises(ValueError, match=r"; mine.py is a file here: python -m sweeps.run mine.py$"):
         load_experiment("mine")
+    (tmp_path / "shakespeare.py").touch()  # and what is here is meant before an experiment whose name only begins so
+    with pytest.raises(ValueError, match=r"; shakespeare.py is a file here: python -m sweeps.run shakespeare.py$"):
+        load_experiment("shakespeare")
 
 
 @pytest.mark.parametrize(

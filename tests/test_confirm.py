@@ -82,7 +82,7 @@ def test_two_definitions_are_held_side_by_side(swept: tuple[Path, Path], launche
     )
     assert f"{(b - a).groupby('setting').mean().iloc[0]:+.4f}" in done.out
     itself = launcher.run("sweeps.report", "question", "--compare", first, first, "--store", store)
-    assert (itself.code, "have the same runs" in itself.one_line) == (2, True)
+    assert (itself.code, "so there is nothing to compare" in itself.one_line) == (2, True)
     commit = Kept(store).of("run")[0].data.tags["mlflow.source.git.commit"]
     by_commit = launcher.run("sweeps.report", "question", "--compare", first, commit[:10], "--store", store)
     assert by_commit.code == 2
@@ -109,7 +109,7 @@ def test_runs_that_both_sides_have_are_left_out(
     assert "Left out: 1 run that both have." in said
     assert "The two differ in vocab_size (none, 500), dropout (0, 0.1); by vocab_size a token is another one" in said
     assert "lr=1" not in said
-    with pytest.raises(ValueError, match="small and part have the same runs"):
+    with pytest.raises(ValueError, match="every run of part is one of small too"):
         side_by_side.print_comparison(store, None, "small", "part")
 
 

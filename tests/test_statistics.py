@@ -394,6 +394,33 @@ def test_more_accumulation_is_advised_with_a_budget_that_it_fits():
     assert budget != BASE.train_tokens
 
 
+def test_where_not_to_accumulate_is_best_a_smaller_batch_is_advised():
+    plan = make_plan({"gradient_accumulation_steps": choice(1, 2, 4)}, seeds=[0, 1])
+    found = advice.advise(results_of(plan, seed=0, effect=lambda s: 0.1 * s["gradient_accumulation_steps"]))
+    (one,) = [one for one in found if "gradient_accumulation_steps" in one.text]
+    assert "The best gradient_accumulation_steps, 1, is the least there is" in one.text
+    assert one.command.endswith(f"--set batch_size={BASE.batch_size // 2}")
+
+
+def test_batches_that_see_other_tokens_are_advised_as_accumulation_and_other_fields_at_their_best():
+    plan = make_plan({"batch_size": choice(4, 8, 16)}, seeds=[0, 1], matched=False)
+    first, *_ = advice.advise(results_of(plan, seed=0, effect=lambda s: 0.01 * s["batch_size"]))
+    assert "gradient accumulation makes the same effective batches" in first.text
+    assert first.command.endswith("--set batch_size=4 --sweep gradient_accumulation_steps=1,2,4")
+    plan = make_plan({"max_seq_len": choice(64, 128), "learning_rate": choice(1e-3, 3e-3)}, seeds=[0, 1], matched=False)
+    first, *_ = advice.advise(results_of(plan, seed=0, effect=lambda s: s["max_seq_len"] / 100))
+    assert "hold it to compare the rest" in first.text
+    assert first.command.endswith("--set max_seq_len=64")  # the best, whatever the base has
+
+
+def test_more_tokens_are_more_than_those_of_the_best_setting(monkeypatch: pytest.MonkeyPatch):
+    plan = make_plan({"train_tokens": choice(1024, 4096)}, seeds=[0, 1], matched=False)
+    monkeypatch.setattr(advice, "_best_has", lambda _, finding: finding == "still falling")
+    found = advice.advise(results_of(plan, seed=0, effect=lambda s: -s["train_tokens"] / 1e4))
+    assert not any("may lie beyond" in one.text for one in found)  # of tokens there is no optimum
+    assert [one.command for one in found if one.command] == ["python -m sweeps.run lr_warmup --set train_tokens=8192"]
+
+
 def test_settings_whose_labels_read_alike_are_settings_of_their_own():
     """Labels have three digits; a random search may draw two rates that differ in the fourth."""
     plan = make_plan(lr_warmup_space(), seeds=[0, 1])

@@ -84,16 +84,32 @@ def _not_matched(results: Results) -> Iterator[Advice]:
     if results.plan.get("trainer") is not None:
         yield Advice("Settings train on different numbers of tokens, so their losses differ for that reason too.")
         return
-    base = results.plan["base"]
     swept = [field for field in results.plan["swept"] if len(ordered_values(results.plan, field)) > 1]
     fields = [field for field in swept if field in MATCHING_FIELDS]
-    pinned = {field: base[field] for field in fields if base.get(field) is not None}
-    command = command_with(results.plan["command"], set=pinned) if pinned else ""
-    yield Advice(
-        f"Settings with different {', '.join(fields)} don't see the same tokens in the same order, so their losses "
-        "differ for that reason too; hold it to compare the rest.",
-        command,
-    )
+    text = f"Settings with different {', '.join(fields)} don't see the same tokens in the same order, so their losses "
+    text += "differ for that reason too"
+    if fields == ["batch_size"] and (command := _by_accumulation(results)):
+        yield Advice(f"{text}; gradient accumulation makes the same effective batches of the same tokens.", command)
+    elif len(fields) < len(swept):
+        best = results.board.iloc[0]
+        pinned = {field: best[field] for field in fields if not pd.isna(best[field])}
+        yield Advice(
+            f"{text}; hold {'it' if len(fields) == 1 else 'them'} to compare the rest.",
+            command_with(results.plan["command"], set=pinned) if pinned else "",
+        )
+    else:
+        yield Advice(f"{text}.")
+
+
+def _by_accumulation(results: Results) -> str:
+    """The command that sweeps the effective batches of a swept batch_size in micro-batches of the smallest; or ""."""
+    smallest, *larger = ordered_values(results.plan, "batch_size")
+    field = "gradient_accumulation_steps"
+    if field in results.plan["swept"] or any(size % smallest for size in larger):
+        return ""
+    steps = [results.plan["base"][field] * size // smallest for size in (smallest, *larger)]
+    changed = {"set": {"batch_size": smallest}, "sweep": {field: ",".join(map(str, steps))}}
+    return command_with(results.plan["command"], **changed)
 
 
 def _edges(results: Results) -> tuple[list[Advice], list[Advice]]:
@@ -104,20 +120,32 @@ def _edges(results: Results) -> tuple[list[Advice], list[Advice]]:
     told: list[Advice] = []
     untold: list[Advice] = []
     for field in results.plan["swept"]:
-        end = _best_end(results, field)
+        end = None if field in BUDGETS else _best_end(results, field)  # of more tokens there is no best
         if end is None:
-            continue
-        beyond = extended(results.plan, field, end)
-        if beyond is None:
             continue
         best = short(results.board.iloc[0][field])
         where = {"low": "lowest", "high": "highest"}[end]
         text = f"The best {field}, {best}, is the {where} that was tried,"
+        beyond = extended(results.plan, field, end)
+        if beyond is None:
+            beyond = _smaller_batch(results, field)
+            if beyond is None:
+                continue
+            text = f"The best {field}, {best}, is the least there is; a smaller batch takes another batch_size,"
         if _is_told_from_inside(results, field):
             told.append(Advice(f"{text} so the optimum may lie beyond it.", beyond))
         else:
             untold.append(Advice(f"{text} though noise may have put it there.", beyond))
     return told, untold
+
+
+def _smaller_batch(results: Results, field: str) -> str | None:
+    """Where not to accumulate is best: the command with half the micro-batch."""
+    plan = results.plan
+    if field != "gradient_accumulation_steps" or plan.get("trainer") is not None or "batch_size" in plan["swept"]:
+        return None
+    half = int(plan["base"]["batch_size"]) // 2
+    return command_with(plan["command"], set={"batch_size": half}) if half else None
 
 
 def _best_end(results: Results, field: str) -> str | None:
@@ -263,7 +291,10 @@ def _still_falling(results: Results) -> Iterator[Advice]:
         return
     base = results.plan["base"]
     budget = next((field for field in BUDGETS if field in base), None)
-    command = command_with(results.plan["command"], set={budget: 2 * int(base[budget])}) if budget else ""
+    command = ""
+    if budget:
+        trained = results.board.iloc[0][budget] if budget in results.plan["swept"] else base[budget]
+        command = command_with(results.plan["command"], set={budget: 2 * int(trained)})
     yield Advice(
         "The best setting was still improving when its tokens ran out: with more, a lower loss, and maybe another "
         "best setting.",

@@ -22,10 +22,15 @@ _COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
 _SECTIONS = {"val": True, "eval": True, "train": True, "final": False, "best": False, "Model metrics": False}
 
 
-def saved_views(swept: Sequence[str], created_ms: int) -> dict[str, str]:
-    """The experiment's tags: a view of the runs and one of settings, whose curves are means over seeds."""
+def saved_views(swept: Sequence[str], differing: Sequence[str], created_ms: int) -> dict[str, str]:
+    """The experiment's tags: a view of the runs and one of settings, whose curves are means over seeds.
+
+    `differing`: fields in which the definitions there differ, so that two of them may have a setting of the same name.
+    """
     names = ", ".join(swept)
-    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": schema.SETTING}]}
+    keys = [{"mode": "tag", "groupByData": schema.SETTING}]
+    keys += [{"mode": "param", "groupByData": field} for field in differing]
+    grouped = {"aggregateFunction": "average", "groupByKeys": keys}
     return {
         f"{TAG}{RUNS}": _saved(f"Runs: {names}", _state(swept), created_ms),
         f"{TAG}{SETTINGS}": _saved("Settings: means over seeds", _state(swept) | {"groupBy": grouped}, created_ms),

@@ -68,9 +68,9 @@ class Writer:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
-    def set_views(self, experiment_id: str, swept: Sequence[str], created_ms: int) -> None:
+    def set_views(self, experiment_id: str, swept: Sequence[str], differing: Sequence[str], created_ms: int) -> None:
         """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
-        for key, value in saved_views(swept, created_ms).items():
+        for key, value in saved_views(swept, differing, created_ms).items():
             self._client.set_experiment_tag(experiment_id, key, value)
 
     def create_run(

@@ -289,14 +289,15 @@ def test_the_page_of_a_sweep_has_views_and_its_link_opens_one(
     name = client.get_experiment(experiment).name
     assert "viewStateShareKey" not in store.ui_links(name).runs
     for _ in range(2):
-        writer.set_views(experiment, ["learning_rate"], START)
+        writer.set_views(experiment, ["learning_rate"], ["d_model"], START)
     assert store.ui_links(name).runs.endswith("&viewStateShareKey=sweep")
     tags = client.get_experiment(experiment).tags
     for key in ("sweep", "sweep-settings"):
         view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
         state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
         assert state["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
-        assert bool(state.get("groupBy")) == (key == "sweep-settings")
+        keys = [group["groupByData"] for group in state.get("groupBy", {}).get("groupByKeys", [])]
+        assert keys == (["sweep.setting", "d_model"] if key == "sweep-settings" else [])
 
 
 def test_the_dataset_is_an_input(writer: Writer, client: MlflowClient, run_id: str) -> None:
