@@ -127,9 +127,12 @@ def overridden(
     for field, text in map(_assignment, dimensions):
         try:
             is_text = field_types(config_class).get(field) is str  # in which 1 is a text too
-            space[field] = Choice(*text.split(",")) if is_text else parse_dimension(text)
+            space[field] = dimension = Choice(*text.split(",")) if is_text else parse_dimension(text)
         except ValueError as error:
             raise ValueError(f"--sweep {field}: {error}") from None
+        is_number = field_types(config_class).get(field) in (int, float)
+        if is_number and isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
+            raise ValueError(f"--sweep {field}={text}: must be numbers, v1,v2 or low:high[:points][:log]")
     if both := values.keys() & space.keys():
         raise ValueError(f"{', '.join(sorted(both))}: both set and swept")
     sweep = experiment.sweep.override(

@@ -17,6 +17,12 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from tinylm_core.config import RunConfig, explain, unknown_name
 
+SHORT_NAMES = {  # of fields, in labels
+    "learning_rate": "lr",
+    "warmup_ratio": "warmup",
+    "weight_decay": "decay",
+    "gradient_accumulation_steps": "accum",
+}
 MOST_DIGITS = 30  # of a whole number that is typed with an exponent
 
 
@@ -108,11 +114,18 @@ def loaded(config_class: type[C], values: Mapping[str, object]) -> C:
     """The config with these values and else the defaults. ValueError, in one line: the field, the value, the rule."""
     for name in values:
         if name not in field_types(config_class):
-            raise ValueError(unknown_name("field", name, field_types(config_class)))
+            raise ValueError(unknown_field("field", name, config_class))
     try:
         return validated(config_class, values)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
+
+
+def unknown_field(what: str, name: str, config_class: type[Config]) -> str:
+    """One line for a field that a config lacks; one that is named as in a label is known."""
+    known = field_types(config_class)
+    long = next((field for field, label in SHORT_NAMES.items() if label == name and field in known), None)
+    return unknown_name(what, name, known) if long is None else f"unknown {what} {name!r}; did you mean {long}?"
 
 
 def validated(config_class: type[C], values: Mapping[str, object]) -> C:

@@ -5,19 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.configs import Config, changed, dumped, train_tokens
+from sweeps.configs import SHORT_NAMES, Config, changed, dumped, train_tokens
 from sweeps.space import MAX_VALUES, TYPED_DIGITS, Choice, Value, grid_settings, is_varied, short
-from sweeps.sweep import COUNTED, Sweep, counted_settings
+from sweeps.sweep import COUNTED, TPE_STARTUP_TRIALS, Sweep, counted_settings
 from sweeps.trainers import Trainer, trainer_of
 from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import Machine
 
-SHORT_NAMES = {
-    "learning_rate": "lr",
-    "warmup_ratio": "warmup",
-    "weight_decay": "decay",
-    "gradient_accumulation_steps": "accum",
-}
+ENOUGH_FOR_TPE = 2  # times the trials that it draws at random; with fewer it has hardly searched
 
 
 @dataclass(frozen=True)
@@ -147,6 +142,8 @@ def make_plan(experiment: Experiment, machine: Machine) -> Plan:
         notes.append(f"left out: {num_refused} of {num_refused + plan.num_trials} cells, which allowed refuses")
     if sweep.search not in COUNTED and (num_more := len(sweep.points) - plan.num_trials) > 0:
         notes.append(f"left out: the last {num_more} of {len(sweep.points)} points, more than there are trials")
+    if sweep.search == "tpe" and plan.num_trials < ENOUGH_FOR_TPE * TPE_STARTUP_TRIALS:
+        notes.append(f"tpe draws its first {TPE_STARTUP_TRIALS} trials at random, and learns from them after that")
     first_runs = [(f"t{trial.number:03d} ({trial.label})", trial.runs[0].config) for trial in plan.known_trials()]
     notes += trainer.notes_on(first_runs)
     return plan

@@ -56,6 +56,7 @@ def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
         return DONE
     if row is None:
         remove_empty_work(opened, name)
+        opened.shrink()
     click.echo(f"removed {said}")
     if not opened.is_local:
         click.echo("the server keeps the records in its bin until mlflow gc runs there")

@@ -203,8 +203,8 @@ def sweep(
         tell_notes(ledger.notes_on(trials), output)
         return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
 
-    def stopped(why: str) -> None:
-        click.echo(f"{why}; {again}", err=output == "json")
+    def say(what: str) -> None:
+        click.echo(what, err=output == "json")
 
     name = plan.experiment.name
     with locked_work(store, name, wait=wait) as outbox:
@@ -225,11 +225,11 @@ def sweep(
             raise Paused
         if outcome.paused and not outcome.out_of_time:
             tell_failures(store, name, outcome.failed)
-            stopped(f"stopped after {len(outcome.failed)} failed runs")
+            say(f"stopped after {len(outcome.failed)} failed runs; {again}")
             return DONE_WITH_FAILURES
         if outcome.out_of_time and not outcome.has_results:
             tell_failures(store, name, outcome.failed)
-            stopped("out of time")
+            say(f"out of time; {again}")
             return COME_BACK_LATER
         from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
         from sweeps.report import make_report, publish
@@ -251,7 +251,7 @@ def sweep(
             say_answer(store, report)
     tell_failures(store, name, outcome.failed)
     if outcome.out_of_time:
-        stopped("out of time")
+        say(f"out of time; {again}")
         return COME_BACK_LATER
     return DONE_WITH_FAILURES if outcome.failed else DONE
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from sweeps.configs import Config, changed, check_base, dumped, field_types, train_tokens, unchecked, validated
+from sweeps.configs import (
+    Config,
+    changed,
+    check_base,
+    dumped,
+    field_types,
+    train_tokens,
+    unchecked,
+    unknown_field,
+    validated,
+)
 from sweeps.space import (
     MOST_POINTS,
     Choice,
@@ -25,7 +35,7 @@ from sweeps.space import (
     with_condition,
     without_fields,
 )
-from tinylm_core.config import RunConfig, explain, unknown_name
+from tinylm_core.config import RunConfig, explain
 
 if TYPE_CHECKING:
     from tinylm_core.records import Metrics
@@ -193,7 +203,7 @@ class Sweep:
     def _check_dimension(self, name: str, dimension: Choice | Range) -> None:
         types = field_types(type(self.base))
         if name not in types:
-            raise ValueError(unknown_name("field in the space", name, types))
+            raise ValueError(unknown_field("field in the space", name, type(self.base)))
         if name == "seed":
             raise ValueError("space: seed is not swept; seeds=N trains each trial with N of them")
         if not isinstance(dimension, Choice | Range):

@@ -75,6 +75,9 @@ def test_a_removed_sweep_runs_from_scratch_under_the_same_name(
     for folder in ("work", "reports"):
         assert not (any_store.folder / folder / name).exists()
     assert any_store.sweeps()[0] != name
+    if any_store.is_local:
+        with closing(sqlite3.connect(any_store.folder / "mlflow.db")) as database:
+            assert database.execute("PRAGMA freelist_count").fetchone() == (0,)
 
     again = launcher.run("sweeps.run", file, "--store", where, "--workers", 2, cwd=tmp_path)
     assert again.code == 0, again.err

@@ -8,7 +8,7 @@ same name in another store has another journal and other states.
 import os
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -154,3 +154,10 @@ def _check_database(place: Place) -> None:
     except sqlite3.DatabaseError as error:
         if "locked" not in str(error):
             raise ValueError(f"store {place.where}: {DATABASE} was not made by MLflow ({error})") from None
+
+
+def shrink_database(place: Place) -> None:
+    """Leave no free pages in a database, unless it is locked or the disk has no room for a copy of it."""
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(place.database, timeout=1)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.configs import from_params
 from sweeps.store import links, schema, views
-from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of
+from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of, shrink_database
 from sweeps.store.raw import RawReader
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
@@ -79,6 +79,11 @@ class Store:
     def writer(self) -> Writer:
         """The write side; only the outbox's thread calls it."""
         return Writer(self._raw.client, self._place)
+
+    def shrink(self) -> None:
+        """Give the disk back what removed sweeps took of a database here, unless somebody is at work in it."""
+        if self.is_local:
+            shrink_database(self._place)
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps here, newest first."""
