@@ -1,20 +1,22 @@
 """List the sweeps in a store: how far each is, its best setting, when it last ran, its size on disk.
 
     python -m sweeps.ls
-    python -m sweeps.ls --store http://127.0.0.1:5000
+    python -m sweeps.ls lr_warmup --store http://127.0.0.1:5000
 
 Runs and best are those of the definition that was run last, as in its report; the size counts artifacts, work and
-reports of all. Where the output is no terminal, columns are separated by tabs and bytes are not rounded.
+reports of all. With NAME: the definitions of that sweep, the one that was started last first, with the flags that made
+them. Where the output is no terminal, columns are separated by tabs and bytes are not rounded.
 """
 
 import os
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -27,23 +29,23 @@ if TYPE_CHECKING:
     from sweeps.store.read import Store
     from sweeps.store.sql import RawRun
 
+L = TypeVar("L")
+
 COLUMNS = ("sweep", "definitions", "runs", "state", "best", "setting", "last", "size")
-SPARE_COLUMNS = ("definitions", "size", "last", "state")  # of a narrow terminal, in this order
+SPARE_COLUMNS = ("definitions", "size", "last", "started", "state")  # of a narrow terminal, in this order
 TO_THE_RIGHT = ("definitions", "runs", "best", "size")
+OF_A_DEFINITION = ("definition", "runs", "state", "best", "setting", "started", "flags")
+LONG = "flags"  # what may take several lines, where a table has it; else the setting does
 
 
 @dataclass(frozen=True)
-class Overview:
-    """A sweep as a list shows it."""
+class Progress:
+    """How far a definition of a sweep is."""
 
-    name: str
-    num_definitions: int
-    planned: int  # runs of the definition that was run last
+    planned: int  # runs
     states: Counter[str]  # of those of them that have begun
     is_driven: bool  # a driver is at work
     best: tuple[float, str] | None  # the lowest mean objective over all seeds, in nats per token, and its setting
-    last: datetime | None  # when a run began or ended; None where there was none
-    num_bytes: int | None  # None where a server has the artifacts
 
     @property
     def done(self) -> int:
@@ -61,24 +63,42 @@ class Overview:
         return ", ".join(said) or ("running" if self.is_driven else "")
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
-@store_option
-def ls(store: str | None) -> int:
-    from rich.console import Console
+@dataclass(frozen=True)
+class Overview(Progress):
+    """A sweep as a list shows it, by the definition that was run last."""
 
+    name: str
+    num_definitions: int
+    last: datetime | None  # when a run began or ended; None where there was none
+    num_bytes: int | None  # None where a server has the artifacts
+
+
+@dataclass(frozen=True)
+class OfDefinition(Progress):
+    """A definition as a list shows it."""
+
+    definition: str
+    started: datetime | None
+    flags: str  # of the command that made it; none where that is the file as it stands
+
+
+@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.argument("name", required=False)
+@store_option
+def ls(name: str | None, store: str | None) -> int:
     from sweeps.store import open_store
 
     opened = open_store(store)
+    if name is not None:
+        from sweeps.catalog import sweep_name
+
+        show(OF_A_DEFINITION, list_definitions(opened, sweep_name(name, opened.sweeps())), definition_row)
+        return DONE
     overviews = list_sweeps(opened)
     if not overviews:
         click.echo(f"{opened.where} holds no sweep yet: python -m sweeps.run --list says what there is to run")
         return DONE
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(table(overviews, datetime.now().astimezone(), console.width))
-    else:
-        for row in [COLUMNS, *(plain(overview) for overview in overviews)]:
-            click.echo("\t".join(row))
+    show(COLUMNS, overviews, sweep_row)
     return DONE
 
 
@@ -89,28 +109,67 @@ def list_sweeps(store: "Store") -> list[Overview]:
 
 def overview(store: "Store", name: str, rows: Sequence["RawRun"]) -> Overview:
     """How far a sweep is, from what is known of its runs."""
-    from sweeps.lock import driver_of
     from sweeps.store import schema
 
     definitions = store.definitions(name)
     plan = next((known.plan for known in definitions if known.plan is not None), None)
     runs = [row for row in rows if row.tags.get(schema.ROLE) == "run"]
-    is_driven = driver_of(store, name, store.folder / "work" / name) is not None
+    moments = [moment for row in runs for moment in (row.start_time, row.end_time) if moment]
+    return Overview(
+        **progress(store, runs, plan, is_driven=is_driven(store, name)),
+        name=name,
+        num_definitions=len(definitions),
+        last=datetime.fromtimestamp(max(moments) / 1000).astimezone() if moments else None,
+        num_bytes=sum(map(folder_bytes, folders)) if (folders := folders_of(store, name)) else None,
+    )
+
+
+def list_definitions(store: "Store", name: str) -> list[OfDefinition]:
+    """Every definition of a sweep that has a plan, the one that was started last first. ValueError for no sweep."""
+    from sweeps.store import schema
+
+    plans = [known.plan for known in store.definitions(name) if known.plan is not None]
+    runs = [row for row in store.listed_runs()[name] if row.tags.get(schema.ROLE) == "run"]
+    driven = is_driven(store, name)
+    return [
+        OfDefinition(
+            **progress(store, runs, plan, is_driven=driven) | {"is_driven": driven and plan is plans[0]},
+            definition=plan["definition"],
+            started=datetime.fromtimestamp(plan["created_ms"] / 1000).astimezone() if "created_ms" in plan else None,
+            flags=flags_of(plan["command"]),
+        )
+        for plan in plans
+    ]
+
+
+def is_driven(store: "Store", name: str) -> bool:
+    """Whether somebody runs a sweep now, as far as can be seen."""
+    from sweeps.lock import driver_of
+
+    return driver_of(store, name, store.folder / "work" / name) is not None
+
+
+def progress(
+    store: "Store", runs: Sequence["RawRun"], plan: Mapping[str, Any] | None, *, is_driven: bool
+) -> dict[str, Any]:
+    """The fields of `Progress` for a plan."""
+    from sweeps.store import schema
+
     chosen = best_of_each(runs, *planned_identities(store, runs, plan))
     states = Counter(row.tags.get(schema.STATE, "") for row in chosen.values())
     if not is_driven and "RUNNING" in states:  # nobody has said yet that they are dead
         states["INTERRUPTED"] += states.pop("RUNNING")
-    moments = [moment for row in runs for moment in (row.start_time, row.end_time) if moment]
-    return Overview(
-        name=name,
-        num_definitions=len(definitions),
-        planned=plan["num_trials"] * len(plan["seeds"]) if plan else 0,
-        states=states,
-        is_driven=is_driven,
-        best=best_setting(plan["trials"], chosen) if plan else None,
-        last=datetime.fromtimestamp(max(moments) / 1000).astimezone() if moments else None,
-        num_bytes=sum(map(folder_bytes, folders)) if (folders := folders_of(store, name)) else None,
-    )
+    return {
+        "planned": plan["num_trials"] * len(plan["seeds"]) if plan else 0,
+        "states": states,
+        "is_driven": is_driven,
+        "best": best_setting(plan["trials"], chosen) if plan else None,
+    }
+
+
+def flags_of(command: str) -> str:
+    """What stands behind `python -m sweeps.run NAME`; nothing where a program has made it."""
+    return shlex.join(shlex.split(command)[4:]) if command.startswith("python ") else ""
 
 
 def planned_identities(
@@ -175,44 +234,80 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def plain(overview: Overview) -> tuple[str, ...]:
-    """A row for another program."""
-    best, setting = overview.best or ("", "")
-    return (
-        overview.name,
-        str(overview.num_definitions),
-        f"{overview.done}/{overview.planned}",
-        overview.state,
-        str(best),
-        setting,
-        overview.last.isoformat(timespec="seconds") if overview.last else "",
-        "" if overview.num_bytes is None else str(overview.num_bytes),
-    )
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a list: for a person, and for a program."""
+
+    short: str
+    whole: str
 
 
-def table(overviews: Iterable[Overview], now: datetime, width: int) -> "Table":
-    """The list for a person; in a narrow terminal settings take several lines, and columns that say less go."""
+def alike(text: str) -> Cell:
+    """The same for both."""
+    return Cell(text, text)
+
+
+def show(columns: Sequence[str], listed: Iterable[L], cells: Callable[[L], dict[str, Cell]]) -> None:
+    """Print a row each: a table for a person, as wide as the terminal, or columns between tabs for a program."""
+    from rich.console import Console
+
+    rows = [cells(one) for one in listed]
+    console = Console(highlight=False)
+    if console.is_terminal:
+        shown = {name: [row[name].short for row in rows] for name in columns}
+        console.print(table(shown, console.width))
+    else:
+        for texts in [columns, *([row[name].whole for name in columns] for row in rows)]:
+            click.echo("\t".join(texts))
+
+
+def progress_cells(row: Progress, moment: datetime | None, moment_name: str) -> dict[str, Cell]:
+    """The cells that a sweep and a definition have."""
+    best, setting = row.best or (None, "")
+    time = moment.isoformat(timespec="seconds") if moment else ""
+    return {
+        "runs": alike(f"{row.done}/{row.planned}"),
+        "state": alike(row.state),
+        "best": Cell("-", "") if best is None else Cell(f"{best:.4f}", str(best)),
+        "setting": alike(setting),
+        moment_name: Cell(when(moment, datetime.now().astimezone()), time),
+    }
+
+
+def sweep_row(row: Overview) -> dict[str, Cell]:
+    """The cells of a sweep."""
+    return progress_cells(row, row.last, "last") | {
+        "sweep": alike(row.name),
+        "definitions": alike(str(row.num_definitions)),
+        "size": Cell(size(row.num_bytes), "" if row.num_bytes is None else str(row.num_bytes)),
+    }
+
+
+def definition_row(row: OfDefinition) -> dict[str, Cell]:
+    """The cells of a definition."""
+    return progress_cells(row, row.started, "started") | {
+        "definition": alike(row.definition),
+        "flags": alike(row.flags),
+    }
+
+
+def table(columns: Mapping[str, Sequence[str]], width: int) -> "Table":
+    """Columns for a person; in a narrow terminal long texts take several lines, and columns that say less go."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     from sweeps.screen import fitting
 
-    rows = [
-        dict(zip(COLUMNS, (
-            row.name, str(row.num_definitions), f"{row.done}/{row.planned}", row.state,
-            f"{row.best[0]:.4f}" if row.best else "-", row.best[1] if row.best else "",
-            when(row.last, now), size(row.num_bytes),
-        ), strict=True))
-        for row in overviews
-    ]  # fmt: skip
-    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in COLUMNS}
+    long = LONG if LONG in columns else "setting"
+    widths = {name: max(map(cell_len, (name, *texts))) for name, texts in columns.items()}
     made = Table(box=None, header_style="dim", pad_edge=False)
-    for name, columns in fitting(widths, width, spare=SPARE_COLUMNS, long="setting").items():
+    fit = fitting(widths, width, spare=SPARE_COLUMNS, long=long)
+    for name, its_width in fit.items():
         justify: Literal["left", "right"] = "right" if name in TO_THE_RIGHT else "left"
-        made.add_column(name, justify=justify, no_wrap=name != "setting", width=columns)
-    for row in rows:
-        made.add_row(*(Text(row[str(column.header)]) for column in made.columns))
+        made.add_column(name, justify=justify, no_wrap=name != long, width=its_width)
+    for row in zip(*(columns[name] for name in fit), strict=True):
+        made.add_row(*map(Text, row))
     return made
 
 

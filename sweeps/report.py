@@ -49,7 +49,8 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
     results = read_results(store, name, definition)
     if not results.runs["state"].isin(ENDED).any():
         raise ValueError(
-            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}"
+            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}; "
+            f"other definitions: python -m sweeps.ls {name}{store.option}"
         )
     report = Report(store.folder / "reports" / name / "index.html", results)
     write_report(report.results, report.page.parent, links(store, report))
@@ -159,7 +160,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
         click.echo("this is an earlier definition: the commands above run its file as it is now")
     others = [d for d in known if d != made.results.plan["definition"]]
     if others:
-        click.echo(f"other definitions of {name}: {', '.join(others)} (--definition ID)")
+        click.echo(f"other definitions of {name}: python -m sweeps.ls {name}{opened.option} (here --definition ID)")
     return 0
 
 

@@ -127,6 +127,26 @@ def test_output_for_a_program_has_a_row_a_sweep_and_nothing_is_written(
     assert after == before
 
 
+def test_the_definitions_of_a_sweep_are_listed_with_the_flags_that_made_them(
+    launcher: Launcher, tmp_path: Path, empty_store: Path, text_file: Path
+) -> None:
+    store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
+    file = write_experiment(tmp_path, text_file, "question")
+    write_sweep(store, file, SOME)
+    added = launcher.run("sweeps.run", file, "--store", store.folder, "--set", "dropout=0.3", "--seeds", 1)
+    assert added.code == 0, added
+    plans = [definition.plan for definition in store.definitions("question")]
+    result = launcher.run("sweeps.ls", "quest", "--store", store.folder)
+    assert (result.code, result.err) == (0, "")
+    head, *rows = [line.split("\t") for line in result.out.splitlines()]
+    assert head == ["definition", "runs", "state", "best", "setting", "started", "flags"]
+    assert [row[0] for row in rows] == [plan["definition"] for plan in plans if plan]
+    assert (rows[0][1], rows[0][6]) == ("2/2", "--set dropout=0.3 --seeds 1")
+    assert (rows[1][1], rows[1][6]) == ("4/8", "")
+    unknown = launcher.run("sweeps.ls", "nothing", "--store", store.folder)
+    assert (unknown.code, "no sweep 'nothing'" in unknown.one_line) == (2, True)
+
+
 def test_a_terminal_gets_a_table(tmp_path: Path, empty_store: Path, text_file: Path) -> None:
     store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
     write_sweep(store, write_experiment(tmp_path, text_file), SOME)
