@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sweeps.analysis.ranking import leaderboard
-from sweeps.analysis.settings import Plan, planned_runs
+from sweeps.analysis.settings import Plan, distinct, planned_runs
 from sweeps.catalog import Experiment
 from sweeps.configs import loaded
 from sweeps.store.read import Store
@@ -23,8 +23,9 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
     plans = [known.plan for known in definitions if known.plan is not None and _is_same_search(known.plan, sweep)]
     if not plans:
         raise ValueError(f"--confirm: {name} with these settings has not been run in {store.where} yet")
-    plan = plans[0]
-    board = leaderboard(planned_runs(plan, store.trials(name, plan["definition"])), plan["swept"])
+    plan = distinct(plans[0])
+    trials = store.trials(name, plan["definition"])
+    board = leaderboard(planned_runs(plan, trials), plan["swept"])
     ranked = board.loc[board["rank"].notna() & (board["state"] == "complete"), "trial"]
     if len(ranked) < num_settings:
         raise ValueError(

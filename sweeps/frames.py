@@ -79,7 +79,7 @@ def gaps_frame(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
 
     Columns: parameter, value, num_runs, train_loss, val_loss, gap, gap_standard_error (NaN of a single run).
     """
-    complete = trials[trials["state"] == "COMPLETE"]
+    complete = trials[trials["state"] == "COMPLETE"].drop_duplicates("run_id")  # trials may share one
     records = [
         (
             parameter,
@@ -113,9 +113,9 @@ def _record(row: RunRow, plan: Mapping[str, Any], trial: Mapping[str, Any], seed
     if row.config is not None:
         fields |= row.config.model_dump()
         fields |= {"num_steps": row.config.num_steps, "tokens_per_step": row.config.tokens_per_step}
-    elif plan.get("trainer") is not None:
+    else:
         fields = dict(plan["base"]) | fields
-        fields |= {name: trial[name] for name in ("num_steps", "tokens_per_step")}
+        fields |= {name: trial[name] for name in ("num_steps", "tokens_per_step") if name in trial}
     duration = row.end_time - row.start_time if row.start_time and row.end_time else None
     return fields | {
         "run_id": row.run_id,

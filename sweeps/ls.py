@@ -156,7 +156,8 @@ def progress(
     from sweeps.store import schema
 
     chosen = best_of_each(runs, *planned_identities(store, runs, plan))
-    states = Counter(row.tags.get(schema.STATE, "") for row in chosen.values())
+    planned = [identity for trial in plan["trials"] for identity in trial["runs"].values()] if plan else []
+    states = Counter(chosen[identity].tags.get(schema.STATE, "") for identity in planned if identity in chosen)
     if not is_driven and "RUNNING" in states:  # nobody has said yet that they are dead
         states["INTERRUPTED"] += states.pop("RUNNING")
     return {
@@ -210,7 +211,7 @@ def best_setting(trials: Iterable[Mapping[str, Any]], chosen: Mapping[str, "RawR
         values = [row.metrics[schema.OBJECTIVE] for row in rows if row.tags[schema.STATE] in schema.RESULTS]
         if values and len(values) == len(trial["runs"]):
             found.append((fmean(values), str(trial["label"])))
-    return min(found, default=None)
+    return min(found, key=lambda one: one[0], default=None)  # of trials that share their runs the first
 
 
 def folders_of(store: "Store", name: str) -> list[Path]:

@@ -60,14 +60,17 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
 def read_results(store: "Store", name: str, definition: str | None = None) -> "Results":
     """A definition's plan and rows, by default of the one that was run last. ValueError where it has none."""
     from sweeps.analysis.results import Results
+    from sweeps.analysis.settings import distinct
 
     plan = store.plan(name, definition)
     if lacking := [key for key in NEEDED if key not in plan]:
         raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
     if plan["command"].startswith("python "):
         plan = plan | {"command": plan["command"] + store.option}
+    kept = distinct(plan)
     trials = store.trials(name, plan["definition"])
-    return Results(plan, trials, store.history(name, plan["definition"]), _importances)
+    trials = trials[trials["trial"].isin([trial["trial"] for trial in kept["trials"]])].reset_index(drop=True)
+    return Results(kept, trials, store.history(name, plan["definition"]), _importances)
 
 
 def _importances(results: "Results") -> dict[str, float]:

@@ -18,7 +18,7 @@ from sweeps.space import short
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.summary import fitting_table
-from sweeps.sweep import MATCHING_FIELDS, UNIT_FIELDS
+from sweeps.sweep import MATCHING_FIELDS, MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.tables import number, p_value
 
 COLUMNS = ["run_id", "setting", "seed", "state", "objective"]
@@ -81,7 +81,9 @@ def read_side(store: Store, name: str | None, side: str) -> Side:
     if runs.empty:
         what = f"{sweep}: neither a definition nor a commit {side!r}" if is_commit else f"{side}: no run"
         raise ValueError(f"{what} with a result in {store.where}")
-    runs = runs.astype({"setting": "str", "seed": "int64", "state": "str", "objective": "float64"})
+    runs = runs.drop_duplicates("run_id").astype(
+        {"setting": "str", "seed": "int64", "state": "str", "objective": "float64"}
+    )
     return Side(runs.drop_duplicates(["setting", "seed"], keep="last", ignore_index=True), base)
 
 
@@ -109,6 +111,8 @@ def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     meaning = ""
     if units := [field for field in fields if field in UNIT_FIELDS]:
         meaning = f"; by {' and '.join(units)} a token is another one on each side, and so is a loss per token"
+    elif measures := [field for field in fields if field in MEASURE_FIELDS]:
+        meaning = f"; by {' and '.join(measures)} their losses are of different parts of a text"
     elif unmatched := [field for field in fields if field in MATCHING_FIELDS]:
         meaning = f"; by {' and '.join(unmatched)} they don't see the same tokens"
     return f"The two differ in {values}{meaning}."

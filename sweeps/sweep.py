@@ -62,6 +62,9 @@ MATCHING_FIELDS = frozenset(
 # In one of these a token is another one, and so is a loss per token.
 UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
 
+# These say of which part of the text a loss is the mean.
+MEASURE_FIELDS = ("val_ratio", "eval_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:

@@ -120,6 +120,23 @@ def test_settings_with_a_seed_to_come_stand_after_complete_ones_without_a_rank()
     assert board["num_seeds_done"].iloc[-2:].tolist() == [1, 0]
 
 
+def test_what_is_no_better_than_chance_is_not_ranked():
+    plan = make_plan({"learning_rate": choice(0.01, 0.1, 0.2)}, seeds=[0, 1])
+    results = Results(plan, *make_sweep(plan, effect=lambda _: 10.0))
+    first, *rest = words.answer(results)
+    assert first.startswith("No setting is better than chance: every finished run ends at or above ln(vocabulary)")
+    assert not any("runner-up" in sentence or "best at" in sentence or "seeds" in sentence for sentence in rest)
+    assert "No run does better than chance" in advise(results)[-1].text
+
+
+@pytest.mark.parametrize("field", ["eval_tokens", "val_ratio"])
+def test_losses_of_different_parts_of_a_text_are_not_ranked(field: str):
+    plan = make_plan({field: choice(*((64, 512) if field == "eval_tokens" else (0.1, 0.2)))})
+    first, *rest = words.answer(Results(plan, *make_sweep(plan, effect=lambda _: 0.0)))
+    assert first.startswith(f"Settings differ in {field}, so their losses are of different parts of the text")
+    assert not any("runner-up" in sentence for sentence in rest)
+
+
 def test_a_swept_none_is_a_value_of_its_own():
     plan = make_plan({"max_grad_norm": choice(None, 1.0)})
     trials, _ = make_sweep(plan, with_history=False)

@@ -10,7 +10,9 @@ from launcher import Launcher
 from test_run import GRID, write_experiment
 
 from sweeps import Choice, Sweep, open_store, run_sweep
+from sweeps.analysis.words import answer
 from sweeps.driver import Drive
+from sweeps.ls import list_sweeps
 from sweeps.plan import PlannedRun
 from tinylm_core import RunConfig
 
@@ -65,6 +67,27 @@ def test_ctrl_c_pauses_and_is_the_callers_again_afterwards(
     results = run_sweep(sweep, "question", store=tmp_path, output="quiet")
     assert results.trials["run_id"].tolist() == [row.run_id]
     assert results.trials["state"].tolist() == ["COMPLETE"]
+
+
+@pytest.mark.slow
+def test_trials_that_a_search_repeats_count_once(text_file: Path, tmp_path: Path) -> None:
+    base = RunConfig(
+        data=str(text_file), tokenizer="char", max_seq_len=8, d_model=16, num_layers=1, num_heads=2, batch_size=4,
+        train_tokens=32 * 12, num_evals=6, eval_tokens=256, precision="fp64",
+    )  # fmt: skip
+    space = {"learning_rate": Choice(1e-3, 3e-3), "bias": Choice(True, False)}
+    sweep = Sweep(base=base, space=space, search="random", num_trials=16, seeds=2)
+    results = run_sweep(sweep, "question", store=tmp_path, output="quiet")
+    assert len(results.board) == 4
+    assert len(results.runs) == results.num_planned == results.runs["run_id"].nunique() == 8
+    assert not results.history.duplicated(["run_id", "step"]).any()
+    assert results.gaps["num_runs"].sum() == 16  # eight by either field
+    assert "12 trials repeat an earlier one and count once" in " ".join(answer(results))
+    store = open_store(tmp_path)
+    assert store.gaps("question")["num_runs"].sum() == 16
+    assert len(store.trials("question")) == 32
+    (listed,) = list_sweeps(store)
+    assert (listed.done, listed.planned) == (32, 32)
 
 
 @pytest.mark.slow

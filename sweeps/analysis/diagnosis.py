@@ -98,7 +98,7 @@ def _findings(run: Mapping[str, Any] | pd.Series, history: Mapping[str, Floats])
     elif state != "COMPLETE":
         found.append(("unfinished", f"{str(state).lower()} at step {last_step:,}"))
     found += _by_chance(run) + _spikes(step, loss) + _clipped(norm, run.get("max_grad_norm"))
-    if state == "COMPLETE":
+    if state == "COMPLETE" and not pd.isna(run["tokens_per_step"]):  # of a config that can't be read
         evaluated = ~np.isnan(history["val_loss"])
         evals = {name: column[evaluated] for name, column in history.items()}
         tokens = evals["step"] * int(run["tokens_per_step"])

@@ -86,6 +86,12 @@ class Results:
         return settings.worst_loss(self.trials)
 
     @cached_property
+    def is_chance(self) -> bool:
+        """Whether nothing that has finished is better than knowing nothing, so that all of it counts as the same."""
+        objective = self.runs.loc[self.runs["state"].isin(settings.FINISHED), "objective"].astype(float)
+        return bool(len(objective) and (objective >= self.worst_loss).all())
+
+    @cached_property
     def evals(self) -> pd.DataFrame:
         """`curves.evaluations` of the planned runs."""
         evals = curves.evaluations(self.trials, self.history)

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sweeps.space import MAX_VALUES, dimension_from_json, is_varied, short
-from sweeps.sweep import TPE_STARTUP_TRIALS, UNIT_FIELDS
+from sweeps.sweep import MEASURE_FIELDS, TPE_STARTUP_TRIALS, UNIT_FIELDS
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -151,11 +151,26 @@ def is_sampled(plan: Plan, field: str) -> bool:
     return not (whole and space["high"] - space["low"] < MAX_VALUES)
 
 
+def distinct(plan: Plan) -> Plan:
+    """A plan without the trials that repeat an earlier one's runs, which a search may propose: copies show nothing.
+
+    `num_repeated` of it says how many those are.
+    """
+    first = {frozenset(trial["runs"].values()): trial for trial in reversed(plan["trials"])}
+    trials = [trial for trial in plan["trials"] if first[frozenset(trial["runs"].values())] is trial]
+    repeated = len(plan["trials"]) - len(trials)
+    return {**plan, "trials": trials, "num_trials": plan["num_trials"] - repeated, "num_repeated": repeated}
+
+
 def incomparable(plan: Plan) -> list[str]:
-    """The swept fields that change what a token is: losses per token of different tokens say nothing of each other."""
+    """The swept fields that change what a loss is of: another unit or another text, and losses aren't comparable."""
     if plan.get("trainer") is not None:
         return []
-    return [name for name in UNIT_FIELDS if name in plan["swept"] and len(ordered_values(plan, name)) > 1]
+    return [
+        name
+        for name in (*UNIT_FIELDS, *MEASURE_FIELDS)
+        if name in plan["swept"] and len(ordered_values(plan, name)) > 1
+    ]
 
 
 def is_gathered(plan: Plan) -> bool:

@@ -13,12 +13,13 @@ from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import FINISHED, SAMPLING, incomparable, is_full_grid, is_gathered
 from sweeps.quantities import counted
+from sweeps.sweep import UNIT_FIELDS
 
 
 def answer(results: Results) -> list[str]:
     """Three to five sentences: the best setting, whether it can be told from the next, what each parameter does, what
     went wrong or is missing, what to run next. Fewer where there is nothing yet to say."""
-    compared = [] if incomparable(results.plan) else [_runner_up(results), _effects(results)]
+    compared = [] if incomparable(results.plan) or results.is_chance else [_runner_up(results), _effects(results)]
     sentences = [_best(results), *compared, _trouble(results), _next(results)]
     return [sentence for sentence in sentences if sentence]
 
@@ -41,9 +42,16 @@ def _best(results: Results) -> str:
             f"Every finished run diverged ({_of(int(finished.sum()), len(runs), 'run')}): no setting can be named best."
         )
     if fields := incomparable(results.plan):
+        units = set(fields) & set(UNIT_FIELDS)
+        of_what = "nats per token of different tokens" if units else "of different parts of the text"
         return (
-            f"Settings differ in {' and '.join(fields)}, so their losses are nats per token of different tokens, and "
-            "none can be called better than another."
+            f"Settings differ in {' and '.join(fields)}, so their losses are {of_what}, and none can be called better "
+            "than another."
+        )
+    if results.is_chance:
+        return (
+            f"No setting is better than chance: every finished run ends at or above ln(vocabulary), "
+            f"{results.worst_loss:.4f} nats per token, which counts in place of its loss."
         )
     seeds = counted(int(best["num_seeds_done"]), "seed")
     so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
@@ -98,7 +106,8 @@ def _effects(results: Results) -> str:
     untested: list[str] = []
     for _, row in table.iterrows():
         field, p = row["parameter"], p_values.get(row["parameter"], np.nan)
-        between = f"by {row['spread']:.3f} nats (best at {row['best']}, worst at {row['worst']})"
+        where = f" (best at {row['best']}, worst at {row['worst']})" * (row["best"] != row["worst"])
+        between = f"by {row['spread']:.3f} nats{where}"
         if np.isnan(p):
             untested.append(f"{'the means differ ' * (not untested)}{between} over {field}")
         elif p < SIGNIFICANCE:
@@ -162,6 +171,8 @@ def _trouble(results: Results) -> str:
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
         parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
+    if repeated := results.plan.get("num_repeated", 0):
+        parts.append(f"{counted(repeated, 'trial')} repeat{'s' * (repeated == 1)} an earlier one and count once")
     if (uneven := results.uneven) is not None:
         parts.append(
             f"seeds scatter {uneven.ratio:.1f} times as much at {uneven.field} {uneven.value} as elsewhere, and the "
@@ -182,6 +193,7 @@ def _trouble(results: Results) -> str:
 def _seeds_do_nothing(results: Results) -> bool:
     """Whether in every setting with several complete runs these end at the same loss, but for rounding."""
     complete = results.runs[results.runs["state"] == "COMPLETE"]
+    complete = complete[complete["objective"].astype(float) < results.worst_loss]  # which counts for all that is above
     by_setting = complete["objective"].astype(float).groupby(complete["trial"])
     several = by_setting.count() > 1
     spread = (by_setting.max() - by_setting.min())[several]

@@ -208,6 +208,7 @@ class Store:
             runs = frames.runs_frame(map(self.find_run, run_ids))
         else:
             runs = self.trials(name, definition)[["run_id", "trial", "seed"]]
+            runs = runs.drop_duplicates("run_id")  # of trials that share one
             if run_ids is not None:
                 runs = runs[runs["run_id"].isin(list(run_ids))]
         # Some runs at a time: the values take ten times the memory of their table.
@@ -330,10 +331,14 @@ def run_row(raw: RawRun) -> RunRow:
 def _config(raw: RawRun) -> RunConfig | None:
     if schema.TRAINER in raw.tags:
         return None  # of a class that only its own file knows
-    try:
+    with suppress(ValueError):
         return from_params(RunConfig, raw.params)
-    except ValueError:
-        return None
+    with suppress(ValueError):  # a param that somebody has added since, if what is left is what the run was known by
+        config = from_params(RunConfig, {k: v for k, v in raw.params.items() if k in RunConfig.model_fields})
+        known = raw.tags.get(schema.IDENTITY) if schema.FINGERPRINT in raw.tags else None
+        if known is not None and _identity(config, raw.tags) == known:
+            return config
+    return None
 
 
 def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from stores import FINGERPRINT, START, SWEEP_NAMES, config_of, eval_of, new_run, steps_of
+from mlflow import MlflowClient
+from stores import (
+    FINGERPRINT,
+    START,
+    SWEEP_NAMES,
+    config_of,
+    eval_of,
+    new_run,
+    steps_of,
+    write_experiment,
+    write_sweep,
+)  # fmt: skip
 
 from sweeps.store import Store, Writer, raw, read, schema, sql
 from tinylm_core.config import RunConfig, identity
@@ -253,6 +264,16 @@ def test_the_only_sweep_needs_no_name(local: Store, tmp_path: Path) -> None:
     writer.experiment("two", "")
     with pytest.raises(ValueError, match="name one: two, one"):
         local.trials()
+
+
+def test_a_param_that_somebody_added_in_mlflow_changes_nothing(local: Store, tmp_path: Path, text_file: Path) -> None:
+    ids = write_sweep(local, write_experiment(tmp_path, text_file), {(0, 0): ("COMPLETE", 2.0)})
+    before = local.find_run(ids[0, 0])
+    MlflowClient(local.tracking_uri).log_param(ids[0, 0], "annotator", "me")
+    after = local.find_run(ids[0, 0])
+    assert (after.config, after.identity) == (before.config, before.identity)
+    assert after.config is not None
+    assert after.params["annotator"] == "me"
 
 
 def test_identity_is_computed_on_reading(local: Store) -> None:
