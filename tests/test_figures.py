@@ -102,6 +102,17 @@ def test_empty_and_diverged_sweeps_say_so():
     assert "no run has been evaluated yet" in texts(losses.loss_curves(Results(plan, *make_sweep(plan, states=states))))
 
 
+def test_losses_that_are_all_above_chance_are_drawn(tmp_path):
+    plan = make_plan({"learning_rate": choice(1e-2, 0.1, 0.2)})
+    results = Results(plan, *make_sweep(plan, effect=lambda s: 10 - s["learning_rate"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save_figures(results, tmp_path)
+    (axes,) = losses.loss_curves(results).axes
+    low, high = axes.get_ylim()
+    assert low < results.complete["final_train_loss"].min() < results.complete["final_val_loss"].max() < high
+
+
 def test_an_unknown_vocabulary_only_drops_the_reference_line():
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3)}, seeds=[0])
     trials, history = make_sweep(plan)

@@ -134,7 +134,7 @@ def _curves(results: Results, columns: Sequence[str], title: str, y_label: str) 
         axes.set_ylim(limits)
         if columns == ["val_perplexity"]:
             canvas.log_y_axis(axes)
-            if not math.isnan(worst):
+            if limits[0] < math.exp(worst) < limits[1]:
                 _reference(axes, math.exp(worst), named=axes is panels[0])
         if facet:
             axes.set_title(f"{canvas.words(facet)} {value}", loc="left")
@@ -230,14 +230,17 @@ def _reference(axes: Axes, vocab_size: float, *, named: bool) -> None:
 
 
 def _limits(evals: pd.DataFrame, columns: Sequence[str], worst: float) -> tuple[float, float]:
-    """From the lowest value to the highest after evaluation 0, where all start alike; diverging losses are cut off."""
+    """From the lowest value to the highest after evaluation 0, where all start alike; diverging losses are cut off.
+
+    Where nothing is better than chance all of it is shown.
+    """
     after = evals[evals["step"] > 0]
     values = (after if len(after) else evals)[list(columns)].to_numpy(dtype=np.float64)
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     if columns == ["val_perplexity"]:
-        return low / 1.08, 1.25 * (high if math.isnan(worst) else math.exp(worst))
-    high = float(np.fmin(high, 1.01 * worst))
+        return low / 1.08, 1.25 * (math.exp(worst) if low < math.exp(worst) else high)
+    high = min(high, 1.01 * worst) if low < worst else high
     pad = max(0.03 * (high - low), 0.01)
     return low - pad, high + pad
 
