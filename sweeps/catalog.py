@@ -132,7 +132,7 @@ def overridden(
             raise ValueError(f"--sweep {field}: {error}") from None
         is_number = field_types(config_class).get(field) in (int, float)
         if is_number and isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
-            raise ValueError(f"--sweep {field}={text}: must be numbers, v1,v2 or low:high[:points][:log]")
+            raise ValueError(f"--sweep {field}: {text!r} must be numbers, v1,v2 or low:high[:points][:log]")
     if both := values.keys() & space.keys():
         raise ValueError(f"{', '.join(sorted(both))}: both set and swept")
     sweep = experiment.sweep.override(

@@ -50,8 +50,10 @@ def export(name: str, url: str, definition: str | None, store: str | None) -> in
     space = {field: dimension_from_json(content) for field, content in plan["space"].items()}
     trials = list(study_trials(opened, plan))
     attributes = {MARK: plan["definition"], "question": plan["question"], "command": plan["command"]}
-    write_study(url, name, space, trials, attributes)
+    replaced = write_study(url, name, space, trials, attributes)
     where = without_user_info(url)
+    if replaced is not None:
+        click.echo(f"in place of the study {name} of definition {replaced}, which was there")
     click.echo(f"{counted(len(trials), 'trial')} of {name} are in {where}: optuna-dashboard {where}")
     others = [d.definition for d in opened.definitions(name) if d.definition != plan["definition"]]
     if others:

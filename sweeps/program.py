@@ -54,4 +54,5 @@ def run_sweep(
         except Paused:
             click.echo(f"paused; {AGAIN}", err=output == "json")
             signal.raise_signal(signals.received)  # once more, for the caller
+            raise  # who ignores it
     return read_results(opened, name, plan.sweep.definition)

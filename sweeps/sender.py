@@ -164,12 +164,17 @@ class Sender:
         """A definition's summary run, made or taken up again, with its plan."""
         is_new = self._name not in self._store.sweeps()  # else its note has an answer, until there is another
         self._experiment = self._writer.experiment(self._name, note if is_new else None)
-        others = [] if is_new else [known.plan["base"] for known in self._store.definitions(self._name) if known.plan]
-        differing = [field for field, value in plan["base"].items() if any(base.get(field) != value for base in others)]
-        self._writer.set_views(self._experiment, plan["swept"], differing, plan["created_ms"])
+        self._writer.set_views(
+            self._experiment, plan["swept"], [] if is_new else self._differing(plan), plan["created_ms"]
+        )
         run_id = self._create(run, name, tags, {}, plan["created_ms"])
         self._writer.resume_run(run_id)
         self._put_plan(run, plan)
+
+    def _differing(self, plan: dict[str, Any]) -> list[str]:
+        """The fields of a definition's base in which another of the sweep differs."""
+        others = [known.plan.get("base", {}) for known in self._store.definitions(self._name) if known.plan]
+        return [field for field, value in plan.get("base", {}).items() if any(b.get(field) != value for b in others)]
 
     def _ask(self, summary: str, trial: dict[str, Any]) -> None:
         """A trial that the search proposed enters its definition's plan."""

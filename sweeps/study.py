@@ -31,17 +31,21 @@ class StudyTrial:
     end: datetime | None  # None of one that has not ended
 
 
-def write_study(url: str, name: str, space: Space, trials: Iterable[StudyTrial], attributes: Mapping[str, Any]) -> None:
+def write_study(
+    url: str, name: str, space: Space, trials: Iterable[StudyTrial], attributes: Mapping[str, Any]
+) -> str | None:
     """Write a study, minimized, into the database at `url`; one that an earlier call wrote there is replaced.
 
-    `attributes` are the study's own and must have MARK. ValueError, in one line, where the database can't be used or
-    holds a study of that name, or tables, of somebody else.
+    Returns the MARK of that where it is another. `attributes` are the study's own and must have MARK. ValueError, in
+    one line, where the database can't be used or holds a study of that name, or tables, of somebody else.
     """
     assert MARK in attributes
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = _storage(url)
+    before = None
     if name in [study.study_name for study in storage.get_all_studies()]:
-        if MARK not in optuna.load_study(study_name=name, storage=storage).user_attrs:
+        before = optuna.load_study(study_name=name, storage=storage).user_attrs.get(MARK)
+        if before is None:
             raise ValueError(f"--optuna: the study {name!r} there is not an exported one; choose another database")
         optuna.delete_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
@@ -52,6 +56,7 @@ def write_study(url: str, name: str, space: Space, trials: Iterable[StudyTrial],
         study.set_user_attr(key, value)
     for number, trial in enumerate(trials):
         study.add_trial(_frozen(number, trial, space))
+    return None if before == attributes[MARK] else before
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:

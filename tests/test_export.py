@@ -181,7 +181,9 @@ def test_an_earlier_definition_is_exported_by_the_start_of_its_name(
     latest = exported()
     assert (latest.code, f"other definitions of twice: {earlier} (--definition ID)" in latest.out) == (0, True), latest
     assert len(loaded(tmp_path, "twice").trials) == 2
-    assert exported("--definition", earlier[:6]).code == 0
+    assert "in place of" not in exported().out
+    other = exported("--definition", earlier[:6])
+    assert (other.code, f"in place of the study twice of definition {newest}" in other.out) == (0, True), other
     study = loaded(tmp_path, "twice")
     assert (len(study.trials), study.user_attrs[MARK]) == (1, earlier)
     refused = exported("--definition", "zzz")

@@ -117,6 +117,18 @@ def test_a_removed_run_is_a_hole_and_the_others_stay(
         assert "the server keeps the records in its bin" in result.out
 
 
+def test_a_sweep_that_was_renamed_in_mlflow_goes_by_its_new_name(
+    launcher: Launcher, any_store: Store, where: str, tmp_path: Path, text_file: Path
+) -> None:
+    name = next(NAMES)
+    write_sweep(any_store, write_experiment(tmp_path, text_file, name, TWO_RATES), ALL)
+    client = MlflowClient(any_store.tracking_uri)
+    client.rename_experiment(client.get_experiment_by_name(name).experiment_id, f"{name}_of_march")
+    result = remove(launcher, where, tmp_path, f"{name}_of_march", "--yes")
+    assert result.code == 0, result
+    assert f"{name}_of_march" not in any_store.sweeps()
+
+
 # --- In a folder
 
 

@@ -238,9 +238,11 @@ def _seeds(results: Results) -> Iterator[Advice]:
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:
         many = f"about {needed}" if needed else f"over {ranking.MOST_SEEDS}"
+        last = float(tied.iloc[-1]["objective"] - ranked.iloc[0]["objective"])
+        which = f"; the last of them is {last:.4f} behind" if len(tied) > 1 else ""
         yield Advice(
-            f"{others} can't be told from the best; if the difference is really {lead:.4f} nats, that would take "
-            f"{many} seeds, so take whichever is cheaper."
+            f"{others} can't be told from the best; if the difference to the first is really {lead:.4f} nats, that "
+            f"would take {many} seeds, so take whichever is cheaper{which}."
         )
         return
     confirmed = min(1 + len(tied), MOST_CONFIRMED)

@@ -170,7 +170,10 @@ def _trouble(results: Results) -> str:
         parts.append(f"{counted(len(overfitting), 'run')} {verb} ({some(overfitting)})")
     if results.noisy:
         whose = "setting's seeds scatter" if len(results.noisy) == 1 else "settings' seeds scatter"
-        parts.append(f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))})")
+        parts.append(
+            f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))}), what a seed "
+            "does to all settings alike taken away"
+        )
     if repeated := results.plan.get("num_repeated", 0):
         parts.append(f"{counted(repeated, 'trial')} repeat{'s' * (repeated == 1)} an earlier one and count once")
     if (uneven := results.uneven) is not None:

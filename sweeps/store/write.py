@@ -228,9 +228,11 @@ class Writer:
         """
         from mlflow.entities import ViewType
 
-        query = f"tags.`{schema.SWEEP}` = '{schema.check_name(name)}'"
+        # By its name, since somebody may have renamed it in MLflow.
+        query = f"name LIKE '{schema.check_name(name)}%'"
         for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
-            if experiment.name != name and not experiment.name.startswith(f"{name}{_REMOVED}"):
+            is_named = experiment.name == name or experiment.name.startswith(f"{name}{_REMOVED}")
+            if not is_named or schema.SWEEP not in experiment.tags:
                 continue
             if self._place.is_local:
                 if experiment.lifecycle_stage == "active":
