@@ -47,6 +47,8 @@ def print_whole(console: Console, store: Store, report: Report) -> None:
         if not frame.empty:
             console.print()
             console.print(fitting_table(title, frame, console.width))
+            if frame is board and (more := len(results.board) - len(board)):
+                console.print(f"… and {counted(more, 'setting')} more: leaderboard.csv, beside the report")
     console.print()
     for line in diagnosis_lines(results.diagnoses):
         console.print(Text(line), soft_wrap=not console.is_terminal)  # what reads lines gets whole ones
