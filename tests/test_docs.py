@@ -116,6 +116,7 @@ def test_the_sweeps_of_the_tutorial_are_planned(text_file: Path, tmp_path: Path)
         assert plan.trial(0, TrialSearch(plan.sweep).ask()).runs
 
 
+@pytest.mark.slow
 def test_the_trainer_of_the_page_on_trainers_is_swept(launcher: Launcher, tmp_path: Path) -> None:
     block, by_hand, _ = blocks(DOCS / "own_trainer.md", "python")
     (tmp_path / "fall.py").write_text(f"{block}\n\n{by_hand}")

@@ -56,6 +56,7 @@ def test_the_points_that_a_search_tries_first_are_shown_first(
     assert unsaid not in shown
 
 
+@pytest.mark.slow
 def test_what_an_earlier_start_has_asked_and_done_is_said(launcher: Launcher, text_file: Path, tmp_path: Path) -> None:
     file, store = tmp_path / "first.py", tmp_path / "store"
     text = SWEEP.format(data=str(text_file), search="tpe", num_trials=3, points=())

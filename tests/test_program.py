@@ -19,6 +19,7 @@ from tinylm_core import RunConfig
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "notebook.ipynb"
 
 
+@pytest.mark.slow
 def test_a_program_makes_the_runs_that_the_command_makes(
     launcher: Launcher, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
