@@ -18,10 +18,9 @@ from multiprocessing.synchronize import Barrier
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import text_file
+from benchmarks.measure import changes_of, text_file, wait_for
 from benchmarks.notebook import NotebookGPT
 from benchmarks.step import flops_per_token
-from sweeps.configs import parsed
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
@@ -34,12 +33,6 @@ RUNS_PER_GPU = (1, 2, 4, 8)
 WARM_STEPS = 10
 WARM_SECONDS = 300.0  # a run that waits so long for the others waits for one that has failed
 PEAK_SIZES = {"cuda": 8192, "cpu": 1024}
-
-
-def wait_for(device: str) -> None:
-    """Until it has done all that it was told."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
 
 
 def steps_per_second(
@@ -141,5 +134,4 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
-    pairs = (text.partition("=")[::2] for text in arguments.changes)
-    main(arguments.seconds, arguments.device, {name: parsed(RunConfig, name, value) for name, value in pairs})
+    main(arguments.seconds, arguments.device, changes_of(arguments.changes))

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import text_file
-from sweeps.configs import parsed
+from benchmarks.measure import changes_of, text_file, wait_for
 from sweeps.local_workers import HAS_SERVER, held_back_signals, start_server, tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
@@ -38,8 +37,7 @@ def train(config: RunConfig, device: str, asked_at: float, pipe: Connection) -> 
     stages: list[tuple[str, float]] = []
 
     def done(stage: str) -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
+        wait_for(device)
         stages.append((stage, time.monotonic()))
 
     stages.append(("asked", asked_at))
@@ -113,5 +111,4 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
-    pairs = (text.partition("=")[::2] for text in arguments.changes)
-    main(arguments.device, {name: parsed(RunConfig, name, value) for name, value in pairs})
+    main(arguments.device, changes_of(arguments.changes))

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from sweeps.configs import parsed
+from tinylm_core.config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -34,6 +37,20 @@ class Goal:
         wanted = f"{'at least' if self.at_least else 'at most'} {self.goal:g} {self.unit}"
         verdict = "met" if met else f"missed by {abs(self.figure / self.goal - 1):.0%}"
         return f"{self.name:58} {self.figure:9.3g} {self.unit:10} {wanted:22} {verdict}"
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done all that it was told; a CPU has."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def changes_of(assignments: Iterable[str]) -> dict[str, object]:
+    """`--set FIELD=VALUE`s of a `RunConfig`."""
+    pairs = (text.partition("=")[::2] for text in assignments)
+    return {name: parsed(RunConfig, name, value) for name, value in pairs}
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:

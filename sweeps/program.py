@@ -40,6 +40,7 @@ def run_sweep(
     from sweeps.signals import Paused, Signals
     from sweeps.store import open_store
     from sweeps.store.schema import check_name
+    from sweeps.work import WAIT_SECONDS
 
     check_name(name)
     warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which MLflow loads and we don't use
@@ -50,7 +51,9 @@ def run_sweep(
         opened = open_store(store, create=True)
         try:
             with Signals(ends_after=False) as signals:
-                run(plan, place.make_workers(plan.trainer.corpus_of), opened, signals, AGAIN, output=output)
+                run(
+                    plan, place.make_workers(plan.trainer.corpus_of), opened, signals, AGAIN, None, WAIT_SECONDS, output
+                )
         except Paused:
             click.echo(f"paused; {AGAIN}", err=output == "json")
             signal.raise_signal(signals.received)  # once more, for the caller

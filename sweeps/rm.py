@@ -115,7 +115,7 @@ def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool)
 
 def whole_sweep(store: "Store", name: str) -> Removal:
     """All of a sweep: runs, reproductions, summaries, those in MLflow's bin, and what is on this machine."""
-    from sweeps.ls import folder_bytes, folders_of
+    from sweeps.overview import folder_bytes, folders_of
 
     runs, again = len(store.runs(name)), len(store.runs(name, "reproduction"))
     ids = store.run_ids(name)
@@ -128,7 +128,7 @@ def whole_sweep(store: "Store", name: str) -> Removal:
 def one_run(store: "Store", row: "RunRow") -> Removal:
     """A run or a reproduction, with the checkpoints of one that was to go on."""
     from sweeps.ledger import unfinished_work
-    from sweeps.ls import folder_bytes
+    from sweeps.overview import folder_bytes
     from sweeps.store import schema
     from sweeps.work import work_folder
 

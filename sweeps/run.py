@@ -186,9 +186,9 @@ def sweep(
     store: "Store",
     signals: Signals,
     again: str,
-    max_failures: int | None = None,
-    wait: float = 600.0,
-    output: "Output" = "people",
+    max_failures: int | None,
+    wait: float,
+    output: "Output",
     end: float = math.inf,
 ) -> int:
     """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code.

@@ -237,6 +237,8 @@ def test_a_flat_end_is_healthy_and_a_falling_one_is_said_to_fall():
     few = steep[~evaluated | steep["step"].isin([0, 112, 128])]
     assert few["val_loss"].notna().sum() == 3
     assert diagnosis.diagnose(run, few) == "healthy: but 3 evaluations are needed to see whether it still falls"
+    unreadable = dict(run) | {"tokens_per_step": pd.NA}  # of another version's config
+    assert diagnosis.diagnose(unreadable, steep) == "healthy"
 
 
 def test_gaussian_loss_noise_is_no_spike():

@@ -12,7 +12,7 @@ from test_run import GRID, write_experiment
 from sweeps import Choice, Sweep, open_store, run_sweep
 from sweeps.analysis.words import answer
 from sweeps.driver import Drive
-from sweeps.ls import list_sweeps
+from sweeps.overview import list_sweeps
 from sweeps.plan import PlannedRun
 from tinylm_core import RunConfig
 

@@ -331,14 +331,15 @@ def run_row(raw: RawRun) -> RunRow:
 def _config(raw: RawRun) -> RunConfig | None:
     if schema.TRAINER in raw.tags:
         return None  # of a class that only its own file knows
-    with suppress(ValueError):
-        return from_params(RunConfig, raw.params)
-    with suppress(ValueError):  # a param that somebody has added since, if what is left is what the run was known by
-        config = from_params(RunConfig, {k: v for k, v in raw.params.items() if k in RunConfig.model_fields})
-        known = raw.tags.get(schema.IDENTITY) if schema.FINGERPRINT in raw.tags else None
-        if known is not None and _identity(config, raw.tags) == known:
-            return config
-    return None
+    known = {name: text for name, text in raw.params.items() if name in RunConfig.model_fields}
+    try:
+        config = from_params(RunConfig, known)
+    except ValueError:
+        return None
+    # What is not known somebody has added, or it is another version's: then the run had another identity.
+    is_whole = len(known) == len(raw.params)
+    is_same = schema.FINGERPRINT in raw.tags and _identity(config, raw.tags) == raw.tags.get(schema.IDENTITY)
+    return config if is_whole or is_same else None
 
 
 def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:
