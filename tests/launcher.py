@@ -34,6 +34,9 @@ PRELOADED = (
     "sweeps.work", "sweeps.workers", "sweeps.local_workers",
 )  # fmt: skip
 
+# Where there is a GPU, commands train on the CPU all the same: bits, paces and tags that tests name are a CPU's.
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -151,7 +154,7 @@ class Launcher:
             "module": module,
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd or self.folder),
-            "env": dict(os.environ) | dict(env or {}),
+            "env": dict(os.environ) | ON_CPU | dict(env or {}),
             "output": str(output),
             "terminal": terminal,
         }

@@ -37,7 +37,7 @@ def test_a_step_that_loss_scaling_skips_is_logged_and_leaves_the_weights(
     """The first scale is so high that gradients really overflow fp16, until halving it has brought them back."""
     allow_fp16(monkeypatch, first_scale=2.0**40)
     config = tiny(precision="fp16", dropout=0.0, train_tokens=64 * 48, num_evals=48)
-    metrics = run(config, threads=1)
+    metrics = run(config, device="cpu", threads=1)
     assert metrics.state == "COMPLETE"
     skipped = [record.skipped for record in metrics.steps]
     num_skipped = skipped.index(False)
@@ -53,7 +53,9 @@ def test_a_step_that_loss_scaling_skips_is_logged_and_leaves_the_weights(
 
 def test_fp16_steps_are_those_of_float32_but_for_rounding(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     allow_fp16(monkeypatch)
-    runs = {precision: run(tiny(precision=precision), threads=1) for precision in ("fp32", "bf16", "fp16")}
+    runs = {
+        precision: run(tiny(precision=precision), device="cpu", threads=1) for precision in ("fp32", "bf16", "fp16")
+    }
     for precision in ("bf16", "fp16"):
         assert [r.loss for r in runs[precision].steps] == pytest.approx([r.loss for r in runs["fp32"].steps], rel=5e-3)
         assert [r.grad_norm for r in runs[precision].steps] == pytest.approx(
@@ -144,7 +146,7 @@ def test_gradients_that_overflow_at_any_scale_diverge(tiny: Tiny, monkeypatch: p
         return loss
 
     monkeypatch.setattr(Trainer, "_backward", overflowing)
-    metrics = run(tiny(precision="fp16", train_tokens=64 * 48), threads=1)
+    metrics = run(tiny(precision="fp16", train_tokens=64 * 48), device="cpu", threads=1)
     assert metrics.state == "DIVERGED"
     assert 10 < len(metrics.steps) < 20  # 16 halvings of the first scale
     assert all(record.skipped for record in metrics.steps)

@@ -29,7 +29,7 @@ CONFIGS = {
 
 
 def measured(config: RunConfig) -> dict[str, list[float]]:
-    metrics = run(config, threads=1)
+    metrics = run(config, device="cpu", threads=1)
     evals = [(record.val_loss, record.train_loss, record.val_loss_standard_error) for record in metrics.evals]
     return {
         "losses": [record.loss for record in metrics.steps],

@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from launcher import Command, Launcher, Result, wait_until
+from launcher import ON_CPU, Command, Launcher, Result, wait_until
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from safetensors.numpy import load_file
@@ -171,7 +171,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, grid_file: Path) -> tuple
     """A store with a sweep that nothing interrupted, run as a user does, and what the command said. Only read it."""
     store = tmp_path_factory.mktemp("finished") / "store"
     command = [sys.executable, "-m", "sweeps.run", str(grid_file), "--store", str(store), "--workers", "2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | ON_CPU | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=store.parent, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""

@@ -96,8 +96,8 @@ import beside, pack
 print(beside.rate, depth, beside.__file__, pack.__path__)
 again = source_of(file, file.read_bytes().replace(b"from pack.deep import depth", b"depth = 0"))
 again.import_from_here()  # of a later run in the same process
-import beside as later, sys
-print(later.rate, sum(type(finder).__name__ == "_Finder" for finder in sys.meta_path))
+import beside as later
+print(later.rate, sum(type(finder).__module__ == source_of.__module__ for finder in sys.meta_path))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stdout.splitlines() == [f"1 2 {folder / 'beside.py'} ['{folder / 'pack'}']", "100 1"], ended
