@@ -14,6 +14,7 @@ import tempfile
 import time
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tinylm_core.samples import write_samples
 from tinylm_core.train import Trainer
 
 RUNS_AT_ONCE = (1, 2, 4, 8)
+METHOD = "forkserver" if HAS_SERVER else "spawn"
 
 
 def train(config: RunConfig, device: str, asked_at: float, pipe: Connection) -> None:
@@ -68,7 +70,7 @@ def train(config: RunConfig, device: str, asked_at: float, pipe: Connection) -> 
 
 def seconds_of_stages(config: RunConfig, device: str, runs: int) -> dict[str, list[float]]:
     """What each stage took of each of several runs that start at once; the last is a process' end."""
-    context = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
+    context: SpawnContext | ForkServerContext = multiprocessing.get_context(METHOD)  # type: ignore[assignment]
     running: dict[int, tuple[BaseProcess, Connection]] = {}  # by what tells that the process has ended
     for _ in range(runs):
         ours, theirs = context.Pipe(duplex=False)

@@ -27,6 +27,7 @@ from sweeps.catalog import Experiment, load_experiment
 from sweeps.plan import make_plan
 from sweeps.run import sweep as run_sweep
 from sweeps.search import TrialSearch
+from sweeps.signals import Signals
 from sweeps.store import open_store
 from sweeps.workers import Ended, Evaluated, Job, Message, Steps
 from tinylm_core import RunConfig
@@ -136,7 +137,9 @@ def ask_ms(trials: int) -> float:
         began = time.perf_counter()
         setting = search.ask()
         taken.append(time.perf_counter() - began)
-        search.tell(number, float(abs(setting["learning_rate"] - 1e-2) + setting["weight_decay"]))
+        rate, decay = setting["learning_rate"], setting["weight_decay"]
+        assert isinstance(rate, float) and isinstance(decay, float)  # noqa: PT018
+        search.tell(number, abs(rate - 1e-2) + decay)
     return 1000 * median(taken[-ASKS:])
 
 
@@ -150,8 +153,9 @@ def main(runs: int = 10_000) -> list[Goal]:
         plan = make_plan(experiment, this_machine("cpu"))
         store = open_store(folder / "store", create=True)
         began = time.monotonic()
-        with arrivals(folder / "store" / "mlflow.db") as seen, contextlib.redirect_stdout(io.StringIO()):
-            code = run_sweep(plan, NoTraining(), store, None, 600.0)
+        quietly = contextlib.redirect_stdout(io.StringIO())
+        with arrivals(folder / "store" / "mlflow.db") as seen, quietly, Signals(ends_after=True) as signals:
+            code = run_sweep(plan, NoTraining(), store, signals, "", None, 600.0, "people")
         whole = time.monotonic() - began
         memory = psutil.Process().memory_info().rss / 1e6
         if code:

@@ -20,9 +20,11 @@ from tinylm_core.corpus import load_corpus
 RATES = [1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2]
 EVAL_TOKENS = 8192
 WORKS = {
-    "default": {"d_model": 256, "max_seq_len": 128, "batch_size": 8, "steps": 100, "tokenizer": "bpe", "goal": 4.0},
-    "small": {"d_model": 128, "max_seq_len": 64, "batch_size": 12, "steps": 400, "tokenizer": "char", "goal": 3.0},
+    "default": {"d_model": 256, "max_seq_len": 128, "batch_size": 8, "steps": 100},
+    "small": {"d_model": 128, "max_seq_len": 64, "batch_size": 12, "steps": 400},
 }
+TOKENIZERS = {"default": "bpe", "small": "char"}
+GOALS = {"default": 4.0, "small": 3.0}
 EXPERIMENT = '''"""Is the harness fast?"""
 from sweeps import Choice, Sweep
 from tinylm_core import RunConfig
@@ -44,8 +46,12 @@ def write_ids(tokenizer: str, folder: Path) -> tuple[Path, int]:
 def compare(name: str, rounds: int, folder: Path) -> list[Goal]:
     """Measure one work on both sides."""
     work = WORKS[name]
-    ids, vocab_size = write_ids(work["tokenizer"], folder)
-    shape = {"num_layers": 4, "num_heads": 4, **{key: work[key] for key in ("d_model", "max_seq_len", "batch_size")}}
+    ids, vocab_size = write_ids(TOKENIZERS[name], folder)
+    shape: dict[str, object] = {
+        "num_layers": 4,
+        "num_heads": 4,
+        **{key: work[key] for key in ("d_model", "max_seq_len", "batch_size")},
+    }
     tokens = work["batch_size"] * work["max_seq_len"] * work["steps"]
     base = shape | {
         "data": str(ids), "tokenizer": "ids", "vocab_size": vocab_size, "train_tokens": tokens, "num_evals": 1,
@@ -71,7 +77,7 @@ def compare(name: str, rounds: int, folder: Path) -> list[Goal]:
     all_tokens = tokens * len(RATES)
     sides = (f"{side} {taken:.1f} s = {all_tokens / taken:,.0f} tokens/s" for side, taken in seconds.items())
     print(f"{name}: {all_tokens:,} tokens; {', '.join(sides)}")
-    return [Goal(f"1 sweep against notebook, {name}", seconds["notebook"] / seconds["sweep"], work["goal"], "x")]
+    return [Goal(f"1 sweep against notebook, {name}", seconds["notebook"] / seconds["sweep"], GOALS[name], "x")]
 
 
 def main(works: list[str] | None = None, rounds: int = 3) -> list[Goal]:

@@ -13,8 +13,7 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
-from sweeps.configs import field_types, parsed
-from sweeps.space import Choice, Space, parse_dimension
+from sweeps.assignments import assigned, dimensions
 from sweeps.store.schema import check_name
 from sweeps.sweep import Sweep
 from tinylm_core.config import explain, unknown_name
@@ -115,24 +114,14 @@ def completed(what: str, name: str, known: Iterable[str]) -> str:
 def overridden(
     experiment: Experiment,
     settings: Sequence[str],
-    dimensions: Sequence[str],
+    swept: Sequence[str],
     search: str | None,
     num_trials: int | None,
     seeds: int | None,
 ) -> Experiment:
     """The experiment with what a command line changes: FIELD=VALUE settings and FIELD=v1,v2|low:high:points:log."""
     config_class = type(experiment.sweep.base)
-    values = {field: parsed(config_class, field, text) for field, text in map(_assignment, settings)}
-    space: Space = {}
-    for field, text in map(_assignment, dimensions):
-        try:
-            is_text = field_types(config_class).get(field) is str  # in which 1 is a text too
-            space[field] = dimension = Choice(*text.split(",")) if is_text else parse_dimension(text)
-        except ValueError as error:
-            raise ValueError(f"--sweep {field}: {error}") from None
-        is_number = field_types(config_class).get(field) in (int, float)
-        if is_number and isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
-            raise ValueError(f"--sweep {field}: {text!r} must be numbers, v1,v2 or low:high[:points][:log]")
+    values, space = assigned(config_class, settings), dimensions(config_class, swept)
     if both := values.keys() & space.keys():
         raise ValueError(f"{', '.join(sorted(both))}: both set and swept")
     sweep = experiment.sweep.override(
@@ -140,16 +129,9 @@ def overridden(
     )
     given = {"--search": search, "--num-trials": num_trials, "--seeds": seeds}
     flags = [word for text in settings for word in ("--set", text)]
-    flags += [word for text in dimensions for word in ("--sweep", text)]
+    flags += [word for text in swept for word in ("--sweep", text)]
     flags += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     return replace(experiment, sweep=sweep, flags=tuple(flags))
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is not FIELD=VALUE")
-    return field.strip(), value
 
 
 def executed(source: bytes, file: Path) -> tuple[Sweep, str]:

@@ -1,9 +1,11 @@
 """The best settings of a sweep, to be run with more seeds: what `--confirm K` makes of an experiment."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sweeps.analysis.ranking import leaderboard
 from sweeps.analysis.settings import Plan, distinct, planned_runs
+from sweeps.assignments import assigned
 from sweeps.catalog import Experiment
 from sweeps.configs import loaded
 from sweeps.store.read import Store
@@ -12,11 +14,17 @@ from sweeps.trainers import trainer_of
 from tinylm_core.machine import Machine
 
 
-def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: Machine) -> Experiment:
+def confirmed(
+    experiment: Experiment, store: Store, num_settings: int, machine: Machine, at: Sequence[str] = ()
+) -> Experiment:
     """The experiment narrowed to the best settings of the definition that was run last with this base, space, search.
 
-    Whatever seeds that had. ValueError where there is none, or it has fewer settings with all their seeds.
+    Whatever seeds that had. `at` changes the base that they are then trained with: FIELD=VALUE, of fields that are not
+    swept. ValueError where there is no such definition, or it has fewer settings with all their seeds.
     """
+    elsewhere = assigned(type(experiment.sweep.base), at)
+    if swept := sorted(elsewhere.keys() & experiment.sweep.space.keys()):
+        raise ValueError(f"--at {swept[0]}: it is swept, so the settings to confirm have values of their own")
     sweep, _ = trainer_of(experiment, machine).fitting(experiment.sweep)
     name = experiment.name
     definitions = store.definitions(name) if name in store.sweeps() else []
@@ -34,11 +42,9 @@ def confirmed(experiment: Experiment, store: Store, num_settings: int, machine: 
         )
     by_number = {trial["trial"]: trial["setting"] for trial in plan["trials"]}
     points = tuple(by_number[trial] for trial in ranked.head(num_settings))
-    return replace(
-        experiment,
-        sweep=replace(sweep, search="points", points=points, num_trials=None, total_tokens=None),
-        flags=(*experiment.flags, "--confirm", str(num_settings)),
-    )
+    of_best = replace(sweep, search="points", points=points, num_trials=None, total_tokens=None)
+    flags = ["--confirm", str(num_settings), *(word for text in at for word in ("--at", text))]
+    return replace(experiment, sweep=of_best.override(settings=elsewhere), flags=(*experiment.flags, *flags))
 
 
 def _is_same_search(plan: Plan, sweep: Sweep) -> bool:

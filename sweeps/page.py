@@ -11,6 +11,7 @@ from pathlib import Path
 from sweeps import tables
 from sweeps.analysis import ranking, words
 from sweeps.analysis.advice import advise
+from sweeps.analysis.cost import cost
 from sweeps.analysis.rates import RATE, batch_growth
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import Plan, is_conditional, is_sampled
@@ -211,7 +212,9 @@ def _advice(results: Results) -> list[Block]:
     if not advice:
         return [*blocks, Text("Nothing that this sweep's numbers ask for.")]
     for one in advice:
-        blocks += [Text(one.text), *([Code([one.command])] if one.command else [])]
+        its_cost = cost(results, one.command) if one.command else ""
+        blocks.append(Text(one.text + f" It takes {its_cost}." * bool(its_cost)))
+        blocks += [Code([one.command])] * bool(one.command)
     return blocks
 
 

@@ -54,6 +54,12 @@ LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded b
     help="Run the best K settings so far, with --seeds N. Default: all settings.",
 )
 @click.option(
+    "--at",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Confirm them with another base: --at train_tokens=1000000. Default: the base that they were found with.",
+)
+@click.option(
     "--workers", metavar="N", type=click.IntRange(1), help="Runs at a time. Default: one a core, or by --runs-per-gpu."
 )
 @click.option(
@@ -113,6 +119,7 @@ def run(
     num_trials: int | None,
     seeds: int | None,
     confirm: int | None,
+    at: tuple[str, ...],
     workers: int | None,
     runs_per_gpu: int,
     engine: str,
@@ -141,6 +148,8 @@ def run(
 
     from sweeps.catalog import load_experiment, overridden
 
+    if at and confirm is None:
+        raise ValueError("--at is of --confirm K; --set changes the base of all settings")
     experiment = overridden(load_experiment(name), settings, dimensions, search, num_trials, seeds)
 
     from sweeps.plan import make_plan
@@ -162,7 +171,7 @@ def run(
             if confirm is not None:
                 from sweeps.confirm import confirmed
 
-                experiment = confirmed(experiment, open_store(store), confirm, place.machine)
+                experiment = confirmed(experiment, open_store(store), confirm, place.machine, at)
             if dry_run:
                 from sweeps.dry_run import print_plan
 

@@ -50,9 +50,30 @@ def test_confirming_runs_the_best_settings_with_the_seeds_that_are_missing(
     assert len(kept.of("run")) == len(before) + 1
 
 
+def test_the_best_are_confirmed_with_another_base(swept: tuple[Path, Path], launcher: Launcher) -> None:
+    """As with more tokens: the settings are those that were found with fewer, and train anew."""
+    file, store = swept
+    kept = Kept(store)
+    before = {run.info.run_id for run in kept.of("run")}
+    trials = open_store(store).trials("question")
+    tokens = 2 * int(trials["train_tokens"].iloc[0])
+    arguments = ("--confirm", 2, "--at", f"train_tokens={tokens}", "--at", "eval_tokens=128", "--seeds", 1)
+    done = launcher.run("sweeps.run", file, "--store", store, *arguments)
+    assert done.code == 0, done
+    assert f"nats per token after {tokens:,} tokens" in " ".join(done.out.split())
+    new = [run for run in kept.of("run") if run.info.run_id not in before]
+    assert {run.data.tags["sweep.setting"] for run in new} == {"lr=1e-3", "lr=3e-3"}
+    assert {(run.data.params["train_tokens"], run.data.params["eval_tokens"]) for run in new} == {(str(tokens), "128")}
+    plan = open_store(store).plan("question")
+    assert plan["command"].endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--at", "train_tokens=4096"], "--at is of --confirm K"),
+        (["--confirm", 1, "--at", "learning_rate=1e-3"], "--at learning_rate: it is swept"),
+        (["--confirm", 1, "--at", "lerning_rate=1e-3"], "did you mean learning_rate"),
         (["--confirm", 9], "--confirm 9: only 2 of 2 settings of question are complete"),
         (["--set", "dropout=0.3", "--confirm", 1], "--confirm: question with these settings has not been run"),
     ],

@@ -413,6 +413,20 @@ def test_batches_that_see_other_tokens_are_advised_as_accumulation_and_other_fie
     assert first.command.endswith("--set max_seq_len=64")  # the best, whatever the base has
 
 
+def test_more_tokens_are_for_the_best_settings_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(advice, "_best_has", lambda _, finding: finding == "still falling")
+
+    def said(rates, command="python -m sweeps.run lr_warmup"):
+        plan = make_plan({"learning_rate": choice(*rates)}, seeds=[0, 1]) | {"command": command}
+        found = advice.advise(results_of(plan, seed=0, effect=lr_effect))
+        return next(one.command for one in found if "still improving" in one.text).removeprefix(command)
+
+    longer = f"train_tokens={2 * BASE.train_tokens}"
+    assert said([1e-4, 3e-4, 1e-3, 3e-3, 1e-2]) == f" --confirm 4 --at {longer}"
+    assert said([1e-3]) == f" --set {longer}"
+    assert said([1e-3], "python -m sweeps.run lr_warmup --confirm 1") == f" --at {longer}"
+
+
 def test_more_tokens_are_more_than_those_of_the_best_setting(monkeypatch: pytest.MonkeyPatch):
     plan = make_plan({"train_tokens": choice(1024, 4096)}, seeds=[0, 1], matched=False)
     monkeypatch.setattr(advice, "_best_has", lambda _, finding: finding == "still falling")
@@ -497,6 +511,9 @@ def test_a_flag_that_is_there_is_replaced():
     confirming = f"{command} --confirm 2"
     assert commands.command_with(confirming, seeds=5).endswith("--confirm 2 --seeds 5")
     assert "--confirm" not in commands.command_with(confirming, sweep={"warmup_ratio": "0,0.1"})
+    longer = commands.command_with(f"{confirming} --at train_tokens=8 --at d_model=9", at={"train_tokens": 16})
+    assert longer == f"{confirming} --at d_model=9 --at train_tokens=16"
+    assert "--at" not in commands.command_with(longer, set={"dropout": 0})
     assert commands.command_with(command, set={"d_model": 8}) == (
         "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set d_model=8"
     )

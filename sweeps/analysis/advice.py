@@ -294,17 +294,25 @@ def _best_has(results: Results, finding: str) -> bool:
 def _still_falling(results: Results) -> Iterator[Advice]:
     if not _best_has(results, "still falling"):
         return
-    base = results.plan["base"]
-    budget = next((field for field in BUDGETS if field in base), None)
-    command = ""
-    if budget:
-        trained = results.board.iloc[0][budget] if budget in results.plan["swept"] else base[budget]
-        command = command_with(results.plan["command"], set={budget: 2 * int(trained)})
-    yield Advice(
-        "The best setting was still improving when its tokens ran out: with more, a lower loss, and maybe another "
-        "best setting.",
-        command,
-    )
+    text = "The best setting was still improving when its tokens ran out: with more, a lower loss, and maybe another "
+    yield Advice(f"{text}best setting.", _longer(results))
+
+
+def _longer(results: Results) -> str:
+    """The command that trains twice as long: the best settings, or where there is but one, or tokens are swept, all."""
+    plan, complete = results.plan, int((results.board["state"] == "complete").sum())
+    confirms = "--confirm" in str(plan["command"])
+    budget = next((field for field in BUDGETS if field in plan["base"]), None)
+    if budget is None:
+        return ""
+    if budget in plan["swept"]:
+        return command_with(plan["command"], set={budget: 2 * int(results.board.iloc[0][budget])})
+    longer = {budget: 2 * int(plan["base"][budget])}
+    if confirms:
+        return command_with(plan["command"], at=longer)
+    if len(results.board) == 1 or not complete:
+        return command_with(plan["command"], set=longer)
+    return command_with(plan["command"], confirm=min(complete, MOST_CONFIRMED), at=longer)
 
 
 def _overfitting(results: Results) -> Iterator[Advice]:

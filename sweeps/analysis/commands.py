@@ -28,21 +28,22 @@ class Advice:
 def command_with(command: str, **flags: object) -> str:
     """A `sweeps.run` command with more flags; one that stands there already is replaced.
 
-    `sweep` and `set` are dicts of fields, any other flag has its value. With either of them another space is run, of
-    which nothing can be confirmed yet: --confirm goes.
+    `sweep`, `set` and `at` are dicts of fields, any other flag has its value. With one of the first two another space
+    is run, of which nothing can be confirmed yet: --confirm goes, and --at with it.
     """
     if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
         given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
         return f"{command} with {' '.join(given)}"
     words = shlex.split(command)
     pinned = {**_dict(flags.get("sweep")), **_dict(flags.get("set"))}
+    replaced = {"--set": pinned, "--sweep": pinned, "--at": _dict(flags.get("at"))}
     kept: list[str] = []
     rest = iter(words)
     for word in rest:
-        if word in ("--set", "--sweep"):
+        if word in replaced:
             assignment = next(rest)
-            if assignment.partition("=")[0] not in pinned:
-                kept += [word, assignment]
+            goes = assignment.partition("=")[0] in replaced[word] or (word == "--at" and pinned)
+            kept += [] if goes else [word, assignment]
         elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
             next(rest)
         else:

@@ -83,9 +83,25 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
             spread = float(marginal.max() - marginal.min())
             best, worst = str(marginal.idxmin()), str(marginal.idxmax())
             rows.append({"parameter": field, "best": best, "worst": worst, "spread": spread})
-    return pd.DataFrame(rows, columns=["parameter", "best", "worst", "spread"]).sort_values(
-        "spread", ascending=False, ignore_index=True
-    )
+    return _largest_first(rows)
+
+
+def tuned_effects(plan: Plan, board: pd.DataFrame) -> pd.DataFrame:
+    """As `main_effects`, of the best setting at each value instead of the mean: what a parameter does to somebody who
+    tunes the others. Where parameters interact, means are of settings that nobody would choose."""
+    rows = []
+    for field in plan["swept"]:
+        tuned = isolated(plan, board, field)
+        if len(tuned) > 1:
+            loss = tuned.set_index("value")["objective"].astype(float)
+            best, worst = str(loss.idxmin()), str(loss.idxmax())
+            rows.append({"parameter": field, "best": best, "worst": worst, "spread": float(loss.max() - loss.min())})
+    return _largest_first(rows)
+
+
+def _largest_first(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["parameter", "best", "worst", "spread"])
+    return table.sort_values("spread", ascending=False, ignore_index=True)
 
 
 def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:

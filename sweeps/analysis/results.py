@@ -124,6 +124,11 @@ class Results:
         return effects.main_effects(self.plan, self.runs)
 
     @cached_property
+    def tuned_effects(self) -> pd.DataFrame:
+        """`effects.tuned_effects`."""
+        return effects.tuned_effects(self.plan, self.board)
+
+    @cached_property
     def decomposition(self) -> pd.DataFrame:
         """`effects.decompose`."""
         return effects.decompose(self.plan, self.runs)

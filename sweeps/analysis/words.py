@@ -8,6 +8,7 @@ import pandas as pd
 
 from sweeps.analysis.advice import advise
 from sweeps.analysis.best_quarter import best_quarter, values_said
+from sweeps.analysis.cost import cost
 from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
@@ -63,9 +64,18 @@ def _best(results: Results) -> str:
     if board["tied_with_best"].iloc[1:].fillna(False).any():
         how += "; as the lowest of several that can't be told apart it is likely too low"
     return (
-        f"{start} {best['label'] or 'the only one'}: validation loss {loss} nats per token, "
+        f"{start} {best['label'] or 'the only one'}: validation loss {loss} nats per token{_budget(results)}, "
         f"perplexity {best['val_perplexity']:.4g} ({how})."
     )
+
+
+def _budget(results: Results) -> str:
+    """After how many tokens that is the answer: with more it may be another one."""
+    of_best = results.complete[results.complete["trial"] == results.board.iloc[0]["trial"]]
+    if of_best.empty:
+        return ""
+    run = of_best.iloc[0]
+    return f" after {int(run['num_steps']) * int(run['tokens_per_step']):,} tokens"
 
 
 def _runner_up(results: Results) -> str:
@@ -104,6 +114,8 @@ def _effects(results: Results) -> str:
     told: list[str] = []
     untold: list[str] = []
     untested: list[str] = []
+    if interacting:  # a mean over the others' values is of settings that nobody would choose
+        table = results.tuned_effects
     for _, row in table.iterrows():
         field, p = row["parameter"], p_values.get(row["parameter"], np.nan)
         where = f" (best at {row['best']}, worst at {row['worst']})" * (row["best"] != row["worst"])
@@ -114,13 +126,15 @@ def _effects(results: Results) -> str:
             told.append(f"{field} {'moves the loss ' * (not told)}{between}")
         else:
             depends = "on average " * any(field in fields for fields in interacting)
-            untold.append(f"{field} makes no difference {depends}that can be told ({row['spread']:.3f} nats)")
+            spread = results.main_effects.set_index("parameter").loc[field, "spread"]
+            untold.append(f"{field} makes no difference {depends}that can be told ({spread:.3f} nats)")
     parts = [*told, *untold, *untested]
-    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     together = f"; {' and '.join(interacting[0])} interact" if interacting else ""
+    floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     reason = f"; untested, since {_why_untested(results)}" if untested else ""
     remark = f" (diverged runs count as {results.worst_loss:.3f})" * bool((states == "DIVERGED").any())
-    return f"Averaged over the rest{remark}, {', '.join(parts)}{together}{reason}{floor}."
+    start = "With the rest at its best" if interacting else "Averaged over the rest"
+    return f"{start}{remark}, {', '.join(parts)}{together}{reason}{floor}."
 
 
 def _why_untested(results: Results) -> str:
@@ -209,7 +223,9 @@ def _next(results: Results) -> str:
     if not with_command or not results.runs["state"].isin(FINISHED).any():
         return ""
     advice = with_command[0]
-    return f"Next: {advice.command} ({advice.text[0].lower()}{advice.text[1:].rstrip('.')})."
+    its_cost = cost(results, advice.command)
+    why = f"{advice.text[0].lower()}{advice.text[1:].rstrip('.')}{'; ' * bool(its_cost)}{its_cost}"
+    return f"Next: {advice.command} ({why})."
 
 
 def _of(number: int, total: int, noun: str) -> str:
