@@ -90,8 +90,8 @@ def _leaderboard(results: Results) -> list[Block]:
         Heading("Leaderboard"),
         Text(
             "Settings by final validation loss in nats per token, mean ± standard error over seeds; a diverged run "
-            "counts as ln(vocabulary). Differences are tested in pairs over shared seeds with the noise pooled over "
-            f"settings{_but(results.noisy)}, {correction}-corrected over all pairs, at 5 %.{more}",
+            "counts as ln(vocabulary). Differences are tested in pairs over shared seeds each setting's noise "
+            f"moderated by the others'{_but(results.noisy)}, {correction}-corrected over all pairs, at 5 %.{more}",
             "note",
         ),
         Table(text, numbers=numbers, code=["run IDs"]),

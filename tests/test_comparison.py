@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import NOISE, choice, make_plan, make_sweep
 
-from sweeps.analysis import advice, comparison, noise
+from sweeps.analysis import advice, comparison
 from sweeps.analysis.results import Results
 
 
@@ -75,10 +75,10 @@ def test_a_setting_of_which_only_some_seeds_diverged_spoils_no_other():
 
 def test_a_pair_that_is_clearly_noisier_than_the_rest_stands_on_its_own_noise():
     quiet, loud = np.array([0.1, 0.101, 0.099]), np.array([0.4, -0.3, 0.2])
-    assert noise.noise_of_pair(quiet, 1e-5, 20) == (1e-5, 20)
-    assert noise.noise_of_pair(loud, 1e-5, 20) == (pytest.approx(loud.var(ddof=1)), 2)
-    assert noise.noise_of_pair(loud[:1], 1e-5, 20) == (1e-5, 20)
-    assert noise.noise_of_pair(quiet, math.nan, 0) == (pytest.approx(quiet.var(ddof=1)), 2)
+    assert comparison._noise_of_pair(quiet, 1e-5, 20) == (1e-5, 20)
+    assert comparison._noise_of_pair(loud, 1e-5, 20) == (pytest.approx(loud.var(ddof=1)), 2)
+    assert comparison._noise_of_pair(loud[:1], 1e-5, 20) == (1e-5, 20)
+    assert comparison._noise_of_pair(quiet, math.nan, 0) == (pytest.approx(quiet.var(ddof=1)), 2)
 
     values = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
     plan = make_plan({"learning_rate": choice(*values)}, seeds=[0, 1, 2])

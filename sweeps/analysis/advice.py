@@ -4,7 +4,7 @@ Pure functions over `Results`. Commands go on from the one that made the definit
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -169,19 +169,24 @@ def _best_end(results: Results, field: str) -> str | None:
 def _is_told_from_inside(results: Results, field: str) -> bool:
     """Whether the best setting differs from the best one at the value next to it, tested alone by seeds."""
     by_value = isolated(results.plan, results.board, field)
-    variance, degrees = results.residual_noise
-    if len(by_value) < 2 or not degrees or variance == 0:
+    if len(by_value) < 2:
         return False
     best = int(by_value["objective"].astype(float).argmin())
     trials = [int(by_value["trial"].iloc[place]) for place in (best, 1 if best == 0 else best - 1)]
     first_S, second_S = comparable_objectives(results.runs, trials)
     difference = first_S - second_S
     difference = difference[np.isfinite(difference)]
-    if not len(difference):
+    variance, degrees = _noise_of_pair(results, trials)
+    if not len(difference) or not degrees or variance == 0:
         return False
-    its_variance, its_degrees = noise.noise_of_pair(difference, 2 * variance, degrees)
-    t = abs(difference.mean()) / math.sqrt(its_variance / len(difference))
-    return bool(2 * t_sf(t, its_degrees) < noise.SIGNIFICANCE)
+    t = abs(difference.mean()) / math.sqrt(variance / len(difference))
+    return bool(2 * t_sf(t, degrees) < noise.SIGNIFICANCE)
+
+
+def _noise_of_pair(results: Results, trials: Sequence[int]) -> tuple[float, float]:
+    """Variance of one seed's difference of two trials, and its degrees of freedom; 0: unknown."""
+    variance_P, degrees_P = results.noise_of(trials).of_pairs(np.array([0]), np.array([1]))
+    return float(variance_P[0]), float(degrees_P[0])
 
 
 def _stable_to_the_end(results: Results) -> Iterator[Advice]:
@@ -228,12 +233,8 @@ def _seeds(results: Results) -> Iterator[Advice]:
     if tied.empty or math.isnan(results.residual):
         return
     lead = float(tied.iloc[0]["objective"] - ranked.iloc[0]["objective"])
-    first_S, second_S = comparable_objectives(
-        results.runs, [int(row["trial"]) for row in (ranked.iloc[0], tied.iloc[0])]
-    )
-    difference = (second_S - first_S)[np.isfinite(second_S - first_S)]
-    variance, degrees = results.residual_noise
-    deviation = math.sqrt(noise.noise_of_pair(difference, 2 * variance, degrees)[0] / 2)
+    pair = [int(row["trial"]) for row in (ranked.iloc[0], tied.iloc[0])]
+    deviation = math.sqrt(_noise_of_pair(results, pair)[0] / 2)
     needed = ranking.seeds_to_tell(lead, deviation, len(tied))
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:
@@ -267,7 +268,7 @@ def _coarse(results: Results) -> Iterator[Advice]:
     if not 0 < place < len(values) - 1:
         return
     loss_RS = comparable_objectives(results.runs, tuned["trial"])
-    low, high = valley(np.array(values), loss_RS, place, *results.residual_noise)
+    low, high = valley(np.array(values), loss_RS, place, results.noise_of(tuned["trial"]))
     cost = min(loss[place - 1], loss[place + 1]) - loss[place]
     if [low, high] != [values[place - 1], values[place + 1]] or cost < COARSE:
         return

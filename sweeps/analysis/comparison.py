@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis.distributions import t_isf, t_sf
-from sweeps.analysis.noise import SIGNIFICANCE, noise_of_pair, outlying
+from sweeps.analysis.distributions import f_sf, t_isf, t_sf
+from sweeps.analysis.noise import SIGNIFICANCE, outlying
 from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import Floats, diverged_alike
 
@@ -97,8 +97,22 @@ def _tuned(both: pd.DataFrame, best_a: str, best_b: str, variance: float, degree
     pairs = (b - a).dropna().to_numpy(dtype=np.float64)
     if not len(pairs):
         return Difference(float(b.mean() - a.mean()), float("nan"), float("nan"), 0)
-    its_variance, its_degrees = noise_of_pair(pairs, variance, degrees)
+    its_variance, its_degrees = _noise_of_pair(pairs, variance, degrees)
     return _difference(pairs, its_variance, its_degrees)
+
+
+def _noise_of_pair(diff_S: Floats, variance: float, degrees: int) -> tuple[float, int]:
+    """Variance of one seed's difference, and its degrees of freedom; 0 degrees: unknown.
+
+    The pool's, which are given, or the pair's own where it is clearly noisier (F test, 5 %) or there is no pool.
+    """
+    own_degrees = len(diff_S) - 1
+    if own_degrees < 1:
+        return variance, degrees
+    own = float(diff_S.var(ddof=1))
+    if not degrees or (own > 0 and (variance == 0 or f_sf(own / variance, own_degrees, degrees) < SIGNIFICANCE)):
+        return own, own_degrees
+    return variance, degrees
 
 
 def _overall(both: pd.DataFrame) -> Difference:

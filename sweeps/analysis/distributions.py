@@ -32,6 +32,18 @@ def chi2_median(degrees: float) -> float:
     return float(special.chdtri(degrees, 0.5))
 
 
+def trigamma_inverse(x: float) -> float:
+    """The argument at which the trigamma function is `x`, > 0: Newton's method as in the appendix of Smyth (2004)."""
+    y = 0.5 + 1 / x
+    for _ in range(50):
+        trigamma = float(special.polygamma(1, y))
+        step = trigamma * (1 - trigamma / x) / float(special.polygamma(2, y))
+        y += step
+        if -step / y < 1e-8:
+            break
+    return y
+
+
 def standard_error(sample: Floats) -> float:
     """Of a sample's mean."""
     return float(np.std(sample, ddof=1) / np.sqrt(np.size(sample)))

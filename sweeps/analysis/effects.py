@@ -6,18 +6,20 @@ settings and its predictions are decomposed in the same way: functional ANOVA (H
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sweeps.analysis.distributions import f_sf, t_isf
-from sweeps.analysis.noise import SIGNIFICANCE, all_complete, residual_variance
-from sweeps.analysis.ranking import holm
+from sweeps.analysis.noise import SIGNIFICANCE, Noise, all_complete, residual_variance
+from sweeps.analysis.ranking import holm, told_from_first
 from sweeps.analysis.settings import (
     FINISHED,
     Floats,
     Plan,
+    comparable_objectives,
     is_full_grid,
     is_log,
     is_number,
@@ -76,30 +78,40 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     field that is varied under a condition those settings count in which it is.
     """
     done = runs[runs["state"].isin(FINISHED)]
-    rows = []
-    for field in plan["swept"]:
-        marginal = done["objective"].astype(float).groupby(value_groups(plan, done, field), observed=True).mean()
-        if len(marginal) > 1:
-            spread = float(marginal.max() - marginal.min())
-            best, worst = str(marginal.idxmin()), str(marginal.idxmax())
-            rows.append({"parameter": field, "best": best, "worst": worst, "spread": spread})
-    return _largest_first(rows)
+    objective = done["objective"].astype(float)
+    means = {field: objective.groupby(value_groups(plan, done, field), observed=True).mean() for field in plan["swept"]}
+    return _spreads(means)
 
 
-def tuned_effects(plan: Plan, board: pd.DataFrame) -> pd.DataFrame:
-    """As `main_effects`, of the best setting at each value instead of the mean: what a parameter does to somebody who
-    tunes the others. Where parameters interact, means are of settings that nobody would choose."""
-    rows = []
-    for field in plan["swept"]:
-        tuned = isolated(plan, board, field)
-        if len(tuned) > 1:
-            loss = tuned.set_index("value")["objective"].astype(float)
-            best, worst = str(loss.idxmin()), str(loss.idxmax())
-            rows.append({"parameter": field, "best": best, "worst": worst, "spread": float(loss.max() - loss.min())})
-    return _largest_first(rows)
+def tuned_effects(plan: Plan, runs: pd.DataFrame, board: pd.DataFrame, noise: Noise) -> pd.DataFrame:
+    """What each swept parameter does to somebody who tunes the others: `main_effects`, of the best setting at a value.
+
+    Where parameters interact, means are of settings that nobody would choose. One more column, p_value: that the worst
+    of these settings is no worse than the best (`told_from_first` of them all, Bonferroni over the parameters). `noise`
+    is that of the board's settings.
+    """
+    tuned = {field: isolated(plan, board, field) for field in plan["swept"]}
+    table = _spreads({field: one.set_index("value")["objective"].astype(float) for field, one in tuned.items()})
+    p_values = []
+    for field in table["parameter"]:
+        trials = tuned[field].sort_values("objective")["trial"]
+        rows = pd.Index(board["trial"]).get_indexer(pd.Index(trials))
+        p_values.append(told_from_first(comparable_objectives(runs, trials), noise[rows])[-1] * len(table))
+    return table.assign(p_value=np.minimum(p_values, 1.0))
 
 
-def _largest_first(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _spreads(losses: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Of losses by value (label) of each parameter, which has several: the best, the worst and what is between them."""
+    rows = [
+        {
+            "parameter": field,
+            "best": str(loss.idxmin()),
+            "worst": str(loss.idxmax()),
+            "spread": float(loss.max() - loss.min()),
+        }
+        for field, loss in losses.items()
+        if len(loss) > 1
+    ]
     table = pd.DataFrame(rows, columns=["parameter", "best", "worst", "spread"])
     return table.sort_values("spread", ascending=False, ignore_index=True)
 

@@ -1,18 +1,22 @@
 """How much a seed alone changes a final loss: the noise that every test of a sweep is held against. Pure functions."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
-from sweeps.analysis.distributions import chi2_median, f_sf
+from sweeps.analysis.distributions import chi2_median, f_sf, trigamma_inverse
 from sweeps.analysis.settings import Floats, Plan, comparable_objectives, value_groups
 
 SIGNIFICANCE = 0.05
 OUTLYING = 0.01  # of sweeps without one name a setting noisy
 LEAST_TO_OUTLIE = 5
 LEAST_RATIO = 2.0  # of deviations, to be worth a word
+LEAST_VARIANCE = 1e-5  # of the median: a smaller one is rounding, whose logarithm says nothing
 
 
 def all_complete(runs: pd.DataFrame, order: pd.Series) -> NDArray[np.bool_]:
@@ -73,18 +77,76 @@ def pooled_noise(objective_TS: Floats) -> tuple[float, int]:
     return residual_variance(objective_TS[~noisy(objective_TS)])
 
 
-def noise_of_pair(diff_S: Floats, variance: float, degrees: int) -> tuple[float, int]:
-    """Variance of one seed's difference of two settings, and its degrees of freedom; 0 degrees: unknown.
+@dataclass(frozen=True)
+class Noise:
+    """Of settings T, what is left of one run's loss when what its seed does to all of them alike is taken away.
 
-    The pool's, which are given, or the pair's own where it is clearly noisier (F test, 5 %) or there is no pool.
+    `variance` [T], in nats², and the degrees of freedom [T] that it is known with, whole or not; 0 where nothing is
+    known of it. No two settings together have more than `most_degrees`, those of the residual of all.
     """
-    own_degrees = len(diff_S) - 1
-    if own_degrees < 1:
-        return variance, degrees
-    own = float(diff_S.var(ddof=1))
-    if not degrees or (own > 0 and (variance == 0 or f_sf(own / variance, own_degrees, degrees) < SIGNIFICANCE)):
-        return own, own_degrees
-    return variance, degrees
+
+    variance: Floats
+    degrees: Floats
+    most_degrees: float
+
+    def __getitem__(self, settings: Sequence[int] | NDArray[np.int_] | NDArray[np.bool_]) -> "Noise":
+        """That of some of the settings, in another order too."""
+        return Noise(self.variance[settings], self.degrees[settings], self.most_degrees)
+
+    def of_pairs(self, first_P: NDArray[np.int_], second_P: NDArray[np.int_]) -> tuple[Floats, Floats]:
+        """Variances [P] of one seed's difference of two settings, and their degrees of freedom (Satterthwaite 1946)."""
+        a_P, b_P = self.variance[first_P], self.variance[second_P]
+        a_degrees_P, b_degrees_P = self.degrees[first_P], self.degrees[second_P]
+        variance_P, known_P = a_P + b_P, (a_degrees_P > 0) & (b_degrees_P > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            degrees_P = variance_P**2 / (a_P**2 / a_degrees_P + b_P**2 / b_degrees_P)
+        degrees_P = np.where(variance_P == 0, self.most_degrees, np.minimum(degrees_P, self.most_degrees))
+        return variance_P, np.where(known_P, degrees_P, 0.0)
+
+
+def prior_of(variance_T: Floats, degrees: int) -> tuple[float, float]:
+    """What independent variances of so many degrees of freedom say of one another: a variance, and its degrees.
+
+    Empirical Bayes (Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3, 1, equations 6 to 8): the
+    variances scatter about it as F(degrees, its degrees) does. These are infinite where they scatter no more than the
+    same one, measured again and again, would.
+    """
+    log_T = np.log(np.maximum(variance_T, LEAST_VARIANCE * np.median(variance_T)))
+    mean = float(log_T.mean()) - float(special.digamma(degrees / 2)) + math.log(degrees / 2)
+    excess = float(log_T.var(ddof=1)) - float(special.polygamma(1, degrees / 2))
+    if excess <= 0:
+        return math.exp(mean), math.inf
+    its_degrees = 2 * trigamma_inverse(excess)
+    return math.exp(mean + float(special.digamma(its_degrees / 2)) - math.log(its_degrees / 2)), its_degrees
+
+
+def noise_by_setting(objective_TS: Floats) -> Noise:
+    """Each setting's noise: its own seeds' and the other settings', each by what it is worth.
+
+    A few seeds alone say almost nothing about noise, so a setting's variance is moderated by what the others' have in
+    common, `prior_of` them: the same for all where nothing but chance makes them differ, nearly each its own where they
+    do. A `noisy` setting stands on its own seeds; of one without all its seeds (NaN) the others' is taken.
+    """
+    T, S = objective_TS.shape
+    whole_T = np.isfinite(objective_TS).all(1)
+    pool_US = objective_TS[whole_T]
+    noisy_U = noisy(pool_US)
+    variance, degrees = residual_variance(pool_US[~noisy_U])
+    variance_T, degrees_T = np.full(T, variance), np.full(T, float(degrees))
+    if degrees and variance > 0:
+        deviation_US = pool_US - pool_US.mean(1, keepdims=True)
+        residual_US = deviation_US - deviation_US[~noisy_U].mean(0)
+        num = int((~noisy_U).sum())  # whose mean was taken away: a share of their variance, none of the noisy ones'
+        own_U = (residual_US**2).sum(1) / (S - 1) * np.where(noisy_U, num / (num + 1), num / (num - 1))
+        usual_U = own_U[~noisy_U]
+        prior, its_degrees = prior_of(usual_U, S - 1) if np.median(usual_U) > 0 else (variance, math.inf)
+        if math.isfinite(its_degrees):
+            moderated_U = (its_degrees * prior + (S - 1) * own_U) / (its_degrees + S - 1)
+            variance_T, degrees_T = np.full(T, prior), np.full(T, min(its_degrees, degrees))
+            variance_T[whole_T], degrees_T[whole_T] = moderated_U, min(its_degrees + S - 1, degrees)
+        alone_T = np.flatnonzero(whole_T)[noisy_U]
+        variance_T[alone_T], degrees_T[alone_T] = own_U[noisy_U], S - 1
+    return Noise(variance_T, degrees_T, float(degrees))
 
 
 def _whole(runs: pd.DataFrame) -> tuple[pd.Series, Floats]:
@@ -92,6 +154,12 @@ def _whole(runs: pd.DataFrame) -> tuple[pd.Series, Floats]:
     order = runs["trial"].drop_duplicates()
     trials = order[all_complete(runs, order)]
     return trials, comparable_objectives(runs, trials)
+
+
+def noise_of(runs: pd.DataFrame, order: Sequence[int] | pd.Series) -> Noise:
+    """`noise_by_setting` of the trials in this order; those that are not complete have that of the others."""
+    objective_TS = comparable_objectives(runs, pd.Series(order))
+    return noise_by_setting(np.where(all_complete(runs, pd.Series(order))[:, None], objective_TS, np.nan))
 
 
 def noisy_settings(runs: pd.DataFrame) -> list[int]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis.distributions import f_sf, t_isf, t_sf
-from sweeps.analysis.noise import SIGNIFICANCE, all_complete, pooled_noise
+from sweeps.analysis.distributions import t_isf, t_sf
+from sweeps.analysis.noise import SIGNIFICANCE, Noise, noise_of
 from sweeps.analysis.settings import FINISHED, Floats, comparable_objectives
 
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
@@ -38,7 +38,7 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     board.insert(0, "rank", ranks)
     if num_complete:
         objective_TS = comparable_objectives(runs, board["trial"])
-        p_values = told_from_first(objective_TS, *pooled_noise(objective_TS[all_complete(runs, board["trial"])]))
+        p_values = told_from_first(objective_TS, noise_of(runs, board["trial"]))
         board["p_value"] = p_values
         tied = pd.array(p_values >= SIGNIFICANCE, dtype="boolean")
         tied[np.isnan(p_values)] = pd.NA
@@ -90,51 +90,44 @@ def _states(runs: pd.DataFrame) -> pd.Series:
     return states
 
 
-def told_from_first(objective_TS: Floats, variance: float, degrees: int) -> Floats:
+def told_from_first(objective_TS: Floats, noise: Noise) -> Floats:
     """Adjusted p-values [T] that each setting T differs from the first, by paired t-tests over their shared seeds S.
 
-    Seeds pair because they share initial weights and data order. The noise is that of a pool, `pooled_noise` of the
-    settings all of whose seeds are complete: its variance of one run's residual and its degrees of freedom (0:
-    unknown), since a few seeds alone say almost nothing about noise. A pair clearly noisier than the pool (F test, 5 %)
-    stands on its own noise with S-1. All pairs are the family that is corrected for (Holm 1979; of more than a
+    Seeds pair because they share initial weights and data order. `noise` is the settings', moderated
+    (`noise.noise_by_setting`): with two settings it is the ordinary paired t-test. Where nothing is known of it a pair
+    stands on its own S-1 degrees of freedom. All pairs are the family that is corrected for (Holm 1979; of more than a
     thousand settings Bonferroni), because the best setting was chosen by looking: against the best alone, false claims
-    were measured in 5-24 % of sweeps without an effect. With two settings it is the ordinary paired t-test. It assumes
-    one noise level for most settings that finished: where a quarter of them has eight times the others' noise and
-    nothing differs, 5-27 % of sweeps with three seeds and more claim a difference, and 13-63 % with two. NaN for the
-    first and where fewer than two seeds are shared.
+    were measured in 5-24 % of sweeps without an effect. Where a quarter of the settings has eight times the others'
+    noise and nothing differs, one is in 8-19 % of sweeps with two seeds, 14-23 % with three, 0-5 % with five and more
+    (with one pooled noise it was up to 63 %). NaN for the first and where fewer than two seeds are shared.
     """
     T = len(objective_TS)
     adjusted_T = np.full(T, np.nan)
     if T < 2:
         return adjusted_T
     if T > MOST_FOR_HOLM:
-        adjusted_T[1:] = np.minimum(
-            _p_values(objective_TS[0] - objective_TS[1:], variance, degrees) * T * (T - 1) / 2, 1
-        )
+        rest = np.arange(1, T)
+        p_P = _p_values(objective_TS[0] - objective_TS[1:], *noise.of_pairs(np.zeros_like(rest), rest))
+        adjusted_T[1:] = np.minimum(p_P * T * (T - 1) / 2, 1)
         return adjusted_T
     rows, columns = np.triu_indices(T, 1)
-    p_P = _p_values(objective_TS[rows] - objective_TS[columns], variance, degrees)
+    p_P = _p_values(objective_TS[rows] - objective_TS[columns], *noise.of_pairs(rows, columns))
     tested = ~np.isnan(p_P)
     p_P[tested] = holm(p_P[tested])
     adjusted_T[1:] = p_P[: T - 1]  # the pairs of the first come first
     return adjusted_T
 
 
-def _p_values(diff_PS: Floats, variance: float, degrees: int) -> Floats:
-    """Two-sided p-values [P] of paired differences; `variance` of one run's residual where it is known."""
+def _p_values(diff_PS: Floats, variance_P: Floats, degrees_P: Floats) -> Floats:
+    """Two-sided p-values [P] of paired differences, whose variance by one seed is known with so many degrees or 0."""
     known_PS = np.isfinite(diff_PS)
     count_P = known_PS.sum(1)
     mean_P = np.where(known_PS, diff_PS, 0).sum(1) / np.maximum(count_P, 1)
-    degrees_P = np.maximum(count_P - 1, 1)
-    variance_P = (np.where(known_PS, diff_PS - mean_P[:, None], 0) ** 2).sum(1) / degrees_P
+    own_degrees_P = np.maximum(count_P - 1, 1)
+    own_P = (np.where(known_PS, diff_PS - mean_P[:, None], 0) ** 2).sum(1) / own_degrees_P
     with np.errstate(divide="ignore", invalid="ignore"):
-        if degrees:
-            pooled = 2 * variance
-            alone_P = f_sf(variance_P / pooled, degrees_P, degrees) < SIGNIFICANCE
-            variance_P = np.where(alone_P, variance_P, pooled)
-            degrees_P = np.where(alone_P, degrees_P, degrees)
-        t_P = np.abs(mean_P) / np.sqrt(variance_P / count_P)
-    p_P = np.where(mean_P == 0, 1.0, 2 * t_sf(t_P, degrees_P))
+        t_P = np.abs(mean_P) / np.sqrt(np.where(degrees_P > 0, variance_P, own_P) / count_P)
+    p_P = np.where(mean_P == 0, 1.0, 2 * t_sf(t_P, np.where(degrees_P > 0, degrees_P, own_degrees_P)))
     return np.where(count_P >= 2, p_P, np.nan)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sweeps.analysis.distributions import standard_error, t_isf
-from sweeps.analysis.noise import SIGNIFICANCE, noisy_settings, pooled_noise, residual_noise
+from sweeps.analysis.noise import SIGNIFICANCE, Noise, noise_by_setting, noise_of, noisy_settings
 from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.settings import (
     Floats,
@@ -64,7 +64,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     order = [trial["trial"] for trial in plan["trials"]]
     objective_TS = objectives(runs, order)
     comparable_TS = comparable_objectives(runs, order)
-    noise = residual_noise(runs)
+    noise = noise_of(runs, order)
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"]).any()
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
@@ -83,7 +83,8 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
             continue
         is_alone = set(plan["swept"]) <= {RATE, field}
         found = _rate_row(
-            rate_T[inside], objective_TS[inside], comparable_TS[inside], unstable_T[inside], noise, initial_loss,
+            rate_T[inside], objective_TS[inside], comparable_TS[inside], unstable_T[inside], noise[inside],
+            initial_loss,
             listed=listed, is_alone=is_alone, ends=ends,
         )  # fmt: skip
         if found:
@@ -106,7 +107,7 @@ def _rate_row(
     objective_TS: Floats,
     comparable_TS: Floats,
     unstable_T: NDArray[np.bool_],
-    noise: tuple[float, int],
+    noise: Noise,
     initial_loss: float,
     *,
     listed: bool,
@@ -122,11 +123,13 @@ def _rate_row(
         is_mean = max(int(inside.sum()) for inside in same) > 1
         loss_RS = np.array([objective_TS[inside].mean(0) for inside in same])
         comparable_RS = np.array([comparable_TS[inside].mean(0) for inside in same])
+        noise = noise_by_setting(comparable_RS) if is_mean else noise[[int(inside.argmax()) for inside in same]]
     else:  # every point has a rate of its own
         if done.sum() < 2:
             return None
         is_mean, ascending = False, np.flatnonzero(done)[np.argsort(rate_T[done])]
         rates, loss_RS, comparable_RS = rate_T[ascending], objective_TS[ascending], comparable_TS[ascending]
+        noise = noise[ascending]
     mean_R = loss_RS.mean(1)
     best = int(mean_R.argmin())
     is_inside = 0 < best < len(rates) - 1
@@ -143,9 +146,7 @@ def _rate_row(
         if near.sum() >= LEAST_POINTS:
             optimum = parabola_minimum(rates[near], mean_R[near])
     if listed or is_alone:
-        if is_mean:
-            noise = pooled_noise(comparable_RS[np.isfinite(comparable_RS).all(1)])
-        low, high = valley(rates, comparable_RS, best, *noise)
+        low, high = valley(rates, comparable_RS, best, noise)
     capped_RS = np.fmin(loss_RS, initial_loss)
     by_seed = capped_RS.mean(0) - capped_RS[best] if listed or is_alone else np.full(loss_RS.shape[1], np.nan)
     return {
@@ -176,15 +177,15 @@ def parabola_minimum(rates: Floats, loss_R: Floats) -> float:
     return float(rates[0] * math.exp(-b / (2 * a)))
 
 
-def valley(rates: Floats, loss_RS: Floats, best: int, variance: float, degrees: int) -> tuple[float, float]:
+def valley(rates: Floats, loss_RS: Floats, best: int, noise: Noise) -> tuple[float, float]:
     """The nearest rates below and above the best that are told to be worse than it; NaN where none is.
 
-    If the loss falls towards its minimum over the rate from both sides, the minimum lies between them. `variance` is
-    the residual one of a loss, `degrees` its degrees of freedom.
+    If the loss falls towards its minimum over the rate from both sides, the minimum lies between them. `noise` is
+    that of the rates.
     """
     order = np.argsort(np.arange(len(rates)) != best, kind="stable")
     p_R = np.empty(len(rates))
-    p_R[order] = told_from_first(loss_RS[order], variance, degrees)
+    p_R[order] = told_from_first(loss_RS[order], noise[order])
     worse = np.flatnonzero(p_R < SIGNIFICANCE)
     below, above = worse[worse < best], worse[worse > best]
     return (

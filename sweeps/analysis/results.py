@@ -1,6 +1,6 @@
 """A sweep's results: its plan and rows, and what several parts of a report ask of them, worked out once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis import best_quarter, curves, diagnosis, effects, noise, ranking, rates, settings
-from sweeps.analysis.noise import Uneven
+from sweeps.analysis.noise import Noise, Uneven
 from sweeps.analysis.settings import Plan
 
 
@@ -59,15 +59,15 @@ class Results:
         """Standard deviation over seeds of one run's final loss: `noise.seed_noise`."""
         return noise.seed_noise(self.runs)
 
-    @cached_property
-    def residual_noise(self) -> tuple[float, int]:
-        """Variance and degrees of freedom of `noise.residual_noise`."""
-        return noise.residual_noise(self.runs)
+    def noise_of(self, trials: Sequence[int] | pd.Series) -> Noise:
+        """`noise.noise_of` all settings, of these."""
+        order = self.runs["trial"].drop_duplicates()
+        return noise.noise_of(self.runs, order)[pd.Index(order).get_indexer(pd.Index(trials))]
 
-    @property
+    @cached_property
     def residual(self) -> float:
         """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""
-        return float(np.sqrt(self.residual_noise[0]))
+        return float(np.sqrt(noise.residual_noise(self.runs)[0]))
 
     @cached_property
     def noisy(self) -> list[str]:
@@ -126,7 +126,7 @@ class Results:
     @cached_property
     def tuned_effects(self) -> pd.DataFrame:
         """`effects.tuned_effects`."""
-        return effects.tuned_effects(self.plan, self.board)
+        return effects.tuned_effects(self.plan, self.runs, self.board, self.noise_of(self.board["trial"]))
 
     @cached_property
     def decomposition(self) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def _runner_up(results: Results) -> str:
         which = "one seed" if len(results.plan["seeds"]) == 1 else "fewer than two shared seeds"
         return f"{lead}; with {which}, differences can't be told from seed noise."
     corrected = "Holm" if len(results.board) <= MOST_FOR_HOLM else "Bonferroni"
-    how = f"paired t-test, noise pooled over settings, {corrected}-corrected p {_p(second['p_value'])}"
+    how = f"paired t-test, noise moderated over settings, {corrected}-corrected p {_p(second['p_value'])}"
     if not second["tied_with_best"]:
         return f"{lead}, more than seed noise explains ({how})."
     num_tied = int(ranked["tied_with_best"].iloc[1:].fillna(False).sum())
@@ -109,15 +109,17 @@ def _effects(results: Results) -> str:
     table, states = results.main_effects, results.runs["state"]
     if table.empty or not is_full_grid(results.plan) or results.board["objective"].isna().any():
         return ""
-    p_values = {fields[0]: p for fields, p in _components(results) if len(fields) == 1}
     interacting = [fields for fields, p in _components(results) if len(fields) == 2 and p < SIGNIFICANCE]
     told: list[str] = []
     untold: list[str] = []
     untested: list[str] = []
     if interacting:  # a mean over the others' values is of settings that nobody would choose
         table = results.tuned_effects
+    else:
+        p_values = {fields[0]: p for fields, p in _components(results) if len(fields) == 1}
+        table = table.assign(p_value=table["parameter"].map(p_values))
     for _, row in table.iterrows():
-        field, p = row["parameter"], p_values.get(row["parameter"], np.nan)
+        field, p = row["parameter"], row["p_value"]
         where = f" (best at {row['best']}, worst at {row['worst']})" * (row["best"] != row["worst"])
         between = f"by {row['spread']:.3f} nats{where}"
         if np.isnan(p):
@@ -125,11 +127,10 @@ def _effects(results: Results) -> str:
         elif p < SIGNIFICANCE:
             told.append(f"{field} {'moves the loss ' * (not told)}{between}")
         else:
-            depends = "on average " * any(field in fields for fields in interacting)
-            spread = results.main_effects.set_index("parameter").loc[field, "spread"]
-            untold.append(f"{field} makes no difference {depends}that can be told ({spread:.3f} nats)")
+            untold.append(f"{field} makes no difference that can be told ({row['spread']:.3f} nats)")
     parts = [*told, *untold, *untested]
-    together = f"; {' and '.join(interacting[0])} interact" if interacting else ""
+    pairs = ", ".join(" and ".join(fields) for fields in interacting)
+    together = f"; {pairs} interact" * bool(interacting)
     floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     reason = f"; untested, since {_why_untested(results)}" if untested else ""
     remark = f" (diverged runs count as {results.worst_loss:.3f})" * bool((states == "DIVERGED").any())
@@ -192,8 +193,8 @@ def _trouble(results: Results) -> str:
         parts.append(f"{counted(repeated, 'trial')} repeat{'s' * (repeated == 1)} an earlier one and count once")
     if (uneven := results.uneven) is not None:
         parts.append(
-            f"seeds scatter {uneven.ratio:.1f} times as much at {uneven.field} {uneven.value} as elsewhere, and the "
-            "tests take one level of noise for granted"
+            f"seeds scatter {uneven.ratio:.1f} times as much at {uneven.field} {uneven.value} as elsewhere, which "
+            "the tests allow for in part"
         )
     if _seeds_do_nothing(results):
         parts.append("a setting's seeds all give the same loss, so the trainer may not use them")
