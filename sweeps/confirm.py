@@ -1,4 +1,4 @@
-"""The best settings of a sweep, to be run with more seeds: what `--confirm K` makes of an experiment."""
+"""The best settings of a sweep, for more seeds or another base: what `--confirm K` makes of an experiment."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from sweeps.assignments import assigned
 from sweeps.catalog import Experiment
 from sweeps.configs import loaded
 from sweeps.store.read import Store
-from sweeps.sweep import Sweep
+from sweeps.sweep import Sweep, counted_settings
 from sweeps.trainers import trainer_of
 from tinylm_core.machine import Machine
 
@@ -54,5 +54,7 @@ def _is_same_search(plan: Plan, sweep: Sweep) -> bool:
         return False
     space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
     same = base == sweep.base and plan["space"] == space and list(plan["space"]) == list(space)
+    if sweep.search == "points":  # else the best of them, confirmed, would be the same search
+        same &= [trial["setting"] for trial in plan["trials"]] == counted_settings(sweep)
     same &= plan.get("allowed") == sweep.constraint and plan.get("trainer") == sweep.version
     return same and plan["search"] == sweep.search and plan["search_seed"] == sweep.search_seed

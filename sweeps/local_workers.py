@@ -54,11 +54,11 @@ def tuned_memory() -> Iterator[None]:
 def held_back_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait; a process that is executed here holds them back too, until it has said what they do."""
     resource_tracker.ensure_running()  # else it is started within, and lets Ctrl-C through when it was
-    signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_DRIVER)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_DRIVER)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_THE_DRIVER)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_server(*, has_own_trainer: bool) -> None:
@@ -151,9 +151,12 @@ class LocalWorkers:
 
 
 def _reason(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"the worker was killed by {signal.Signals(-exitcode).name}"
-    return f"the worker ended with exit code {exitcode}"
+    if exitcode is None:
+        return "the worker fell silent and did not end"
+    if exitcode >= 0:
+        return f"the worker ended with exit code {exitcode}"
+    names = {int(known): known.name for known in signal.Signals}  # those between SIGRTMIN and SIGRTMAX have none
+    return f"the worker was killed by {names.get(-exitcode, f'signal {-exitcode}')}"
 
 
 def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:

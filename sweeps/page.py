@@ -90,20 +90,15 @@ def _leaderboard(results: Results) -> list[Block]:
         Heading("Leaderboard"),
         Text(
             "Settings by final validation loss in nats per token, mean ± standard error over seeds; a diverged run "
-            "counts as ln(vocabulary). Differences are tested in pairs over shared seeds each setting's noise "
+            "counts as ln(vocabulary). Differences are tested in pairs over shared seeds, each setting's noise "
             f"moderated by the others'{_but(results.noisy)}, {correction}-corrected over all pairs, at 5 %.{more}",
             "note",
         ),
         Table(text, numbers=numbers, code=["run IDs"]),
     ]
-    run_ids = board.iloc[0]["run_ids"].split()
-    if run_ids:
-        blocks += [
-            Text(
-                "The best setting's runs again, to the last bit; any other run the same way, with its run ID:", "note"
-            ),
-            Code([f"python -m sweeps.reproduce {run_id}" for run_id in run_ids]),
-        ]
+    if board.iloc[0]["run_ids"]:
+        again = "The command that makes the best run again, to the last bit, stands below; for others, their run IDs."
+        blocks.append(Text(again, "note"))
     return blocks
 
 
@@ -212,7 +207,7 @@ def _advice(results: Results) -> list[Block]:
     if not advice:
         return [*blocks, Text("Nothing that this sweep's numbers ask for.")]
     for one in advice:
-        its_cost = cost(results, one.command) if one.command else ""
+        its_cost = cost(results, one.command)
         blocks.append(Text(one.text + f" It takes {its_cost}." * bool(its_cost)))
         blocks += [Code([one.command])] * bool(one.command)
     return blocks

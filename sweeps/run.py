@@ -51,7 +51,7 @@ LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded b
     "--confirm",
     type=click.IntRange(1),
     metavar="K",
-    help="Run the best K settings so far, with --seeds N. Default: all settings.",
+    help="Run the best K settings so far, with --seeds N, or --at another base. Default: all settings.",
 )
 @click.option(
     "--at",

@@ -60,7 +60,7 @@ def sample(
     if schema.TRAINER in row.tags:
         raise ValueError(f"run {row.run_id} ({row.name}) is of a trainer of its own, which alone can use its weights")
     if row.tags.get(schema.WEIGHTS_KEPT) == "false":
-        again = f"python -m sweeps.reproduce {row.run_id}"
+        again = f"python -m sweeps.reproduce {row.run_id}{opened.option}"
         raise ValueError(f"run {row.run_id} ({row.name}): the sweep keeps the weights of its best runs only; {again}")
     if row.state != "COMPLETE":
         raise ValueError(f"run {row.run_id} ({row.name}) is {row.state} and has no weights")

@@ -68,6 +68,18 @@ def test_the_best_are_confirmed_with_another_base(swept: tuple[Path, Path], laun
     assert plan["command"].endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
 
 
+def test_listed_points_are_confirmed_whatever_was_confirmed_of_them_before(
+    tmp_path: Path, launcher: Launcher, text_file: Path
+) -> None:
+    """What was confirmed is listed points too, with the same base and space."""
+    listed = GRID.replace("seeds=2", 'search="points", points=[{{"learning_rate": 1e-3}}, {{"learning_rate": 3e-3}}]')
+    assert listed != GRID
+    file = write_experiment(tmp_path, listed, text_file)
+    for arguments in ((), ("--confirm", 1, "--seeds", 2), ("--confirm", 2)):
+        done = launcher.run("sweeps.run", file, "--store", tmp_path / STORE, *arguments)
+        assert done.code == 0, done
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

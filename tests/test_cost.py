@@ -61,6 +61,19 @@ def test_another_range_is_searched_anew() -> None:
     assert cost(found, f"{COMMAND} --confirm 4 --seeds 3") == "4 new runs of about 40 s each"
 
 
+def test_tokens_that_are_swept_are_those_of_each_run() -> None:
+    plan = make_plan({"train_tokens": choice(BASE.train_tokens, 2 * BASE.train_tokens)}, seeds=[0], matched=False)
+    longer = f"{COMMAND} --sweep train_tokens={BASE.train_tokens},{8 * BASE.train_tokens}"
+    assert cost(results(plan), longer) == f"1 new run of about {round(8 * SECONDS / 60)} min"
+
+
+def test_more_seeds_of_confirmed_settings_are_new() -> None:
+    plan = small_grid() | {"command": f"{COMMAND} --confirm 6", "search": "points"}
+    assert cost(results(plan), f"{COMMAND} --confirm 6 --seeds 5") == "18 new runs of about 40 s each"
+    halfway = results(plan, states={(0, 1): "MISSING"})
+    assert cost(halfway, plan["command"]) == "1 new run of about 40 s"
+
+
 def test_what_can_not_be_known_from_here_is_not_said() -> None:
     plan = small_grid()
     for unknown in ({"trainer": "1"}, {"allowed": "0123"}, {"search": "points"}, {"base": {"of": "another version"}}):

@@ -70,7 +70,7 @@ def test_html_and_markdown_hold_the_same(written):
         plan["question"],
         board["label"].iloc[0],
         board["run_ids"].iloc[0],
-        f"python -m sweeps.reproduce {board['run_ids'].iloc[0].split()[0]}",
+        "The command that makes the best run again",
         "1 of 32 runs diverged",
         "30 of 32 runs done",
         "make ui",

@@ -128,11 +128,11 @@ def test_noise_that_rises_with_a_rate_leads_to_few_claims_where_nothing_differs(
 def test_the_prior_of_variances_is_that_which_they_were_drawn_from(degrees):
     """A variance 0.5 that is itself drawn, with 5 degrees of freedom, or is the same each time."""
     rng = np.random.default_rng(17)
-    drawn = 0.5 * 5 / rng.chisquare(5, 20_000)
-    variance, its_degrees = noise.prior_of(drawn * rng.chisquare(degrees, 20_000) / degrees, degrees)
+    drawn = 0.5 * 5 / rng.chisquare(5, 200_000)
+    variance, its_degrees = noise.prior_of(drawn * rng.chisquare(degrees, 200_000) / degrees, degrees)
     assert variance == pytest.approx(0.5, rel=0.1)
     assert its_degrees == pytest.approx(5, rel=0.15)
-    variance, its_degrees = noise.prior_of(0.5 * rng.chisquare(degrees, 20_000) / degrees, degrees)
+    variance, its_degrees = noise.prior_of(0.5 * rng.chisquare(degrees, 200_000) / degrees, degrees)
     assert variance == pytest.approx(0.5, rel=0.05)
     assert its_degrees > 40
 
@@ -515,6 +515,25 @@ def test_leaders_that_more_seeds_would_tell_apart_are_confirmed():
         for found in advice.advise(results_of(plan, seed=seed, effect=lambda s: shape[s["learning_rate"]], noise=0.03))
     ]
     assert any("--confirm 2 --seeds" in command for command in commands)
+
+
+def test_more_seeds_for_settings_that_are_confirmed_are_for_these():
+    """Which of the search they come from may be others than its first two."""
+    plan = make_plan({"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3)}, seeds=[0, 1, 2])
+    shape = {3e-4: 0.0, 1e-3: 0.5, 3e-3: 0.02, 1e-4: 1.0}
+    command = "python -m sweeps.run lr_warmup --confirm 4 --at train_tokens=262144"
+    said = set()
+    for seed in range(8):
+        trials, history = make_sweep(plan, effect=lambda s: shape[s["learning_rate"]], noise=0.03, rng_seed=seed)
+        found = advice.advise(Results(plan | {"command": command, "search": "points"}, trials, history))
+        said |= {one.command for one in found if "would tell them apart" in one.text}
+    assert said
+    assert all(one.startswith(f"{command} --seeds ") for one in said)
+
+
+def test_nothing_is_confirmed_in_a_notebook():
+    assert commands.command_with("run_sweep(SWEEP, 'x')", confirm=2, seeds=4) == ""
+    assert commands.command_with("run_sweep(SWEEP, 'x')", seeds=4) == "run_sweep(SWEEP, 'x') with --seeds 4"
 
 
 def test_steps_of_the_rate_are_coarse_where_a_step_from_the_best_is_told_to_be_worse():

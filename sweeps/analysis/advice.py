@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis import noise, ranking
-from sweeps.analysis.commands import Advice, command_with, extended
+from sweeps.analysis.commands import Advice, command_with, extended, is_confirmed
 from sweeps.analysis.distributions import t_sf
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.rates import RATE, valley
@@ -246,12 +246,13 @@ def _seeds(results: Results) -> Iterator[Advice]:
             f"would take {many} seeds, so take whichever is cheaper{which}."
         )
         return
-    confirmed = min(1 + len(tied), MOST_CONFIRMED)
+    # In the order of the search that they come from confirmed ones may stand otherwise: all of them stay.
+    flags = {} if is_confirmed(plan) else {"confirm": min(1 + len(tied), MOST_CONFIRMED)}
     seeds = max(needed, num_seeds + 1)
     yield Advice(
         f"{others} can't be told from the best with {num_seeds} seeds; if the first two really differ by {lead:.4f} "
         f"nats, about {seeds} would tell them apart, four times in five.",
-        command_with(plan["command"], confirm=confirmed, seeds=seeds),
+        command_with(plan["command"], **flags, seeds=seeds),
     )
 
 
@@ -302,14 +303,13 @@ def _still_falling(results: Results) -> Iterator[Advice]:
 def _longer(results: Results) -> str:
     """The command that trains twice as long: the best settings, or where there is but one, or tokens are swept, all."""
     plan, complete = results.plan, int((results.board["state"] == "complete").sum())
-    confirms = "--confirm" in str(plan["command"])
     budget = next((field for field in BUDGETS if field in plan["base"]), None)
     if budget is None:
         return ""
     if budget in plan["swept"]:
         return command_with(plan["command"], set={budget: 2 * int(results.board.iloc[0][budget])})
     longer = {budget: 2 * int(plan["base"][budget])}
-    if confirms:
+    if is_confirmed(plan):
         return command_with(plan["command"], at=longer)
     if len(results.board) == 1 or not complete:
         return command_with(plan["command"], set=longer)

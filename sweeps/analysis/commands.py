@@ -5,6 +5,7 @@ Pure functions over a plan; run nothing.
 
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sweeps.analysis.settings import SAMPLING, Plan, is_log, ordered_values
@@ -29,9 +30,11 @@ def command_with(command: str, **flags: object) -> str:
     """A `sweeps.run` command with more flags; one that stands there already is replaced.
 
     `sweep`, `set` and `at` are dicts of fields, any other flag has its value. With one of the first two another space
-    is run, of which nothing can be confirmed yet: --confirm goes, and --at with it.
+    is run, of which nothing can be confirmed yet: --confirm goes, and --at with it. "" where there is no such command.
     """
-    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands
+    if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands, and confirms nothing
+        if flags.keys() & {"confirm", "at"}:
+            return ""
         given = [text for flag, value in flags.items() for text in _flag_words(flag, value)]
         return f"{command} with {' '.join(given)}"
     words = shlex.split(command)
@@ -51,6 +54,21 @@ def command_with(command: str, **flags: object) -> str:
     for flag, value in flags.items():
         kept += _flag_words(flag, value)
     return shlex.join(kept)
+
+
+def flags_of(command: str) -> dict[str, list[str]]:
+    """What a `sweeps.run` command, whose flags all have a value, gives each."""
+    words = shlex.split(command)
+    flags: dict[str, list[str]] = {}
+    for flag, value in pairwise(words):
+        if flag.startswith("--"):
+            flags.setdefault(flag, []).append(value)
+    return flags
+
+
+def is_confirmed(plan: Plan) -> bool:
+    """Whether its settings are the best of another definition."""
+    return "--confirm" in flags_of(plan["command"])
 
 
 def _flag_words(flag: str, value: object) -> list[str]:

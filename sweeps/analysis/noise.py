@@ -16,7 +16,7 @@ SIGNIFICANCE = 0.05
 OUTLYING = 0.01  # of sweeps without one name a setting noisy
 LEAST_TO_OUTLIE = 5
 LEAST_RATIO = 2.0  # of deviations, to be worth a word
-LEAST_VARIANCE = 1e-5  # of the median: a smaller one is rounding, whose logarithm says nothing
+LEAST_VARIANCE = 1e-9  # of the median: a smaller one is rounding, whose logarithm says nothing
 
 
 def all_complete(runs: pd.DataFrame, order: pd.Series) -> NDArray[np.bool_]:
