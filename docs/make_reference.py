@@ -46,6 +46,7 @@ METRICS = {  # what it is, dropout
     "val/perplexity": ("exp of `val/loss`", "off"),
     "eval/train_loss": ("on fixed windows of the training part, by the same routine as `val/loss`", "off"),
     "eval/train_loss_standard_error": ("of that mean", "off"),
+    "eval/train_tokens": ("tokens trained on until then: an axis for the evaluations in MLflow's charts", "off"),
     "eval/gap": ("`val/loss` - `eval/train_loss`", "off"),
     "final/…": ("`val_loss`, `train_loss`, `gap`, `val_perplexity` of the last evaluation", "off"),
     "best/…": ("the same of the evaluation with the lowest validation loss", "off"),

@@ -6,14 +6,16 @@ from sweeps.configs import Config, field_types, parsed
 from sweeps.space import Choice, Range, Space, parse_dimension
 
 
-def assigned(config_class: type[Config], texts: Iterable[str]) -> dict[str, object]:
-    """What FIELD=VALUE texts say, by field. ValueError for one that isn't such."""
-    return {field: parsed(config_class, field, text) for field, text in map(_assignment, texts)}
+def assigned(config_class: type[Config], texts: Iterable[str], flag: str = "--set") -> dict[str, object]:
+    """What FIELD=VALUE texts say, by field. ValueError, naming the flag, for one that isn't such."""
+    return {field: parsed(config_class, field, text) for field, text in (_assignment(one, flag) for one in texts)}
 
 
 def dimensions(config_class: type[Config], texts: Iterable[str]) -> Space:
     """What FIELD=v1,v2|low:high:points:log texts say, by field. ValueError for one that isn't such."""
-    return {field: _dimension(config_class, field, text) for field, text in map(_assignment, texts)}
+    return {
+        field: _dimension(config_class, field, text) for field, text in (_assignment(one, "--sweep") for one in texts)
+    }
 
 
 def _dimension(config_class: type[Config], field: str, text: str) -> Choice | Range:
@@ -29,8 +31,8 @@ def _dimension(config_class: type[Config], field: str, text: str) -> Choice | Ra
     return dimension
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(text: str, flag: str) -> tuple[str, str]:
     field, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} is not FIELD=VALUE")
+        raise ValueError(f"{flag}: {text!r} is not FIELD=VALUE")
     return field.strip(), value

@@ -3,26 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from sweeps.analysis.ranking import leaderboard
 from sweeps.analysis.settings import Plan, distinct, planned_runs
 from sweeps.assignments import assigned
 from sweeps.catalog import Experiment
 from sweeps.configs import loaded
 from sweeps.store.read import Store
-from sweeps.sweep import Sweep, counted_settings
+from sweeps.sweep import COUNTED, Sweep, counted_settings
 from sweeps.trainers import trainer_of
 from tinylm_core.machine import Machine
 
 
 def confirmed(
     experiment: Experiment, store: Store, num_settings: int, machine: Machine, at: Sequence[str] = ()
-) -> Experiment:
-    """The experiment narrowed to the best settings of the definition that was run last with this base, space, search.
+) -> tuple[Experiment, str]:
+    """The experiment narrowed to the best settings of a definition with this base, space and search; and of which.
 
-    Whatever seeds that had. `at` changes the base that they are then trained with: FIELD=VALUE, of fields that are not
-    swept. ValueError where there is no such definition, or it has fewer settings with all their seeds.
+    Whatever seeds that had: the one that was run last of those that are finished, else of all. `at` changes the base
+    that the settings are then trained with: FIELD=VALUE, of fields that are not swept. ValueError where there is no
+    such definition, or it has fewer settings with all their seeds.
     """
-    elsewhere = assigned(type(experiment.sweep.base), at)
+    elsewhere = assigned(type(experiment.sweep.base), at, "--at")
     if swept := sorted(elsewhere.keys() & experiment.sweep.space.keys()):
         raise ValueError(f"--at {swept[0]}: it is swept, so the settings to confirm have values of their own")
     sweep, _ = trainer_of(experiment, machine).fitting(experiment.sweep)
@@ -30,10 +33,18 @@ def confirmed(
     definitions = store.definitions(name) if name in store.sweeps() else []
     plans = [known.plan for known in definitions if known.plan is not None and _is_same_search(known.plan, sweep)]
     if not plans:
-        raise ValueError(f"--confirm: {name} with these settings has not been run in {store.where} yet")
-    plan = distinct(plans[0])
-    trials = store.trials(name, plan["definition"])
-    board = leaderboard(planned_runs(plan, trials), plan["swept"])
+        raise ValueError(
+            f"--confirm: {name} with these settings has not been run in {store.where} yet; --at FIELD=VALUE changes "
+            "what the best of those that were run are trained with"
+        )
+    boards = ((plan, _board(store, name, plan)) for plan in map(distinct, plans))
+    newest = next(boards)
+    plan, board = next((one for one in (newest, *boards) if one[1]["rank"].notna().all()), newest)
+    if sweep.search not in COUNTED and (made := len(plan["trials"]) + plan["num_repeated"]) < sweep.num_proposed:
+        raise ValueError(
+            f"--confirm: {made} of {sweep.num_proposed} trials of {name} have been made; run it without --confirm, or "
+            f"confirm those with --num-trials {made}"
+        )
     ranked = board.loc[board["rank"].notna() & (board["state"] == "complete"), "trial"]
     if len(ranked) < num_settings:
         raise ValueError(
@@ -44,7 +55,15 @@ def confirmed(
     points = tuple(by_number[trial] for trial in ranked.head(num_settings))
     of_best = replace(sweep, search="points", points=points, num_trials=None, total_tokens=None)
     flags = ["--confirm", str(num_settings), *(word for text in at for word in ("--at", text))]
-    return replace(experiment, sweep=of_best.override(settings=elsewhere), flags=(*experiment.flags, *flags))
+    unfinished = int(board["rank"].isna().sum())
+    chosen = f"the best {num_settings} of {len(board) - unfinished} settings of definition {plan['definition']}"
+    note = f"--confirm: {chosen}" + f", of which {unfinished} more are unfinished" * (unfinished > 0)
+    best = replace(experiment, sweep=of_best.override(settings=elsewhere), flags=(*experiment.flags, *flags))
+    return best, note
+
+
+def _board(store: Store, name: str, plan: Plan) -> pd.DataFrame:
+    return leaderboard(planned_runs(plan, store.trials(name, plan["definition"])), plan["swept"])
 
 
 def _is_same_search(plan: Plan, sweep: Sweep) -> bool:

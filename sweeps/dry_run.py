@@ -48,6 +48,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * (num_runs - reused))
     )
 
+    disk_bytes = sum(plan.trainer.disk_bytes(run.config) for trial in trials for run in trial.runs)
+    disk_bytes = disk_bytes or num_runs * plan.trainer.disk_bytes(first.config)
     trials_and_seeds = f"{counted(plan.num_trials, 'trial')} x {counted(plan.sweep.seeds, 'seed')}"
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
     for label, text in [
@@ -56,7 +58,7 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         *plan.trainer.facts(first.config),
         ("tokens", f"{tokens:,}{paid} in all"),
         ("time", time_line(plan, first.config, work, num_workers, done)),
-        ("disk", f"about {num_runs * plan.trainer.disk_bytes(first.config) / 1e6:,.0f} MB"),
+        ("disk", f"about {disk_bytes / 1e6:,.0f} MB"),
         *(("note", note) for note in notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)

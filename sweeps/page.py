@@ -11,6 +11,7 @@ from pathlib import Path
 from sweeps import tables
 from sweeps.analysis import ranking, words
 from sweeps.analysis.advice import advise
+from sweeps.analysis.commands import flags_of
 from sweeps.analysis.cost import cost
 from sweeps.analysis.rates import RATE, batch_growth
 from sweeps.analysis.results import Results
@@ -52,9 +53,12 @@ def write_report(results: Results, folder: Path, links: Mapping[str, str]) -> Pa
 def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[str, str]) -> list[Block]:
     plan = results.plan
     num_settings, num_seeds = len(plan["trials"]), len(plan["seeds"])
+    flags = flags_of(plan["command"])
+    chosen = " ".join(f"{flag} {value}" for flag in ("--confirm", "--at") for value in flags.get(flag, ()))
     facts = (
-        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'} · {counted(num_settings, 'setting')} with "
-        f"{counted(num_seeds, 'seed')} each · definition {str(plan['definition'])[:12]}"
+        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'}{f' ({chosen})' * bool(chosen)} · "
+        f"{counted(num_settings, 'setting')} with {counted(num_seeds, 'seed')} each · definition "
+        f"{str(plan['definition'])[:12]}"
     )
 
     def shown(*names: str) -> list[Block]:

@@ -171,7 +171,8 @@ def run(
             if confirm is not None:
                 from sweeps.confirm import confirmed
 
-                experiment = confirmed(experiment, open_store(store), confirm, place.machine, at)
+                experiment, which = confirmed(experiment, open_store(store), confirm, place.machine, at)
+                tell_notes([which], output)
             if dry_run:
                 from sweeps.dry_run import print_plan
 

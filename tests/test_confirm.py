@@ -68,6 +68,25 @@ def test_the_best_are_confirmed_with_another_base(swept: tuple[Path, Path], laun
     assert plan["command"].endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
 
 
+def test_the_best_are_those_of_a_definition_that_is_finished(
+    swept: tuple[Path, Path], launcher: Launcher, tmp_path: Path, text_file: Path
+) -> None:
+    """Not those that a later one, with more seeds, happens to have; a search counts when all its trials are made."""
+    file, store = swept
+    assert launcher.run("sweeps.run", file, "--store", store, "--seeds", 4, "--max-hours", 1e-6).code == 75
+    done = launcher.run("sweeps.run", file, "--store", store, "--confirm", 2, "--dry-run")
+    assert (done.code, "--confirm: the best 2 of 2 settings of definition" in done.out) == (0, True), done
+    drawn = GRID.replace("Choice(1e-3, 3e-3)", "Range(1e-3, 1e-1, log=True)").replace(
+        "seeds=2", 'search="random", num_trials=3'
+    )
+    drawn_file = write_experiment(tmp_path, drawn, text_file)
+    assert launcher.run("sweeps.run", drawn_file, "--store", tmp_path / STORE, "--num-trials", 2).code == 0
+    refused = launcher.run("sweeps.run", drawn_file, "--store", tmp_path / STORE, "--confirm", 1)
+    assert (refused.code, "2 of 3 trials" in refused.one_line) == (2, True), refused
+    arguments = ("--num-trials", 2, "--confirm", 1, "--dry-run")
+    assert launcher.run("sweeps.run", drawn_file, "--store", tmp_path / STORE, *arguments).code == 0
+
+
 def test_listed_points_are_confirmed_whatever_was_confirmed_of_them_before(
     tmp_path: Path, launcher: Launcher, text_file: Path
 ) -> None:

@@ -36,6 +36,8 @@ def small_grid() -> dict[str, Any]:
         ("--set warmup_ratio=0.1", ""),
         ("--set warmup_ratio=0.1 --seeds 3", "3 new runs of about 40 s each"),
         ("--set dropout=0.3", "12 new runs of about 40 s each"),
+        ("--set batch_size=4", "12 new runs"),  # how long a token takes there nobody knows
+        ("--sweep d_model=256,512", "12 new runs"),  # 256 is the base's
         (f"--set train_tokens={4 * BASE.train_tokens}", "12 new runs of about 3 min each"),
         ("--sweep max_grad_norm=0.5,1", "12 new runs of about 40 s each"),  # 1 is the base's
         ("--confirm 2 --seeds 5", "6 new runs of about 40 s each"),
@@ -59,6 +61,17 @@ def test_another_range_is_searched_anew() -> None:
     assert cost(found, COMMAND) == "1 new run of about 40 s"
     assert cost(found, f"{COMMAND} --sweep learning_rate=1e-4:3e-2:log") == "40 new runs of about 40 s each"
     assert cost(found, f"{COMMAND} --confirm 4 --seeds 3") == "4 new runs of about 40 s each"
+
+
+def test_runs_of_another_size_take_what_like_ones_took() -> None:
+    plan = make_plan({"d_model": choice(64, 512)}, seeds=[0])
+    trials, history = make_sweep(plan)
+    found = Results(plan, trials.assign(duration_seconds=[10.0, 90.0]), history)
+    assert cost(found, f"{COMMAND} --seeds 2") == "2 new runs of about 50 s each"
+    assert cost(found, f"{COMMAND} --sweep d_model=64,512 --set train_tokens={2 * BASE.train_tokens}").startswith(
+        "2 new runs of about 2 min"
+    )
+    assert cost(found, f"{COMMAND} --sweep d_model=64,512,1024") == "1 new run"
 
 
 def test_tokens_that_are_swept_are_those_of_each_run() -> None:

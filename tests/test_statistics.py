@@ -576,7 +576,10 @@ def test_a_flag_that_is_there_is_replaced():
     assert "--confirm" not in commands.command_with(confirming, sweep={"warmup_ratio": "0,0.1"})
     longer = commands.command_with(f"{confirming} --at train_tokens=8 --at d_model=9", at={"train_tokens": 16})
     assert longer == f"{confirming} --at d_model=9 --at train_tokens=16"
-    assert "--at" not in commands.command_with(longer, set={"dropout": 0})
+    assert commands.command_with(longer, set={"dropout": 0, "d_model": 8}) == (
+        "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set train_tokens=16 --set dropout=0 "
+        "--set d_model=8"
+    )
     assert commands.command_with(command, set={"d_model": 8}) == (
         "python -m sweeps.run a --sweep learning_rate=1e-3,2e-3 --seeds 2 --set d_model=8"
     )

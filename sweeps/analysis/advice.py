@@ -47,6 +47,8 @@ def advise(results: Results) -> list[Advice]:
         return [*_unfinished(results)]
     if (results.runs.loc[finished, "state"] == "DIVERGED").all():
         return [*_unfinished(results), *_all_diverged(results)]
+    if results.is_chance and results.was_better:
+        return [*_unfinished(results), *_overfitting(results)]
     if results.is_chance:
         why = "the learning rate is far off, or the data or the model is at fault"
         return [*_unfinished(results), Advice(f"No run does better than chance, so {why}.")]

@@ -30,7 +30,7 @@ def command_with(command: str, **flags: object) -> str:
     """A `sweeps.run` command with more flags; one that stands there already is replaced.
 
     `sweep`, `set` and `at` are dicts of fields, any other flag has its value. With one of the first two another space
-    is run, of which nothing can be confirmed yet: --confirm goes, and --at with it. "" where there is no such command.
+    is run, of which nothing can be confirmed yet: --confirm goes, and --at becomes --set. "" where no command does it.
     """
     if not command.startswith("python "):  # of a notebook, whose sweep is changed where it stands, and confirms nothing
         if flags.keys() & {"confirm", "at"}:
@@ -45,8 +45,8 @@ def command_with(command: str, **flags: object) -> str:
     for word in rest:
         if word in replaced:
             assignment = next(rest)
-            goes = assignment.partition("=")[0] in replaced[word] or (word == "--at" and pinned)
-            kept += [] if goes else [word, assignment]
+            if assignment.partition("=")[0] not in pinned | replaced[word]:
+                kept += ["--set" if word == "--at" and pinned else word, assignment]
         elif (word == "--confirm" and pinned) or (word.startswith("--") and word[2:].replace("-", "_") in flags):
             next(rest)
         else:

@@ -49,7 +49,9 @@ def hold_together(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """
     both = a.merge(b, on=["setting", "seed"], suffixes=("_a", "_b"), sort=False)
     if both.empty:
-        raise ValueError("the two have no setting with the same seed in common, so nothing can be paired")
+        raise ValueError(
+            "the two have no setting with the same seed in common but what are the same runs, so nothing can be paired"
+        )
     both = both.assign(difference=(both["objective_b"] - both["objective_a"]).astype(float))
     grouped = both.groupby("setting", sort=False)
     count, mean = grouped.size(), grouped["difference"].mean()

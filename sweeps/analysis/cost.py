@@ -3,23 +3,30 @@
 Pure functions over `Results`; run nothing. `--dry-run` of the same command is exact: it knows other definitions' runs.
 """
 
-from statistics import fmean
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from statistics import fmean, median
 
-from sweeps.analysis.commands import flags_of, is_confirmed
+from sweeps.analysis.commands import flags_of
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, SAMPLING
+from sweeps.analysis.settings import FINISHED, SAMPLING, Plan
 from sweeps.assignments import assigned, dimensions
-from sweeps.configs import changed
 from sweeps.quantities import counted, duration
 from sweeps.space import dimension_from_json
 from sweeps.sweep import Sweep, counted_settings
 from tinylm_core.config import RunConfig
 
 MOST_COUNTED = 5000  # runs: of more their number is not worked out
+# What decides how long a token takes; of other values of these nothing is known yet.
+PACE_FIELDS = (
+    "data", "tokenizer", "vocab_size", "max_seq_len", "batch_size", "d_model", "d_ff", "num_layers", "num_heads",
+    "precision", "compile", "num_evals", "eval_tokens",
+)  # fmt: skip
 
 
 def cost(results: Results, command: str) -> str:
-    """`16 new runs of about 20 s each`, by what runs have taken so far; "" where that can't be known from here.
+    """`16 new runs of about 20 s each`, by what like runs have taken so far; "" where that can't be known from here.
 
     As for a trainer of one's own, whose config is not at hand, or where a function says which settings are allowed.
     """
@@ -27,30 +34,50 @@ def cost(results: Results, command: str) -> str:
     if plan.get("trainer") is not None or plan.get("allowed") or not command.startswith("python "):
         return ""
     try:
-        tokens = _new_runs(results, command)
+        done = _finished(results)
+        new = [config for config in _asked(results, command) if config not in done]
     except ValueError:  # configs of another version, or a command that this one refuses
         return ""
-    if not tokens:
+    if not new:
         return ""
-    done = results.complete.astype({"duration_seconds": float, "num_steps": float, "tokens_per_step": float})
-    seconds = (done["duration_seconds"] / (done["num_steps"] * done["tokens_per_step"])).median() * fmean(tokens)
-    length = f" of about {duration(seconds)}{' each' * (len(tokens) > 1)}" if seconds > 0 else ""
-    return f"{counted(len(tokens), 'new run')}{length}"
+    paces: dict[tuple[object, ...], list[float]] = {}
+    for config, pace in done.items():
+        paces.setdefault(_kind(config), []).append(pace)
+    seconds = fmean(median(paces.get(_kind(config), [math.nan])) * config.train_tokens for config in new)
+    length = f" of about {duration(seconds)}{' each' * (len(new) > 1)}" if seconds > 0 else ""
+    return f"{counted(len(new), 'new run')}{length}"
 
 
-def _new_runs(results: Results, command: str) -> list[int]:
-    """The training tokens of each run that the definition lacks; none where that is not known."""
+def _kind(config: RunConfig) -> tuple[object, ...]:
+    return tuple(getattr(config, field) for field in PACE_FIELDS)
+
+
+def _finished(results: Results) -> dict[RunConfig, float]:
+    """The runs with a result, and the seconds that a token has taken in each."""
+    base, settings = RunConfig.model_validate(results.plan["base"]), _settings(results.plan)
+    done = results.runs[results.runs["state"].isin(FINISHED)]
+    columns = (done[name] for name in ("trial", "seed", "duration_seconds", "num_steps", "tokens_per_step"))
+    return {
+        base.replace(settings[trial] | {"seed": int(seed)}): float(seconds) / (int(steps) * int(tokens))
+        for trial, seed, seconds, steps, tokens in zip(*columns, strict=True)
+    }
+
+
+def _settings(plan: Plan) -> dict[int, dict[str, object]]:
+    return {trial["trial"]: dict(trial["setting"]) for trial in plan["trials"]}
+
+
+def _asked(results: Results, command: str) -> Iterator[RunConfig]:
+    """The runs of a command's plan; of what a search has yet to propose the base stands for each."""
     plan, flags = results.plan, flags_of(command)
     seeds = int(flags.get("--seeds", [len(plan["seeds"])])[-1])
     base = RunConfig.model_validate(plan["base"])
-    num_done = int(results.runs["state"].isin(FINISHED).sum())
     if "--confirm" in flags:
-        elsewhere = base.replace(assigned(RunConfig, flags.get("--at", ())))
-        asked_for = int(flags["--confirm"][-1])
-        there = num_done if is_confirmed(plan) else asked_for * len(plan["seeds"])
-        return [elsewhere.train_tokens] * (asked_for * seeds - there * (elsewhere == base))
+        base = base.replace(assigned(RunConfig, flags.get("--at", ())))
+        best = results.board["trial"].head(int(flags["--confirm"][-1]))
+        return _runs(base, [_settings(plan)[trial] for trial in best], seeds)
     if plan["search"] == "points":  # what was searched for confirmed ones is another definition
-        return []
+        return iter(())
     is_sampled = plan["search"] in SAMPLING
     sweep = Sweep(
         base=base,
@@ -66,20 +93,13 @@ def _new_runs(results: Results, command: str) -> list[int]:
     )
     assert isinstance(asked.base, RunConfig)
     if is_sampled:  # another space is searched anew
-        there = num_done if asked.definition == sweep.definition else 0
-        return [asked.base.train_tokens] * (asked.num_proposed * seeds - there)
+        known = list(_settings(plan).values()) if asked.definition == sweep.definition else []
+        to_come = _runs(asked.base, [{}] * (asked.num_proposed - len(known)), seeds)
+        return chain(_runs(asked.base, known, seeds), to_come)
     settings = counted_settings(asked)
-    if len(settings) * seeds > MOST_COUNTED:
-        return []
-    done = _finished(results, base)
-    configs = (asked.base.replace(setting | {"seed": seed}) for setting in settings for seed in asked.seed_values)
-    return [config.train_tokens for config in configs if config not in done]
+    return _runs(asked.base, settings, seeds) if len(settings) * seeds <= MOST_COUNTED else iter(())
 
 
-def _finished(results: Results, base: RunConfig) -> set[RunConfig]:
-    settings = {trial["trial"]: trial["setting"] for trial in results.plan["trials"]}
-    done = results.runs[results.runs["state"].isin(FINISHED)]
-    return {
-        changed(base, settings[trial] | {"seed": int(seed)})
-        for trial, seed in zip(done["trial"], done["seed"], strict=True)
-    }
+def _runs(base: RunConfig, settings: Iterable[Mapping[str, object]], num_seeds: int) -> Iterator[RunConfig]:
+    seeds = range(base.seed, base.seed + num_seeds)
+    return (base.replace({**setting, "seed": seed}) for setting in settings for seed in seeds)

@@ -91,6 +91,11 @@ class Results:
         objective = self.runs.loc[self.runs["state"].isin(settings.FINISHED), "objective"].astype(float)
         return bool(len(objective) and (objective >= self.worst_loss).all())
 
+    @property
+    def was_better(self) -> bool:
+        """Whether some of them were better than that before their end."""
+        return bool((self.overfitting["best_loss"] < self.worst_loss).any())
+
     @cached_property
     def evals(self) -> pd.DataFrame:
         """`curves.evaluations` of the planned runs."""

@@ -50,9 +50,10 @@ def _best(results: Results) -> str:
             "than another."
         )
     if results.is_chance:
+        before = ", though some were below it on their way" * results.was_better
         return (
             f"No setting is better than chance: every finished run ends at or above ln(vocabulary), "
-            f"{results.worst_loss:.4f} nats per token, which counts in place of its loss."
+            f"{results.worst_loss:.4f} nats per token, which counts in place of its loss{before}."
         )
     seeds = counted(int(best["num_seeds_done"]), "seed")
     so_far = "" if pd.notna(best["rank"]) else "No setting has all its seeds yet; so far the "
@@ -106,7 +107,7 @@ def _effects(results: Results) -> str:
     """What is tested is told; of what is not, the means alone, and only where each is over the same of the rest."""
     if results.plan["search"] in SAMPLING:
         return _sampled_effects(results)
-    table, states = results.main_effects, results.runs["state"]
+    table = results.main_effects
     if table.empty or not is_full_grid(results.plan) or results.board["objective"].isna().any():
         return ""
     interacting = [fields for fields, p in _components(results) if len(fields) == 2 and p < SIGNIFICANCE]
@@ -133,9 +134,15 @@ def _effects(results: Results) -> str:
     together = f"; {pairs} interact" * bool(interacting)
     floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     reason = f"; untested, since {_why_untested(results)}" if untested else ""
-    remark = f" (diverged runs count as {results.worst_loss:.3f})" * bool((states == "DIVERGED").any())
-    start = "With the rest at its best" if interacting else "Averaged over the rest"
-    return f"{start}{remark}, {', '.join(parts)}{together}{reason}{floor}."
+    start = "With the rest at its best, " if interacting else "Averaged over the rest, " * (len(table) > 1)
+    return f"{start}{', '.join(parts)}{_capped(results)}{together}{reason}{floor}."
+
+
+def _capped(results: Results) -> str:
+    """What counts as ln(vocabulary), where something does."""
+    which = ["diverged"] * bool((results.runs["state"] == "DIVERGED").any())
+    which += ["ended above"] * bool((results.complete["final_val_loss"].astype(float) > results.worst_loss).any())
+    return f"; what {' or '.join(which)} counts as ln(vocabulary), {results.worst_loss:.3f}" if which else ""
 
 
 def _why_untested(results: Results) -> str:

@@ -78,6 +78,7 @@ STEP_METRICS = {
     "train/tokens_per_second": "tokens_per_second",
 }
 SKIPPED = "train/skipped"  # 1, only at the steps that were
+TOKENS_AT_EVAL = "eval/train_tokens"  # an axis for what is evaluated, in MLflow's charts
 EVAL_METRICS = {
     "val/loss": "val_loss",
     "val/loss_standard_error": "val_loss_standard_error",
@@ -85,6 +86,7 @@ EVAL_METRICS = {
     "eval/train_loss": "train_loss",
     "eval/train_loss_standard_error": "train_loss_standard_error",
     "eval/gap": "gap",
+    TOKENS_AT_EVAL: "tokens",
 }
 HISTORY_METRICS = (*STEP_METRICS, SKIPPED, *EVAL_METRICS)
 

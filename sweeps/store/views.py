@@ -15,7 +15,9 @@ TAG = "mlflow.sharedViewState."
 RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
 
 _CHOSEN = "Sweep"  # the section with the charts that answer the question
-_CURVES = ("val/loss", "eval/gap", "train/loss")
+_CURVES = {"val/loss": schema.TOKENS_AT_EVAL, "eval/gap": schema.TOKENS_AT_EVAL, "train/loss": "train/tokens"}  # tokens
+# Where one of these is swept a step is not the same number of tokens in all runs: curves are then over tokens.
+_STEP_FIELDS = {"batch_size", "gradient_accumulation_steps", "max_seq_len"}
 _OUTCOME = ("final/gap", schema.OBJECTIVE)  # axes of the parallel coordinates; the last one gives lines their colour
 _COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
 # The sections of all other metrics, in this order, and whether they are open.
@@ -42,7 +44,8 @@ def _state(swept: Sequence[str]) -> dict[str, Any]:
         "selectedParams": list(swept),
         "selectedMetrics": list(_OUTCOME),
     }
-    curves = [_curve(metric) for metric in _CURVES]
+    over_tokens = not _STEP_FIELDS.isdisjoint(swept)
+    curves = [_curve(metric, tokens if over_tokens else None) for metric, tokens in _CURVES.items()]
     chosen = _section(_CHOSEN, is_open=True) | {"columns": 2}
     sections = [chosen, *(_section(name, is_open=is_open) for name, is_open in _SECTIONS.items())]
     columns = [*(f"params.`{name}`" for name in (*swept, "seed")), *(f"metrics.`{name}`" for name in _COLUMNS)]
@@ -58,16 +61,18 @@ def _state(swept: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _curve(metric: str) -> dict[str, Any]:
+def _curve(metric: str, over: str | None) -> dict[str, Any]:
+    """Over steps, or over another metric."""
+    axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": over} if over else {"xAxisKey": "step"}
     return _chart(metric, "LINE", metric) | {
         "metricKey": metric,
         "selectedMetricKeys": [metric],
-        "xAxisKey": "step",
+        **axis,
         "xAxisScaleType": "linear",
         "scaleType": "linear",
         "range": {},
         "lineSmoothness": 0,
-        "useGlobalXaxisKey": True,
+        "useGlobalXaxisKey": over is None,
         "useGlobalLineSmoothing": True,
     }
 

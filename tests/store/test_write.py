@@ -23,6 +23,7 @@ from stores import FINGERPRINT, START, SWEEP_NAMES, config_of, eval_of, history,
 
 from sweeps.configs import from_params, to_params
 from sweeps.store import Store, Writer, is_temporary, open_store, schema, sql
+from sweeps.store.views import saved_views
 from tinylm_core.config import RunConfig
 from tinylm_core.records import UsageRecord
 
@@ -296,8 +297,17 @@ def test_the_page_of_a_sweep_has_views_and_its_link_opens_one(
         view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
         state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
         assert state["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
+        assert [chart["xAxisKey"] for chart in state["compareRunCharts"][1:]] == ["step"] * 3
         keys = [group["groupByData"] for group in state.get("groupBy", {}).get("groupByKeys", [])]
         assert keys == (["sweep.setting", "d_model"] if key == "sweep-settings" else [])
+
+
+def test_where_steps_are_of_different_tokens_curves_are_over_tokens() -> None:
+    for tag in saved_views(["learning_rate", "gradient_accumulation_steps"], [], START).values():
+        state = json.loads(zlib.decompress(base64.b64decode(json.loads(tag)["state"].removeprefix("deflate;"))))
+        axes = {chart["metricKey"]: chart["selectedXAxisMetricKey"] for chart in state["compareRunCharts"][1:]}
+        assert axes == {"val/loss": "eval/train_tokens", "eval/gap": "eval/train_tokens", "train/loss": "train/tokens"}
+        assert set(axes.values()) <= set(schema.HISTORY_METRICS)
 
 
 def test_the_dataset_is_an_input(writer: Writer, client: MlflowClient, run_id: str) -> None:
