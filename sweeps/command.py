@@ -3,7 +3,6 @@
 import gc
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,6 @@ from tinylm_core.durable import is_disk_full
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
 PAUSED = (130, 143)  # by SIGINT, by SIGTERM
-EXIT_SECONDS = 0.7
 
 # New objects between two looks for garbage. A command imports many that stay, and at 700, Python's own, it looks
 # through them again and again: 15 % of the CPU time of a short sweep, 10 % of a dry run's.
@@ -85,27 +83,24 @@ def run_command(command: click.Command) -> None:
         code = USERS_MISTAKE
     except Exception as error:
         if isinstance(error, OSError) and is_disk_full(error):
-            _say(f"the disk is full ({error.filename}); nothing is lost: make room, and the same command goes on")
+            where = f" ({error.filename})" if error.filename else ""
+            _say(f"the disk is full{where}; nothing is lost: make room, and the same command goes on")
             sys.exit(COME_BACK_LATER)
+        if isinstance(error, PermissionError) and error.filename:
+            _say(f"no permission to write or read {error.filename}; nothing is lost: the same command goes on with it")
+            sys.exit(USERS_MISTAKE)
         if _is_tracker_away(error):
             _say(f"the tracker is away ({reason(error)}); nothing is lost: the same command goes on once it is back")
             sys.exit(COME_BACK_LATER)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")
         code = OUR_FAULT
-    if code in PAUSED:
-        _end_within(EXIT_SECONDS, code)
+    if code in PAUSED:  # an interpreter waits for its threads, one that waits for a tracker too, and some die of it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     gc.freeze()  # an interpreter that ends looks for garbage among all that MLflow and pandas have loaded, for a second
     sys.exit(code or DONE)
-
-
-def _end_within(seconds: float, code: int) -> None:
-    """An interpreter waits for its threads, and one that waits for a tracker would hold it up for minutes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    timer = threading.Timer(seconds, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
 
 
 def _is_tracker_away(error: Exception) -> bool:

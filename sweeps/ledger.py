@@ -126,7 +126,10 @@ class Ledger:
         start = self._start_content(run, creation_id, conditions) | {"is_new": is_new}
         self._outbox.put("start", start, sync=True)
         threads = int(conditions[schema.THREADS])
-        return Job(run.identity, json.dumps(dumped(run.config)), workdir, device, threads, self._trainer_file)
+        fingerprint = run.fingerprint if self._trainer_file is None else None  # its own code reads its data
+        return Job(
+            run.identity, json.dumps(dumped(run.config)), workdir, device, threads, self._trainer_file, fingerprint
+        )
 
     def _start_content(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, Any]:
         experiment = self._plan.experiment
@@ -256,7 +259,7 @@ def gather_artifacts(
         **(files or {}),
     }
     for name, text in texts.items():
-        write_durably(artifacts / name, text.encode())
+        write_durably(artifacts / name, text.encode("utf-8", "backslashreplace"))
     sink = pa.BufferOutputStream()
     pq.write_table(history_table(steps, evals), sink)
     write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())

@@ -18,6 +18,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from sweeps.store.read import Store
+from tinylm_core.durable import is_disk_full
 
 SIGN_OF_LIFE_SECONDS = 180.0  # a driver on another machine that was not heard of for so long is gone
 CLOCK_SECONDS = 60.0  # that a clock may have been set by since a process began
@@ -40,7 +41,11 @@ def sole_driver(store: Store, name: str, folder: Path) -> Iterator[dict[str, Any
         if not store.is_local and (other := store.holder(name)) is not None and _is_alive(other):
             raise _held(name, other)
         holder = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
-        note.write_text(json.dumps(holder))
+        try:
+            note.write_text(json.dumps(holder))
+        except OSError as error:
+            if not is_disk_full(error):  # which `sweeps.rm` is to make room on; it is a note to people
+                raise
         try:
             yield holder
         finally:

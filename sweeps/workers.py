@@ -38,6 +38,7 @@ class Job:
     device: str
     threads: int
     trainer: Callable[..., Metrics] | None = None  # what takes the config in place of `tinylm_core.run`
+    fingerprint: str | None = None  # of the corpus that the run was planned with: another is not trained on
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,18 @@ def train_job(
             if job.trainer is not None:
                 metrics = job.trainer(job.config, **listeners)
             else:
+                from tinylm_core.corpus import load_corpus
                 from tinylm_core.train import run
 
+                config = RunConfig.model_validate_json(job.config)
+                corpus = corpus or load_corpus(config)
+                if job.fingerprint not in (None, corpus.fingerprint):
+                    raise ValueError(
+                        f"data={config.data!r} has changed since this was planned: its fingerprint was "
+                        f"{job.fingerprint[:12]} and is {corpus.fingerprint[:12]}"
+                    )
                 metrics = run(
-                    RunConfig.model_validate_json(job.config),
+                    config,
                     checkpoint_seconds=checkpoint_seconds,
                     on_checkpoint=on_checkpoint,
                     corpus=corpus,
@@ -181,11 +190,24 @@ def train_job(
 
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
-    except Exception as error:  # whatever a run raises is told, with its traceback
-        places = "".join(f" ({place})" for place in getattr(error, "__notes__", []))
-        text = " ".join(f"{type(error).__name__}: {error}{places}".split())
-        ended = (NoSpace if is_disk_full(error) else Raised)(job.key, text, traceback.format_exc())
+    except (Exception, SystemExit) as error:  # whatever a run raises is told, with its traceback
+        ended = (NoSpace if is_disk_full(error) else Raised)(job.key, _said(error), _writable(traceback.format_exc()))
     say(ended)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as another:  # of a class whose own code is at fault
+        text = f"({type(another).__name__} in its __str__)"
+    places = "".join(f" ({place})" for place in getattr(error, "__notes__", []))
+    return _writable(" ".join(f"{type(error).__name__}: {text}{places}".split()))
+
+
+def _writable(text: str) -> str:
+    """Without what no file and no database takes: half a surrogate pair, as a file's name may have, and the like."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def write_output_to(log: Path) -> None:

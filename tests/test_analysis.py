@@ -323,6 +323,7 @@ def test_of_a_space_with_zero_or_none_in_it_any_settings_may_be_confirmed(values
     whole = make_plan({"max_grad_norm": choice(*values)}, seeds=[0, 1, 2])
     kept = [trial for trial in whole["trials"] if trial["setting"]["max_grad_norm"] in (0.1, 1.0)]
     plan = whole | {"search": "points", "trials": kept, "num_trials": len(kept)}
+    plan["command"] += " --confirm 2"
 
     def advised(effect: float) -> str:
         results = Results(plan, *make_sweep(plan, effect=lambda s: effect * s["max_grad_norm"]))

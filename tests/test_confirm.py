@@ -68,6 +68,7 @@ def test_the_best_are_confirmed_with_another_base(swept: tuple[Path, Path], laun
     assert plan["command"].endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
 
 
+@pytest.mark.slow
 def test_the_best_are_those_of_a_definition_that_is_finished(
     swept: tuple[Path, Path], launcher: Launcher, tmp_path: Path, text_file: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_the_best_are_those_of_a_definition_that_is_finished(
     assert launcher.run("sweeps.run", drawn_file, "--store", tmp_path / STORE, *arguments).code == 0
 
 
+@pytest.mark.slow
 def test_listed_points_are_confirmed_whatever_was_confirmed_of_them_before(
     tmp_path: Path, launcher: Launcher, text_file: Path
 ) -> None:

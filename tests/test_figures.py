@@ -1,5 +1,6 @@
 """Figures hold what they should and can be drawn of every kind of sweep; how they look was looked at."""
 
+import math
 import warnings
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_losses_that_are_all_above_chance_are_drawn(tmp_path):
     (axes,) = losses.loss_curves(results).axes
     low, high = axes.get_ylim()
     assert low < results.complete["final_train_loss"].min() < results.complete["final_val_loss"].max() < high
+
+
+def test_losses_whose_perplexity_overflows_are_drawn(tmp_path):
+    plan = make_plan({"learning_rate": choice(1e-2, 0.1)}, seeds=[0])
+    trials, history = make_sweep(plan)
+    for column in ("val_loss", "eval_train_loss"):
+        history[column] = history[column].where(history[column].isna(), 1e30)
+    history["val_perplexity"] = history["val_perplexity"].where(history["val_perplexity"].isna(), math.inf)
+    assert figures.save_figures(Results(plan, trials, history), tmp_path)
 
 
 def test_an_unknown_vocabulary_only_drops_the_reference_line():

@@ -239,6 +239,7 @@ def top_imports(file: str) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_training_loads_no_compiler_unless_it_is_to_compile() -> None:
     """PyTorch's takes 0.8 s, in every process that trains."""
     config = "RunConfig(tokenizer='char', max_seq_len=8, d_model=8, num_layers=1, num_heads=1, batch_size=4, "

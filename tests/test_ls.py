@@ -128,6 +128,7 @@ def test_output_for_a_program_has_a_row_a_sweep_and_nothing_is_written(
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_definitions_of_a_sweep_are_listed_with_the_flags_that_made_them(
     launcher: Launcher, tmp_path: Path, empty_store: Path, text_file: Path
 ) -> None:

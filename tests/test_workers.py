@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +19,7 @@ from sweeps.local_workers import LocalWorkers
 from sweeps.trainers.own import TrainerFile
 from sweeps.trainers.source import Module, Source
 from sweeps.trainers.tinylm import TinyLM
-from sweeps.workers import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers
+from sweeps.workers import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers, train_job
 from tinylm_core import RunConfig, run
 from tinylm_core.machine import this_machine
 from tinylm_core.records import EvalRecord, StepRecord
@@ -190,6 +192,43 @@ def test_a_trainer_goes_with_its_job_wherever_that_is(workers: Workers, tmp_path
     assert isinstance(messages[-1], Ended), messages[-1]
     assert messages[-1].metrics.steps == steps
     assert (tmp_path / "a" / "checkpoint" / "mine.txt").read_text() == "kept"
+
+
+def test_a_text_that_has_changed_since_the_plan_is_not_trained_on(workers: Workers, job: Callable[..., Job]) -> None:
+    planned = replace(job(), fingerprint="0" * 64)
+    workers.submit(planned)
+    (message,) = [message for message in receive_all(workers) if not isinstance(message, Used)]
+    assert isinstance(message, Raised), message
+    assert re.search("data='.*' has changed since this was planned: its fingerprint was 000000000000", message.error)
+
+
+RAISES = r"""
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("lost for words")
+
+def run(config, **_):
+    raise [ValueError("no such file: caf\udce9.txt\x07"), SystemExit("bye"), Mute()][config["which"]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [
+        (0, r"ValueError: no such file: caf\udce9.txt\x07"),
+        (1, "SystemExit: bye"),
+        (2, "Mute: (RuntimeError in its __str__)"),
+    ],
+)
+def test_whatever_a_run_raises_is_told_in_words_that_can_be_kept(tmp_path: Path, which: int, said: str) -> None:
+    space: dict[str, Any] = {}
+    exec(RAISES, space)
+    heard: list[Message] = []
+    job = Job("a", "", tmp_path, "cpu", 1, lambda _, **__: space["run"]({"which": which}))
+    train_job(job, heard.append, lambda: False, 30.0)
+    assert isinstance(heard[-1], Raised)
+    assert heard[-1].error == said
+    assert heard[-1].traceback.encode()
 
 
 def test_there_is_room_for_as_many_jobs_as_slots(workers: Workers, job: Callable[..., Job]) -> None:

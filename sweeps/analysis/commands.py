@@ -88,6 +88,8 @@ def extended(plan: Plan, field: str, end: str) -> str | None:
     all stay, so that their runs are used again, and two more follow in the same steps, by a factor of four at most;
     where a search samples them, one, by a factor of three at most.
     """
+    if plan["search"] == "points" and not is_confirmed(plan):  # what is listed in a file is extended there
+        return None
     values = ordered_values(plan, field)
     whole = all(isinstance(value, int) for value in values)
     space = plan["space"][field]

@@ -135,7 +135,8 @@ def _effects(results: Results) -> str:
     floor = "" if np.isnan(results.noise) else f"; one run's seed noise is {results.noise:.3f}"
     reason = f"; untested, since {_why_untested(results)}" if untested else ""
     start = "With the rest at its best, " if interacting else "Averaged over the rest, " * (len(table) > 1)
-    return f"{start}{', '.join(parts)}{_capped(results)}{together}{reason}{floor}."
+    sentence = f"{start}{', '.join(parts)}{_capped(results)}{together}{reason}{floor}."
+    return f"T{sentence[1:]}" if sentence.startswith("the means") else sentence  # a field's name stays as it is
 
 
 def _capped(results: Results) -> str:

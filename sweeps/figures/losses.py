@@ -237,11 +237,13 @@ def _limits(evals: pd.DataFrame, columns: Sequence[str], worst: float) -> tuple[
     after = evals[evals["step"] > 0]
     values = (after if len(after) else evals)[list(columns)].to_numpy(dtype=np.float64)
     values = values[np.isfinite(values)]
+    if not len(values):  # a perplexity that overflows
+        return 1.0, 1.25 * math.exp(worst)
     low, high = float(values.min()), float(values.max())
     if columns == ["val_perplexity"]:
         return low / 1.08, 1.25 * (math.exp(worst) if low < math.exp(worst) else high)
     high = min(high, 1.01 * worst) if low < worst else high
-    pad = max(0.03 * (high - low), 0.01)
+    pad = max(0.03 * (high - low), 0.01, 1e-6 * abs(high))
     return low - pad, high + pad
 
 

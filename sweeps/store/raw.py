@@ -87,20 +87,21 @@ class RawReader:
         return [_raw_run(self.client.get_run(run_id)) for run_id in run_ids]
 
     def all_run_ids(self, experiment_id: str) -> list[str]:
-        """The IDs of an experiment's runs, those in MLflow's bin too."""
+        """The IDs of an experiment's runs that have a role, those in MLflow's bin too."""
         with self._snapshot() as connection:
             if connection is not None:
                 return sql.all_run_ids(connection, experiment_id)
         from mlflow.entities import ViewType
 
-        return [raw.run_id for raw in self._search([experiment_id], "", ViewType.ALL)]
+        return [raw.run_id for raw in self._search([experiment_id], "", ViewType.ALL) if schema.ROLE in raw.tags]
 
     def running(self, experiment_id: str) -> list[str]:
-        """The IDs of an experiment's runs that are said to run."""
+        """The IDs of an experiment's runs that have a role and are said to run."""
         with self._snapshot() as connection:
             if connection is not None:
                 return sql.running(connection, experiment_id)
-        return [raw.run_id for raw in self._search([experiment_id], "attributes.status = 'RUNNING'")]
+        found = self._search([experiment_id], "attributes.status = 'RUNNING'")
+        return [raw.run_id for raw in found if schema.ROLE in raw.tags]
 
     def artifact_uri(self, run_id: str) -> str | None:
         """Where a run's artifacts are, as our own database says; None where it is another's."""

@@ -87,6 +87,9 @@ def artifact_uri(connection: sqlite3.Connection, run_id: str) -> str | None:
     return row[0] if row else None
 
 
+_WITH_ROLE = "SELECT run_uuid FROM runs JOIN tags USING (run_uuid) WHERE experiment_id = ? AND tags.key = ?"
+
+
 def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, role: str) -> list[str]:
     """The runs of a role that are not deleted."""
     found: list[str] = []
@@ -101,14 +104,14 @@ def run_ids(connection: sqlite3.Connection, experiment_ids: Sequence[str], *, ro
 
 
 def running(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
-    """The runs of an experiment that are said to run and are not deleted."""
-    query = "SELECT run_uuid FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active' AND status = 'RUNNING'"
-    return _column(connection, query, (int(experiment_id),))
+    """The runs of an experiment, those with a role, that are said to run and are not deleted."""
+    query = f"{_WITH_ROLE} AND lifecycle_stage = 'active' AND status = 'RUNNING'"
+    return _column(connection, query, (int(experiment_id), schema.ROLE))
 
 
 def all_run_ids(connection: sqlite3.Connection, experiment_id: str) -> list[str]:
-    """The runs of an experiment, the deleted ones too."""
-    return _column(connection, "SELECT run_uuid FROM runs WHERE experiment_id = ?", (int(experiment_id),))
+    """The runs of an experiment that have a role, the deleted ones too: what else is there is somebody's own."""
+    return _column(connection, _WITH_ROLE, (int(experiment_id), schema.ROLE))
 
 
 def run_ids_starting(connection: sqlite3.Connection, experiment_ids: Sequence[str], prefix: str) -> list[str]:

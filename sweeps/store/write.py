@@ -61,12 +61,21 @@ class Writer:
                     raise
             found = self._client.get_experiment_by_name(name)
             assert found is not None
+        if schema.SWEEP not in found.tags and self._has_runs(found.experiment_id):
+            raise ValueError(
+                f"experiment {name!r} is no sweep's and has runs of its own; rename it in MLflow, or the sweep's file"
+            )
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         for key, value in tags.items():
             if found.tags.get(key) != value:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
+
+    def _has_runs(self, experiment_id: str) -> bool:
+        from mlflow.entities import ViewType
+
+        return bool(self._client.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=1))
 
     def set_views(self, experiment_id: str, swept: Sequence[str], differing: Sequence[str], created_ms: int) -> None:
         """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
@@ -221,7 +230,7 @@ class Writer:
         return problem
 
     def remove_experiment(self, name: str) -> None:
-        """Remove a sweep's experiment, whose runs are gone, so that the name is free.
+        """Remove a sweep's experiment, whose runs are gone, so that the name is free; one with other runs stays.
 
         From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
         experiment brings its runs back: so it is renamed first.
@@ -232,19 +241,26 @@ class Writer:
         query = f"name LIKE '{schema.check_name(name)}%'"
         for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
             is_named = experiment.name == name or experiment.name.startswith(f"{name}{_REMOVED}")
-            if not is_named or schema.SWEEP not in experiment.tags:
+            if not is_named or schema.SWEEP not in experiment.tags or self._has_runs(experiment.experiment_id):
                 continue
             if self._place.is_local:
                 if experiment.lifecycle_stage == "active":
                     self._client.delete_experiment(experiment.experiment_id)
                 self._backend._hard_delete_experiment(experiment.experiment_id)
                 folder = folder_of(experiment.artifact_location)
-                if folder is not None and self._is_ours(folder):
+                if folder is not None and self._is_ours(folder) and not self._is_shared(experiment.artifact_location):
                     shutil.rmtree(folder, ignore_errors=True)
             elif experiment.lifecycle_stage == "active":
                 if experiment.name == name:
                     self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
                 self._client.delete_experiment(experiment.experiment_id)
+
+    def _is_shared(self, location: str) -> bool:
+        """Whether another experiment keeps its artifacts there, as one that was renamed does."""
+        from mlflow.entities import ViewType
+
+        there = self._client.search_experiments(view_type=ViewType.ALL)
+        return any(experiment.artifact_location == location for experiment in there)
 
     def _remove_model(self, model_id: str) -> str | None:
         """Remove an MLflow model that a run made, as the run is removed."""

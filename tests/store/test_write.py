@@ -354,6 +354,43 @@ def test_an_experiment_somebody_made_in_the_ui_becomes_a_sweep(
     assert store.sweeps()[0] == name
 
 
+def test_somebodys_own_experiment_is_left_alone(writer: Writer, store: Store, client: MlflowClient) -> None:
+    name = next(SWEEP_NAMES)
+    theirs = client.create_experiment(name, tags={"mlflow.note.content": "my thesis"})
+    client.create_run(theirs, run_name="mine")
+    with pytest.raises(ValueError, match=f"experiment '{name}' is no sweep's and has runs of its own"):
+        writer.experiment(name, "What happens?")
+    assert client.get_experiment(theirs).tags["mlflow.note.content"] == "my thesis"
+    assert name not in store.sweeps()
+
+
+def test_somebodys_own_run_in_a_sweeps_experiment_is_left_alone(
+    writer: Writer, store: Store, client: MlflowClient, experiment: str
+) -> None:
+    mine = client.create_run(experiment, run_name="mine").info.run_id
+    ours = new_run(writer, experiment)
+    name = client.get_experiment(experiment).name
+    assert store.running(name) == [ours]
+    assert store.run_ids(name) == [ours]
+    writer.remove_run(ours)
+    writer.remove_experiment(name)
+    assert client.get_run(mine).info.status == "RUNNING"
+    assert client.get_experiment(experiment).lifecycle_stage == "active"
+
+
+def test_a_renamed_experiment_keeps_its_artifacts_when_another_of_its_name_is_removed(
+    local: Store, tmp_path: Path
+) -> None:
+    writer, client, name = local.writer(), MlflowClient(local.tracking_uri), next(SWEEP_NAMES)
+    renamed = writer.experiment(name, "What happens?")
+    run_id = new_run(writer, renamed)
+    client.log_text(run_id, "kept", "note.txt")
+    client.rename_experiment(renamed, "my renamed one")
+    writer.experiment(name, "And now?")
+    writer.remove_experiment(name)
+    assert Path(client.download_artifacts(run_id, "note.txt", str(tmp_path))).read_text() == "kept"
+
+
 @pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "a b", "ü", "x" * 101, "a\n"])
 def test_a_name_that_is_no_file_name_is_refused(local: Store, name: str) -> None:
     with pytest.raises(ValueError, match="sweep name"):
