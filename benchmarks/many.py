@@ -25,8 +25,8 @@ from benchmarks.measure import Goal, timed
 from sweeps import Choice, Range, Sweep
 from sweeps.catalog import Experiment, load_experiment
 from sweeps.plan import make_plan
-from sweeps.run import sweep as run_sweep
 from sweeps.search import TrialSearch
+from sweeps.session import sweep as run_sweep
 from sweeps.signals import Signals
 from sweeps.store import open_store
 from sweeps.workers import Ended, Evaluated, Job, Message, Steps
@@ -155,7 +155,7 @@ def main(runs: int = 10_000) -> list[Goal]:
         began = time.monotonic()
         quietly = contextlib.redirect_stdout(io.StringIO())
         with arrivals(folder / "store" / "mlflow.db") as seen, quietly, Signals(ends_after=True) as signals:
-            code = run_sweep(plan, NoTraining(), store, signals, "", None, 600.0, "people")
+            code = run_sweep(plan, NoTraining(), store, signals=signals, again="", output="people", wait=600.0)
         whole = time.monotonic() - began
         memory = psutil.Process().memory_info().rss / 1e6
         if code:

@@ -15,10 +15,11 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
+from sweeps.fields import BUDGET_FIELDS
 from sweeps.run import run
 from sweeps.space import Choice, Range, short
 from sweeps.store import schema
-from sweeps.sweep import BUDGET_FIELDS, Sweep
+from sweeps.sweep import Sweep
 from tinylm_core import RunConfig
 
 PAGE = Path(__file__).parent / "reference.md"

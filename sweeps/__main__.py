@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         return USERS_MISTAKE
     sys.argv = [verb, *arguments[1:]]
     runpy.run_module(f"sweeps.{verb}", run_name="__main__", alter_sys=True)
-    return 0
+    return DONE
 
 
 def print_columns(rows: dict[str, str]) -> None:

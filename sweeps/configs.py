@@ -15,14 +15,9 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from sweeps.fields import SHORT_NAMES
 from tinylm_core.config import RunConfig, explain, unknown_name
 
-SHORT_NAMES = {  # of fields, in labels
-    "learning_rate": "lr",
-    "warmup_ratio": "warmup",
-    "weight_decay": "decay",
-    "gradient_accumulation_steps": "accum",
-}
 MOST_DIGITS = 30  # of a whole number that is typed with an exponent
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.quantities import counted
 from sweeps.store.read import Store
-from sweeps.store.schema import DEFINITION, FINGERPRINT, RESULTS, RunRow
+from sweeps.store.schema import DEFINITION, FINGERPRINT, RunRow
+from tinylm_core.records import RESULTS
 
 
 def earlier_trials(store: Store, plan: Plan) -> list[Trial]:

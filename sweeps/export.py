@@ -16,6 +16,7 @@ import click
 
 from sweeps.command import DONE, run_command, store_option
 from sweeps.quantities import counted
+from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +78,9 @@ def study_trial(
 
     A diverged run has a value, its worst.
     """
-    from sweeps.store import schema
     from sweeps.study import StudyTrial
 
-    state = "COMPLETE" if len(runs) == len(trial["runs"]) and runs["state"].isin(schema.RESULTS).all() else "RUNNING"
+    state = "COMPLETE" if len(runs) == len(trial["runs"]) and runs["state"].isin(RESULTS).all() else "RUNNING"
     if runs.empty:
         state = "WAITING"
     elif (runs["state"] == "FAILED").any():
@@ -89,7 +89,7 @@ def study_trial(
     for run in runs.to_dict("records"):
         attributes[f"run_id seed={run['seed']}"] = run["run_id"]
         attributes[f"state seed={run['seed']}"] = run["state"]
-        if run["state"] in schema.RESULTS:
+        if run["state"] in RESULTS:
             attributes[f"objective seed={run['seed']}"] = run["objective"]
     ends = runs["end_time"].dropna()
     return StudyTrial(

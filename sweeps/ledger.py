@@ -23,7 +23,7 @@ from sweeps.plan import Plan, PlannedRun, Trial
 from sweeps.store import schema
 from sweeps.workers import LOG, SAMPLES, Job
 from tinylm_core.durable import write_durably
-from tinylm_core.records import EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
+from tinylm_core.records import RESULTS, EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
 
@@ -63,7 +63,7 @@ class Ledger:
             if row.identity is None:
                 continue
             self._latest[row.identity] = row
-            if row.state in schema.RESULTS and schema.OBJECTIVE in row.metrics:
+            if row.state in RESULTS and schema.OBJECTIVE in row.metrics:
                 self.results[row.identity] = row.metrics[schema.OBJECTIVE]
                 self._earlier_results[row.identity] = row
         self.live: dict[str, Live] = {}

@@ -17,6 +17,7 @@ from sweeps.lock import driver_of
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.store.sql import RawRun
+from tinylm_core.records import RESULTS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Progress:
     @property
     def done(self) -> int:
         """Runs with a result."""
-        return self.states["COMPLETE"] + self.states["DIVERGED"]
+        return sum(self.states[state] for state in RESULTS)
 
     @property
     def state(self) -> str:
@@ -154,7 +155,7 @@ def best_setting(trials: Iterable[Mapping[str, Any]], chosen: Mapping[str, RawRu
     found = []
     for trial in trials:
         rows = [chosen[identity] for identity in trial["runs"].values() if identity in chosen]
-        values = [row.metrics[schema.OBJECTIVE] for row in rows if row.tags[schema.STATE] in schema.RESULTS]
+        values = [row.metrics[schema.OBJECTIVE] for row in rows if row.tags[schema.STATE] in RESULTS]
         if values and len(values) == len(trial["runs"]):
             found.append((fmean(values), str(trial["label"])))
     return min(found, key=lambda one: one[0], default=None)  # of trials that share their runs the first

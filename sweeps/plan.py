@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.catalog import Experiment
-from sweeps.configs import SHORT_NAMES, Config, changed, dumped, train_tokens
+from sweeps.configs import Config, changed, dumped, train_tokens
+from sweeps.fields import SHORT_NAMES
 from sweeps.space import MAX_VALUES, TYPED_DIGITS, Choice, Value, grid_settings, is_varied, short
 from sweeps.sweep import COUNTED, TPE_STARTUP_TRIALS, Sweep, counted_settings
 from sweeps.trainers import Trainer, trainer_of

@@ -36,7 +36,7 @@ def run_sweep(
     from sweeps.places import on_this_machine
     from sweeps.plan import make_plan
     from sweeps.report import read_results
-    from sweeps.run import sweep as run
+    from sweeps.session import sweep as run
     from sweeps.signals import Paused, Signals
     from sweeps.store import open_store
     from sweeps.store.schema import check_name
@@ -51,9 +51,8 @@ def run_sweep(
         opened = open_store(store, create=True)
         try:
             with Signals(ends_after=False) as signals:
-                run(
-                    plan, place.make_workers(plan.trainer.corpus_of), opened, signals, AGAIN, None, WAIT_SECONDS, output
-                )
+                workers_there = place.make_workers(plan.trainer.corpus_of)
+                run(plan, workers_there, opened, signals=signals, again=AGAIN, output=output, wait=WAIT_SECONDS)
         except Paused:
             click.echo(f"paused; {AGAIN}", err=output == "json")
             signal.raise_signal(signals.received)  # once more, for the caller

@@ -43,14 +43,14 @@ def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
 
 
 @dataclass(frozen=True)
-class OwnTrainer:
+class RecordedTrainer:
     """The trainer of a recorded run, as its file has it today."""
 
     file: "TrainerFile"
     config_class: "type[Config]"
 
 
-def own_trainer(row: "RunRow") -> OwnTrainer:
+def own_trainer(row: "RunRow") -> RecordedTrainer:
     """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
     from sweeps.catalog import load_experiment
     from sweeps.store import schema
@@ -60,10 +60,10 @@ def own_trainer(row: "RunRow") -> OwnTrainer:
     file = trainer_file(experiment)
     if file is None:
         raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")
-    return OwnTrainer(file, type(experiment.sweep.base))
+    return RecordedTrainer(file, type(experiment.sweep.base))
 
 
-def here_and_there(store: "Store", row: "RunRow", trainer: OwnTrainer | None) -> tuple[str, list[str]]:
+def here_and_there(store: "Store", row: "RunRow", trainer: RecordedTrainer | None) -> tuple[str, list[str]]:
     """The device to train on, and a line for each condition that is not as recorded."""
     from sweeps import provenance
     from sweeps.store import schema

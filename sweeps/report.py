@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.command import run_command, store_option
+from sweeps.command import DONE, run_command, store_option
 
 if TYPE_CHECKING:
     from sweeps.analysis.results import Results
@@ -142,7 +142,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
         from sweeps.side_by_side import print_comparison
 
         print_comparison(opened, None if name is None else sweep_name(name, known_sweeps), *compare)
-        return 0
+        return DONE
     if name is None:
         raise ValueError(f"name a sweep; {opened.where} has {', '.join(known_sweeps) or 'none yet'}")
     name = sweep_name(name, known_sweeps)
@@ -164,7 +164,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     others = [d for d in known if d != made.results.plan["definition"]]
     if others:
         click.echo(f"other definitions of {name}: python -m sweeps.ls {name}{opened.option} (here --definition ID)")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import click
 
 from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 from sweeps.quantities import counted
+from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,12 +104,11 @@ def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, las
     """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
     from sweeps.local_workers import LocalWorkers
     from sweeps.outbox import DiskFullError
-    from sweeps.store import schema
     from sweeps.workers import Died, Ended, Evaluated, NoSpace, Raised, Steps, Used
 
     workers = LocalWorkers([job.device])
     workers.submit(job)
-    ends_early = row.state not in schema.RESULTS
+    ends_early = row.state not in RESULTS
     while workers.is_busy():
         for message in workers.receive(0.5):
             match message:
@@ -183,7 +183,7 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     from sweeps.store import schema
     from sweeps.verdict import as_far_as_recorded, compare, evaluations_not_recorded
 
-    ended = row.state in schema.RESULTS
+    ended = row.state in RESULTS
     repeated = repeated_frame(repeat)
     verdict = compare(recorded, as_far_as_recorded(repeated, recorded), rtol)
     problems = []

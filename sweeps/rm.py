@@ -77,7 +77,7 @@ def removed(
             return f"what was left of sweep {name} in {store.where}"
         removal = whole_sweep(store, name) if row is None else one_run(store, store.find_run(row.run_id))
         said = f"{removal.what} in {store.where}, {size(removal.num_bytes)}"
-        if not (yes or confirmed(said)):
+        if not (yes or agreed(said)):
             return None
         for run_id in removal.run_ids:
             outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
@@ -139,7 +139,7 @@ def one_run(store: "Store", row: "RunRow") -> Removal:
     return Removal(what, [row.run_id], str(workdir or ""), num_bytes)
 
 
-def confirmed(said: str) -> bool:
+def agreed(said: str) -> bool:
     """The answer of whoever is asked. ValueError where nobody answers."""
     try:
         return click.confirm(f"Remove {said}, for ever?")

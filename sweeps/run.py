@@ -9,28 +9,18 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 """
 
 import math
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES, OneOf, run_command, store_option
+from sweeps.command import DONE, OneOf, run_command, store_option
 from sweeps.places import on_ray, on_this_machine
+from sweeps.session import sweep, tell_notes
 from sweeps.signals import Paused, Signals
 
 if TYPE_CHECKING:
-    from sweeps.driver import View
-    from sweeps.ledger import Ledger
     from sweeps.live import Output
-    from sweeps.plan import Plan, Trial
-    from sweeps.store.read import Store
-    from sweeps.workers import Workers
-
-LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded by then
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -184,124 +174,20 @@ def run(
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
             workers_there = place.make_workers(plan.trainer.corpus_of)
-            return sweep(plan, workers_there, opened, signals, again, max_failures, wait, output, end)
+            return sweep(
+                plan,
+                workers_there,
+                opened,
+                signals=signals,
+                again=again,
+                output=output,
+                max_failures=max_failures,
+                wait=wait,
+                end=end,
+            )
     except Paused:
         click.echo(f"paused; {again}", err=json_)
         return 128 + signals.received
-
-
-def sweep(
-    plan: "Plan",
-    workers: "Workers",
-    store: "Store",
-    signals: Signals,
-    again: str,
-    max_failures: int | None,
-    wait: float,
-    output: "Output",
-    end: float = math.inf,
-) -> int:
-    """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code.
-
-    Paused where a signal came. `again` says how somebody goes on with a sweep that has stopped before it was done.
-    """
-    from sweeps.execute import execute
-    from sweeps.live import view_for
-    from sweeps.work import drain, locked_work
-
-    def make_view(trials: "list[Trial]", ledger: "Ledger") -> "View":
-        tell_notes(ledger.notes_on(trials), output)
-        return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
-
-    def say(what: str) -> None:
-        click.echo(what, err=output == "json")
-
-    name = plan.experiment.name
-    with locked_work(store, name, wait=wait) as outbox:
-        with report_loaded_meanwhile(plan):
-            outcome = execute(
-                plan,
-                workers,
-                store,
-                outbox,
-                make_view,
-                signals.asked_to_stop,
-                uninterrupted=signals.deferred,
-                max_failures=max_failures,
-                wait=wait,
-                is_out_of_time=lambda: time.monotonic() >= end,
-            )
-        if signals.received:
-            raise Paused
-        if outcome.paused and not outcome.out_of_time:
-            tell_failures(store, name, outcome.failed)
-            say(f"stopped after {len(outcome.failed)} failed runs; {again}")
-            return DONE_WITH_FAILURES
-        if outcome.out_of_time and not outcome.has_results:
-            tell_failures(store, name, outcome.failed)
-            say(f"out of time; {again}")
-            return COME_BACK_LATER
-        from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
-        from sweeps.report import make_report, publish
-        from sweeps.retention import drop_weights
-        from sweeps.summary import print_answer, print_summary, say_answer
-
-        if not outcome.out_of_time:
-            drop_weights(plan, store, outbox)
-        report = make_report(store, name, plan.sweep.definition)
-        publish(outbox, report)
-        publish_answer(outbox, store, report)
-        drain(outbox, wait)
-    match output:
-        case "people":
-            print_summary(store, report)
-        case "quiet":
-            print_answer(report)
-        case "json" if not outcome.out_of_time:
-            say_answer(store, report)
-    tell_failures(store, name, outcome.failed)
-    if outcome.out_of_time:
-        say(f"out of time; {again}")
-        return COME_BACK_LATER
-    return DONE_WITH_FAILURES if outcome.failed else DONE
-
-
-@contextmanager
-def report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
-    """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
-    modules = ["sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"]
-    modules += ["sklearn.ensemble"] * (len(plan.sweep.space) > 1)  # of Optuna's importances
-
-    def load() -> None:
-        for module in modules:
-            import_module(module)
-
-    timer = threading.Timer(LOAD_REPORT_SECONDS, load)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def tell_notes(notes: list[str], output: "Output") -> None:
-    """What there is to know of a plan, a line each."""
-    for note in notes:
-        click.echo(note, err=output != "people")
-
-
-def tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:
-    """A line for each run that failed, and where the whole of it stands."""
-    if not failed:
-        return
-    rows = sorted(store.runs(sweep_name), key=lambda row: str(row.start_time))
-    run_ids = {row.name: row.run_id for row in rows if row.state == "FAILED"}
-    for name, error in failed.items():
-        click.echo(f"FAILED {name}: {error}", err=True)
-        if run_id := run_ids.get(name):  # which the tracker may not have heard of yet
-            folder = store.artifacts_of(run_id)
-            where = f"in MLflow among the artifacts of run {run_id}" if folder is None else folder
-            click.echo(f"  traceback.txt, and what it printed: {where}", err=True)
 
 
 def command_line() -> str:

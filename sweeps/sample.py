@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sweeps.command import run_command, store_option
+from sweeps.command import DONE, run_command, store_option
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -84,7 +84,7 @@ def sample(
     except ValueError as error:
         raise ValueError(f"--{error}") from None
     click.echo(text)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ from rich.text import Text as Line
 
 from sweeps.analysis.comparison import Comparison, hold_together, verdict
 from sweeps.catalog import sweep_name
+from sweeps.fields import MATCHING_FIELDS, MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.markup import Block, Heading, Table, Text, to_html, to_markdown
 from sweeps.quantities import counted
 from sweeps.space import short
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.summary import fitting_table
-from sweeps.sweep import MATCHING_FIELDS, MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.tables import number, p_value
+from tinylm_core.records import RESULTS
 
 COLUMNS = ["run_id", "setting", "seed", "state", "objective"]
 
@@ -66,7 +67,7 @@ def read_side(store: Store, name: str | None, side: str) -> Side:
         rows = [
             row
             for row in store.runs(sweep)
-            if row.state in schema.RESULTS and row.tags.get("mlflow.source.git.commit", "").startswith(side)
+            if row.state in RESULTS and row.tags.get(schema.COMMIT, "").startswith(side)
         ]
         base = _common_base(store, sweep, side, {row.tags.get(schema.DEFINITION, "") for row in rows})
         results = [
@@ -76,7 +77,7 @@ def read_side(store: Store, name: str | None, side: str) -> Side:
         runs = pd.DataFrame(results, columns=COLUMNS)
     else:
         trials = store.trials(sweep, definition)
-        runs = trials.loc[trials["state"].isin(schema.RESULTS), COLUMNS]
+        runs = trials.loc[trials["state"].isin(RESULTS), COLUMNS]
         base = _base(plan := store.plan(sweep, definition), plan["swept"]) if len(runs) else {}
     if runs.empty:
         what = f"{sweep}: neither a definition nor a commit {side!r}" if is_commit else f"{side}: no run"

@@ -22,6 +22,7 @@ from sweeps.configs import (
     unknown_field,
     validated,
 )
+from sweeps.fields import BUDGET_FIELDS
 from sweeps.space import (
     MOST_POINTS,
     Choice,
@@ -49,21 +50,6 @@ MOST_REFUSED = 1000  # settings in a row; a constraint that refuses more leaves 
 
 # What a trainer of the user's own is called with beside its config
 TRAINER_TAKES = ("workdir", "on_steps", "on_eval", "should_stop", "device", "threads")
-
-# What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
-BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
-
-# Settings that differ in one of these do not see the same tokens in the same order (law 4).
-MATCHING_FIELDS = frozenset(
-    {"data", "tokenizer", "vocab_size", "max_seq_len", "stride", "val_ratio", "max_tokens", "batch_size",
-     "train_tokens", "num_evals", "eval_tokens"}
-)  # fmt: skip
-
-# In one of these a token is another one, and so is a loss per token.
-UNIT_FIELDS = ("data", "tokenizer", "vocab_size")
-
-# These say of which part of the text a loss is the mean.
-MEASURE_FIELDS = ("val_ratio", "eval_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

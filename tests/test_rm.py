@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from servers import Server
 from stores import NUM_STEPS, write_experiment, write_sweep
 
-from sweeps.rm import confirmed
+from sweeps.rm import agreed
 from sweeps.store import Store, open_store, schema
 
 NAMES = (f"removed{number}" for number in count())
@@ -295,7 +295,7 @@ def test_it_asks_first_and_says_what_goes(launcher: Launcher, local: Store, file
 def test_only_yes_is_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: Iterator[str] = iter(["y", "n", ""])
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: next(answers))
-    assert [confirmed("x") for _ in range(3)] == [True, False, False]
+    assert [agreed("x") for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize(

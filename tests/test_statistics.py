@@ -145,6 +145,9 @@ def test_settings_that_are_as_noisy_as_one_another_share_their_noise_and_another
     found = np.sqrt(noise.noise_by_setting(objective).variance)
     assert 1 < np.median(found[:30]) < 2  # what a seed does to all is known but roughly, for the noisy ones
     assert np.median(found[30:]) == pytest.approx(10, rel=0.4)
+    pairs = noise.noise_by_setting(objective[:, :2])  # two seeds only ever raise a setting's noise above the pool's
+    assert (pairs.variance >= noise.residual_variance(objective[:, :2])[0]).all()
+    assert (pairs.degrees == 59).all()
     even = rng.normal(size=(12, 3))
     assert len(set(noise.noise_by_setting(even).variance)) == 1
     even[3] = [0, 80, -80]

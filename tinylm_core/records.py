@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["COMPLETE", "DIVERGED", "INTERRUPTED"]
+RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 
 def now_ms() -> int:

@@ -4,45 +4,33 @@ Pure functions over `Results`. Commands go on from the one that made the definit
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from sweeps.analysis import noise, ranking
-from sweeps.analysis.commands import Advice, command_with, extended, is_confirmed
-from sweeps.analysis.distributions import t_sf
-from sweeps.analysis.effects import isolated
-from sweeps.analysis.rates import RATE, valley
+from sweeps.analysis.commands import Advice, command_with, is_confirmed
+from sweeps.analysis.listed_advice import coarse, edges, stable_to_the_end
+from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
 from sweeps.analysis.sampled_advice import extensions, narrowings
 from sweeps.analysis.settings import (
-    FINISHED,
     SAMPLING,
-    comparable_objectives,
-    ends_of,
     incomparable,
-    is_log,
-    is_number,
-    is_sampled,
     ordered_values,
-    where_varied,
 )
-from sweeps.space import short
-from sweeps.sweep import MATCHING_FIELDS
+from sweeps.fields import LENGTH_FIELDS, MATCHING_FIELDS
+from tinylm_core.records import RESULTS
 
-NEAR_EDGE = 0.05  # of a range: a best setting this close to an end is at the end
 MOST_WORTHWHILE_SEEDS = 20  # to tell two settings apart; with more the difference is too small to matter
 MOST_CONFIRMED = 4
-COARSE = 0.02  # nats that a step away from the best rate costs, at least, for a finer one to be worth a run
 FINISHED_ENOUGH = 2  # settings, for anything to be said of a space
 OTHER_SEEDS = 3
-BUDGETS = ("train_tokens", "num_steps")  # fields that say how long a run trains; the first that a config has
 
 
 def advise(results: Results) -> list[Advice]:
     """What to do next, the most pressing first; empty where the sweep answers its question."""
-    finished = results.runs["state"].isin(FINISHED)
+    finished = results.runs["state"].isin(RESULTS)
     if not finished.any():
         return [*_unfinished(results)]
     if (results.runs.loc[finished, "state"] == "DIVERGED").all():
@@ -57,8 +45,8 @@ def advise(results: Results) -> list[Advice]:
         return found
     if results.board["objective"].notna().sum() >= FINISHED_ENOUGH:
         sampled = results.plan["search"] in SAMPLING
-        sure, unsure = ([*extensions(results)], []) if sampled else _edges(results)
-        found += [*sure, *_stable_to_the_end(results), *_seeds(results), *unsure, *_coarse(results)]
+        sure, unsure = ([*extensions(results)], []) if sampled else edges(results)
+        found += [*sure, *stable_to_the_end(results), *_seeds(results), *unsure, *coarse(results)]
         found += narrowings(results) if sampled else []
     return [*found, *_still_falling(results), *_overfitting(results), *_clipped(results)]
 
@@ -67,7 +55,7 @@ def _unfinished(results: Results) -> Iterator[Advice]:
     states = results.runs["state"]
     command = str(results.plan["command"])
     failed, planned = int((states == "FAILED").sum()), results.num_planned
-    missing = planned - int(states.isin([*FINISHED, "FAILED"]).sum())
+    missing = planned - int(states.isin([*RESULTS, "FAILED"]).sum())
     if failed:
         yield Advice(f"{failed} of {planned} runs failed; the same command makes them again.", command)
     elif missing:
@@ -117,101 +105,6 @@ def _by_accumulation(results: Results) -> str:
     return command_with(results.plan["command"], **changed)
 
 
-def _edges(results: Results) -> tuple[list[Advice], list[Advice]]:
-    """The best value of a swept number is the lowest or highest that was tried, and beyond it is more.
-
-    Those that are told from the value next to them, and those that noise may have put there.
-    """
-    told: list[Advice] = []
-    untold: list[Advice] = []
-    for field in results.plan["swept"]:
-        end = None if field in BUDGETS else _best_end(results, field)  # of more tokens there is no best
-        if end is None:
-            continue
-        best = short(results.board.iloc[0][field])
-        where = {"low": "lowest", "high": "highest"}[end]
-        text = f"The best {field}, {best}, is the {where} that was tried,"
-        beyond = extended(results.plan, field, end)
-        if beyond is None:
-            beyond = _smaller_batch(results, field)
-            if beyond is None:
-                continue
-            text = f"The best {field}, {best}, is the least there is; a smaller batch takes another batch_size,"
-        if _is_told_from_inside(results, field):
-            told.append(Advice(f"{text} so the optimum may lie beyond it.", beyond))
-        else:
-            untold.append(Advice(f"{text} though noise may have put it there.", beyond))
-    return told, untold
-
-
-def _smaller_batch(results: Results, field: str) -> str | None:
-    """Where not to accumulate is best: the command with half the micro-batch."""
-    plan = results.plan
-    if field != "gradient_accumulation_steps" or plan.get("trainer") is not None or "batch_size" in plan["swept"]:
-        return None
-    half = int(plan["base"]["batch_size"]) // 2
-    return command_with(plan["command"], set={"batch_size": half}) if half else None
-
-
-def _best_end(results: Results, field: str) -> str | None:
-    values = ordered_values(results.plan, field)
-    if not is_number(values) or len(values) < 2 or where_varied(results.plan, results.board.head(1), field).empty:
-        return None
-    best = float(results.board.iloc[0][field])
-    low, high = ends_of(results.plan, field)
-    if not is_sampled(results.plan, field):
-        return "low" if best <= low else "high" if best >= high else None
-    place, start, end = (math.log(v) if is_log(results.plan, field) else float(v) for v in (best, low, high))
-    near = NEAR_EDGE * (end - start)
-    if place - start <= near:
-        return "low"
-    return "high" if end - place <= near else None
-
-
-def _is_told_from_inside(results: Results, field: str) -> bool:
-    """Whether the best setting differs from the best one at the value next to it, tested alone by seeds."""
-    by_value = isolated(results.plan, results.board, field)
-    if len(by_value) < 2:
-        return False
-    best = int(by_value["objective"].astype(float).argmin())
-    trials = [int(by_value["trial"].iloc[place]) for place in (best, 1 if best == 0 else best - 1)]
-    first_S, second_S = comparable_objectives(results.runs, trials)
-    difference = first_S - second_S
-    difference = difference[np.isfinite(difference)]
-    variance, degrees = _noise_of_pair(results, trials)
-    if not len(difference) or not degrees or variance == 0:
-        return False
-    t = abs(difference.mean()) / math.sqrt(variance / len(difference))
-    return bool(2 * t_sf(t, degrees) < noise.SIGNIFICANCE)
-
-
-def _noise_of_pair(results: Results, trials: Sequence[int]) -> tuple[float, float]:
-    """Variance of one seed's difference of two trials, and its degrees of freedom; 0: unknown."""
-    variance_P, degrees_P = results.noise_of(trials).of_pairs(np.array([0]), np.array([1]))
-    return float(variance_P[0]), float(degrees_P[0])
-
-
-def _stable_to_the_end(results: Results) -> Iterator[Advice]:
-    """The highest rate is nearly as good as the best, which is another one, so higher ones may be as well."""
-    board = results.board
-    if RATE not in results.plan["swept"] or _best_end(results, RATE) is not None:
-        return
-    values = ordered_values(results.plan, RATE)
-    if results.plan["search"] != "grid" or (results.runs["state"] == "DIVERGED").any():
-        return
-    # A rate that is nearly as good: one so noisy that nothing can be told of it is near enough to where training fails.
-    near = board["objective"] - board.iloc[0]["objective"] <= results.residual
-    at_end = board[(board[RATE] == values[-1]) & board["rank"].notna() & near]
-    if at_end["tied_with_best"].fillna(False).any():
-        beyond = extended(results.plan, RATE, "high")
-        if beyond:
-            yield Advice(
-                f"The highest learning rate that was tried, {short(values[-1])}, can't be told from the best, so "
-                "higher ones may do as well.",
-                beyond,
-            )
-
-
 def _seeds(results: Results) -> Iterator[Advice]:
     plan, board = results.plan, results.board
     ranked = board[board["rank"].notna()]
@@ -236,7 +129,7 @@ def _seeds(results: Results) -> Iterator[Advice]:
         return
     lead = float(tied.iloc[0]["objective"] - ranked.iloc[0]["objective"])
     pair = [int(row["trial"]) for row in (ranked.iloc[0], tied.iloc[0])]
-    deviation = math.sqrt(_noise_of_pair(results, pair)[0] / 2)
+    deviation = math.sqrt(results.noise_of_pair(pair)[0] / 2)
     needed = ranking.seeds_to_tell(lead, deviation, len(tied))
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:
@@ -255,32 +148,6 @@ def _seeds(results: Results) -> Iterator[Advice]:
         f"{others} can't be told from the best with {num_seeds} seeds; if the first two really differ by {lead:.4f} "
         f"nats, about {seeds} would tell them apart, four times in five.",
         command_with(plan["command"], **flags, seeds=seeds),
-    )
-
-
-def _coarse(results: Results) -> Iterator[Advice]:
-    """The best rate stands alone: a step to either side, the rest tuned again there, is told to be worse, by much."""
-    if RATE not in results.plan["swept"] or results.plan["search"] != "grid":
-        return
-    values = [float(value) for value in ordered_values(results.plan, RATE)]
-    tuned = isolated(results.plan, results.board, RATE)
-    if len(tuned) != len(values):
-        return
-    loss = tuned["objective"].astype(float).to_numpy()
-    place = int(loss.argmin())
-    if not 0 < place < len(values) - 1:
-        return
-    loss_RS = comparable_objectives(results.runs, tuned["trial"])
-    low, high = valley(np.array(values), loss_RS, place, results.noise_of(tuned["trial"]))
-    cost = min(loss[place - 1], loss[place + 1]) - loss[place]
-    if [low, high] != [values[place - 1], values[place + 1]] or cost < COARSE:
-        return
-    between = [math.sqrt(values[place] * values[place + side]) for side in (-1, 1)]
-    listed = ",".join(f"{value:.12g}" for value in sorted([*values, *(float(f"{v:.2g}") for v in between)]))
-    yield Advice(
-        f"The steps of learning_rate are coarse near its optimum, which lies between {short(low)} and "
-        f"{short(high)}: a step away costs {cost:.3f} nats.",
-        command_with(results.plan["command"], sweep={RATE: listed}),
     )
 
 
@@ -305,7 +172,7 @@ def _still_falling(results: Results) -> Iterator[Advice]:
 def _longer(results: Results) -> str:
     """The command that trains twice as long: the best settings, or where there is but one, or tokens are swept, all."""
     plan, complete = results.plan, int((results.board["state"] == "complete").sum())
-    budget = next((field for field in BUDGETS if field in plan["base"]), None)
+    budget = next((field for field in LENGTH_FIELDS if field in plan["base"]), None)
     if budget is None:
         return ""
     if budget in plan["swept"]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from sweeps.analysis.settings import SAMPLING, Plan, is_log, ordered_values
-from sweeps.sweep import BUDGET_FIELDS
+from sweeps.fields import BUDGET_FIELDS
 from tinylm_core.config import RunConfig, budget_unit, nearest_budget
 
 WIDE_STEP = 2.5

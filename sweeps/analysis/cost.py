@@ -10,19 +10,16 @@ from statistics import fmean, median
 
 from sweeps.analysis.commands import flags_of
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, SAMPLING, Plan
+from sweeps.analysis.settings import SAMPLING, Plan
 from sweeps.assignments import assigned, dimensions
+from sweeps.fields import PACE_FIELDS
 from sweeps.quantities import counted, duration
 from sweeps.space import dimension_from_json
 from sweeps.sweep import Sweep, counted_settings
 from tinylm_core.config import RunConfig
+from tinylm_core.records import RESULTS
 
 MOST_COUNTED = 5000  # runs: of more their number is not worked out
-# What decides how long a token takes; of other values of these nothing is known yet.
-PACE_FIELDS = (
-    "data", "tokenizer", "vocab_size", "max_seq_len", "batch_size", "d_model", "d_ff", "num_layers", "num_heads",
-    "precision", "compile", "num_evals", "eval_tokens",
-)  # fmt: skip
 
 
 def cost(results: Results, command: str) -> str:
@@ -55,7 +52,7 @@ def _kind(config: RunConfig) -> tuple[object, ...]:
 def _finished(results: Results) -> dict[RunConfig, float]:
     """The runs with a result, and the seconds that a token has taken in each."""
     base, settings = RunConfig.model_validate(results.plan["base"]), _settings(results.plan)
-    done = results.runs[results.runs["state"].isin(FINISHED)]
+    done = results.runs[results.runs["state"].isin(RESULTS)]
     columns = (done[name] for name in ("trial", "seed", "duration_seconds", "num_steps", "tokens_per_step"))
     return {
         base.replace(settings[trial] | {"seed": int(seed)}): float(seconds) / (int(steps) * int(tokens))

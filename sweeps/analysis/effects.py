@@ -16,7 +16,6 @@ from sweeps.analysis.distributions import f_sf, t_isf
 from sweeps.analysis.noise import SIGNIFICANCE, Noise, all_complete, residual_variance
 from sweeps.analysis.ranking import holm, told_from_first
 from sweeps.analysis.settings import (
-    FINISHED,
     Floats,
     Plan,
     comparable_objectives,
@@ -30,6 +29,7 @@ from sweeps.analysis.settings import (
     where_varied,
 )
 from sweeps.space import MAX_VALUES
+from tinylm_core.records import RESULTS
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
 LEAST_EXPLAINED = 0.1  # of the variance: of a forest that predicts less nothing is said
@@ -77,7 +77,7 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     over all values of the others; on anything else it is only as balanced as the settings that finished. Of a
     field that is varied under a condition those settings count in which it is.
     """
-    done = runs[runs["state"].isin(FINISHED)]
+    done = runs[runs["state"].isin(RESULTS)]
     objective = done["objective"].astype(float)
     means = {field: objective.groupby(value_groups(plan, done, field), observed=True).mean() for field in plan["swept"]}
     return _spreads(means)

@@ -125,7 +125,8 @@ def noise_by_setting(objective_TS: Floats) -> Noise:
 
     A few seeds alone say almost nothing about noise, so a setting's variance is moderated by what the others' have in
     common, `prior_of` them: the same for all where nothing but chance makes them differ, nearly each its own where they
-    do. A `noisy` setting stands on its own seeds; of one without all its seeds (NaN) the others' is taken.
+    do. Two seeds say too little for that: there the pool's variance, with all its degrees, is the least of a setting. A
+    `noisy` setting stands on its own seeds; of one without all its seeds (NaN) the others' is taken.
     """
     T, S = objective_TS.shape
     whole_T = np.isfinite(objective_TS).all(1)
@@ -142,8 +143,11 @@ def noise_by_setting(objective_TS: Floats) -> Noise:
         prior, its_degrees = prior_of(usual_U, S - 1) if np.median(usual_U) > 0 else (variance, math.inf)
         if math.isfinite(its_degrees):
             moderated_U = (its_degrees * prior + (S - 1) * own_U) / (its_degrees + S - 1)
-            variance_T, degrees_T = np.full(T, prior), np.full(T, min(its_degrees, degrees))
-            variance_T[whole_T], degrees_T[whole_T] = moderated_U, min(its_degrees + S - 1, degrees)
+            if S == 2:
+                variance_T[whole_T] = np.maximum(moderated_U, variance)
+            else:
+                variance_T, degrees_T = np.full(T, prior), np.full(T, min(its_degrees, degrees))
+                variance_T[whole_T], degrees_T[whole_T] = moderated_U, min(its_degrees + S - 1, degrees)
         alone_T = np.flatnonzero(whole_T)[noisy_U]
         variance_T[alone_T], degrees_T[alone_T] = own_U[noisy_U], S - 1
     return Noise(variance_T, degrees_T, float(degrees))

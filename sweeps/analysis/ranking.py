@@ -10,7 +10,8 @@ import pandas as pd
 
 from sweeps.analysis.distributions import t_isf, t_sf
 from sweeps.analysis.noise import SIGNIFICANCE, Noise, noise_of
-from sweeps.analysis.settings import FINISHED, Floats, comparable_objectives
+from sweeps.analysis.settings import Floats, comparable_objectives
+from tinylm_core.records import RESULTS
 
 MOST_FOR_HOLM = 1000  # settings; of more, the half million pairs are corrected for by Bonferroni
 POWER = 0.8
@@ -49,7 +50,7 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
 
 def _settings(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     trial = runs["trial"]
-    done, complete = runs["state"].isin(FINISHED), runs["state"] == "COMPLETE"
+    done, complete = runs["state"].isin(RESULTS), runs["state"] == "COMPLETE"
     objective = runs["objective"].astype(float).where(done).groupby(trial, sort=False)
 
     def complete_mean(column: str) -> pd.Series:
@@ -98,8 +99,8 @@ def told_from_first(objective_TS: Floats, noise: Noise) -> Floats:
     stands on its own S-1 degrees of freedom. All pairs are the family that is corrected for (Holm 1979; of more than a
     thousand settings Bonferroni), because the best setting was chosen by looking: against the best alone, false claims
     were measured in 5-24 % of sweeps without an effect. Where a quarter of the settings has eight times the others'
-    noise and nothing differs, one is in 8-19 % of sweeps with two seeds, 14-23 % with three, 0-5 % with five and more
-    (with one pooled noise it was up to 63 %). NaN for the first and where fewer than two seeds are shared.
+    noise and nothing differs, one is in 15-49 % of sweeps with two seeds, 14-23 % with three, 0-5 % with five and more.
+    NaN for the first and where fewer than two seeds are shared.
     """
     T = len(objective_TS)
     adjusted_T = np.full(T, np.nan)

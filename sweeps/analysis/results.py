@@ -10,6 +10,7 @@ import pandas as pd
 from sweeps.analysis import best_quarter, curves, diagnosis, effects, noise, ranking, rates, settings
 from sweeps.analysis.noise import Noise, Uneven
 from sweeps.analysis.settings import Plan
+from tinylm_core.records import RESULTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,11 @@ class Results:
         order = self.runs["trial"].drop_duplicates()
         return noise.noise_of(self.runs, order)[pd.Index(order).get_indexer(pd.Index(trials))]
 
+    def noise_of_pair(self, trials: Sequence[int]) -> tuple[float, float]:
+        """Variance of one seed's difference of two trials, and its degrees of freedom; 0: unknown."""
+        variance_P, degrees_P = self.noise_of(trials).of_pairs(np.array([0]), np.array([1]))
+        return float(variance_P[0]), float(degrees_P[0])
+
     @cached_property
     def residual(self) -> float:
         """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""
@@ -88,7 +94,7 @@ class Results:
     @cached_property
     def is_chance(self) -> bool:
         """Whether nothing that has finished is better than knowing nothing, so that all of it counts as the same."""
-        objective = self.runs.loc[self.runs["state"].isin(settings.FINISHED), "objective"].astype(float)
+        objective = self.runs.loc[self.runs["state"].isin(RESULTS), "objective"].astype(float)
         return bool(len(objective) and (objective >= self.worst_loss).all())
 
     @property

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sweeps.fields import MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.space import MAX_VALUES, dimension_from_json, is_varied, short
-from sweeps.sweep import MEASURE_FIELDS, TPE_STARTUP_TRIALS, UNIT_FIELDS
+from sweeps.sweep import TPE_STARTUP_TRIALS
+from tinylm_core.records import RESULTS
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
-FINISHED = ("COMPLETE", "DIVERGED")
 SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
 
@@ -66,7 +67,7 @@ def diverged_alike(state: pd.Series, setting: pd.Series) -> pd.Series:
 
 def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
     """Objective by setting (in this order) and seed; NaN where not finished."""
-    value = runs["objective"].astype(float).where(runs["state"].isin(FINISHED))
+    value = runs["objective"].astype(float).where(runs["state"].isin(RESULTS))
     table = runs.assign(objective=value).pivot_table(
         index="trial", columns="seed", values="objective", dropna=False, aggfunc="first"
     )

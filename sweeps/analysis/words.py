@@ -12,9 +12,10 @@ from sweeps.analysis.cost import cost
 from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import MOST_FOR_HOLM
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, SAMPLING, incomparable, is_full_grid, is_gathered
+from sweeps.analysis.settings import SAMPLING, incomparable, is_full_grid, is_gathered
+from sweeps.fields import UNIT_FIELDS
 from sweeps.quantities import counted
-from sweeps.sweep import UNIT_FIELDS
+from tinylm_core.records import RESULTS
 
 
 def answer(results: Results) -> list[str]:
@@ -35,7 +36,7 @@ def some(labels: pd.Series, *, most: int = 3) -> str:
 def _best(results: Results) -> str:
     board, runs = results.board, results.runs
     best = board.iloc[0]
-    finished = runs["state"].isin(FINISHED)
+    finished = runs["state"].isin(RESULTS)
     if not finished.any():
         return f"No run has finished yet (0 of {len(runs)})."
     if (runs["state"][finished] == "DIVERGED").all():
@@ -206,7 +207,7 @@ def _trouble(results: Results) -> str:
         )
     if _seeds_do_nothing(results):
         parts.append("a setting's seeds all give the same loss, so the trainer may not use them")
-    done, failed = int(runs["state"].isin(FINISHED).sum()), int((runs["state"] == "FAILED").sum())
+    done, failed = int(runs["state"].isin(RESULTS).sum()), int((runs["state"] == "FAILED").sum())
     planned = results.num_planned
     if 0 < done < planned - failed:
         parts.append(f"this is half-finished, {_of(done, planned, 'run')} done, and the rest may change the answer")
@@ -229,7 +230,7 @@ def _seeds_do_nothing(results: Results) -> bool:
 def _next(results: Results) -> str:
     """The first advice that there is a command for."""
     with_command = [advice for advice in advise(results) if advice.command]
-    if not with_command or not results.runs["state"].isin(FINISHED).any():
+    if not with_command or not results.runs["state"].isin(RESULTS).any():
         return ""
     advice = with_command[0]
     its_cost = cost(results, advice.command)

@@ -7,12 +7,13 @@ from matplotlib.figure import Figure
 
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import FINISHED, ordered_values
+from sweeps.analysis.settings import ordered_values
 from sweeps.figures import canvas
 from sweeps.figures.canvas import INK, End, styled
 from sweeps.figures.marks import absent, mark, outcomes, spread
 from sweeps.figures.scales import MAX_PANELS, ColourScale, ParameterAxis, num_values
 from sweeps.space import short
+from tinylm_core.records import RESULTS
 
 
 @styled
@@ -24,7 +25,7 @@ def rate_panels(results: Results) -> Figure:
     fields = [field for field in dict.fromkeys(table["parameter"]) if field][:MAX_PANELS] or [""]
     width = 9.5 if len(fields) > 1 else 7.5
     figure, panels, left = canvas.panel_grid(len(fields), 2, width=width, height=3.4, share=False)
-    done = results.runs[results.runs["state"].isin(FINISHED)].reset_index(drop=True)
+    done = results.runs[results.runs["state"].isin(RESULTS)].reset_index(drop=True)
     x_axis = ParameterAxis(plan, RATE)
     complete = done.loc[done["state"] == "COMPLETE", "objective"].astype(float)
     shown = complete if len(complete) else done["objective"].astype(float)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from tinylm_core.config import RunConfig
-from tinylm_core.records import EvalRecord, Metrics, UsageRecord
+from tinylm_core.records import RESULTS, EvalRecord, Metrics, UsageRecord
 
 Role = Literal["run", "summary", "reproduction"]
 State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
@@ -53,8 +53,6 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # What a list of sweeps needs of a run
 LISTED_TAGS = (ROLE, DEFINITION, STATE, IDENTITY, SETTING)
 LISTED_METRICS = ("objective",)
-
-RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 PLAN = "plan.json"  # artifact of the summary run
 ENVIRONMENT = "environment.txt"  # artifact of a run

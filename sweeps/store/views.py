@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.fields import STEP_FIELDS
 from sweeps.store import schema
 
 TAG = "mlflow.sharedViewState."
@@ -16,8 +17,6 @@ RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
 
 _CHOSEN = "Sweep"  # the section with the charts that answer the question
 _CURVES = {"val/loss": schema.TOKENS_AT_EVAL, "eval/gap": schema.TOKENS_AT_EVAL, "train/loss": "train/tokens"}  # tokens
-# Where one of these is swept a step is not the same number of tokens in all runs: curves are then over tokens.
-_STEP_FIELDS = {"batch_size", "gradient_accumulation_steps", "max_seq_len"}
 _OUTCOME = ("final/gap", schema.OBJECTIVE)  # axes of the parallel coordinates; the last one gives lines their colour
 _COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
 # The sections of all other metrics, in this order, and whether they are open.
@@ -44,7 +43,7 @@ def _state(swept: Sequence[str]) -> dict[str, Any]:
         "selectedParams": list(swept),
         "selectedMetrics": list(_OUTCOME),
     }
-    over_tokens = not _STEP_FIELDS.isdisjoint(swept)
+    over_tokens = not set(STEP_FIELDS).isdisjoint(swept)
     curves = [_curve(metric, tokens if over_tokens else None) for metric, tokens in _CURVES.items()]
     chosen = _section(_CHOSEN, is_open=True) | {"columns": 2}
     sections = [chosen, *(_section(name, is_open=is_open) for name, is_open in _SECTIONS.items())]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import cast
 
 from sweeps.configs import Config
+from sweeps.fields import BUDGET_FIELDS, MATCHING_FIELDS
 from sweeps.space import Choice, Range, Space, Value, condition, grid_settings, with_condition
-from sweeps.sweep import BUDGET_FIELDS, MATCHING_FIELDS, Sweep, listed_settings
+from sweeps.sweep import Sweep, listed_settings
 from sweeps.trainers import Cost, Identified
 from tinylm_core.config import RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
