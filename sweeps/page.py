@@ -195,7 +195,7 @@ def _effects(results: Results, pictures: list[Block]) -> list[Block]:
             f"beyond that. {how}{_left_out(results.plan)}",
             "note",
         ),
-        Table(text, numbers=["share of variance", "spread of means", "p", "Optuna's importance"]),
+        Table(text, numbers=[str(name) for name in text if name != "effect of"]),
         *pictures,
     ]
 

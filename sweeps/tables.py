@@ -1,5 +1,7 @@
 """A sweep's tables as text, for the page and the terminal. Pure; knows no MLflow, no matplotlib, no HTML."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -120,23 +122,31 @@ def rate_text_table(results: Results) -> pd.DataFrame:
 
 def effect_table(results: Results) -> pd.DataFrame:
     """Main effects and two-way interactions by their share of the variance, Optuna's importances beside them."""
-    spreads = dict(zip(results.main_effects["parameter"], results.main_effects["spread"], strict=True))
+    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
+    means, tuned = (
+        dict(zip(table["parameter"], table["spread"], strict=True))
+        for table in (results.main_effects, results.main_effects.iloc[:0] if sampled else results.tuned_effects)
+    )
     table = results.decomposition.head(TOP_SETTINGS)
     rows = [
         {
             "effect of": " x ".join(row["fields"]),
             "share of variance": f"{row['share']:.1%}",
-            "spread of means": number(spreads.get(row["fields"][0], np.nan), ".4f") if len(row["fields"]) == 1 else "",
+            "spread of means": _spread(means, row["fields"]),
+            "spread, rest at its best": _spread(tuned, row["fields"]),
             "p": p_value(row["p_value"]),
             "Optuna's importance": _importance(results, row["fields"]),
         }
         for _, row in table.iterrows()
     ]
     text = pd.DataFrame(rows)
-    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
     spare = ["Optuna's importance"] * (not results.importances)
-    spare += ["spread of means", "p"] * sampled  # no means of like company, and no test
+    spare += ["spread of means", "spread, rest at its best", "p"] * sampled  # no means of like company, and no test
     return text.drop(columns=spare, errors="ignore")
+
+
+def _spread(spreads: Mapping[str, float], fields: tuple[str, ...]) -> str:
+    return number(spreads.get(fields[0], np.nan), ".4f") if len(fields) == 1 else ""
 
 
 def _importance(results: Results, fields: tuple[str, ...]) -> str:
