@@ -17,7 +17,7 @@ from test_run import GRID, NUM_TRIALS, STEPS, TOKENS, TPE, Kept, assert_none_out
 
 LONGER = 4  # a grid has 4 runs of so many times the steps; a search, whose first 10 trials are random, 14 runs
 ARGUMENTS = ("--workers", "2", "--checkpoint-seconds", "0.2")
-KILLS = int(os.environ.get("TORTURE_KILLS", "14"))
+KILLS = int(os.environ.get("TORTURE_KILLS", "8"))
 # A run goes on twice after its worker died, and is then FAILED: so many alone in one start harm nobody.
 WORKER_KILLS_PER_START = 2
 
@@ -29,7 +29,7 @@ WORKER_KILLS_PER_START = 2
         # In halves, which two cores do side by side.
         pytest.param("grid", KILLS - KILLS // 2, 0, id="grid-a"),
         pytest.param("grid", KILLS // 2, 1, id="grid-b"),
-        pytest.param("tpe", max(6, KILLS // 3), 2, id="tpe"),
+        pytest.param("tpe", max(4, KILLS // 3), 2, id="tpe"),
     ],
 )
 def test_a_sweep_killed_anywhere_ends_as_one_never_stopped(

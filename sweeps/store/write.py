@@ -73,9 +73,11 @@ class Writer:
         return str(found.experiment_id)
 
     def _has_runs(self, experiment_id: str) -> bool:
+        """Whether it has runs; on a server those that we remove stay in its bin, and count for nothing."""
         from mlflow.entities import ViewType
 
-        return bool(self._client.search_runs([experiment_id], run_view_type=ViewType.ALL, max_results=1))
+        view = ViewType.ALL if self._place.is_local else ViewType.ACTIVE_ONLY
+        return bool(self._client.search_runs([experiment_id], run_view_type=view, max_results=1))
 
     def set_views(self, experiment_id: str, swept: Sequence[str], differing: Sequence[str], created_ms: int) -> None:
         """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
