@@ -271,7 +271,8 @@ class Sender:
 
     def _remove_sweep(self) -> None:
         """What is left of a sweep without runs: its experiment, its report, its work. The journal is in use."""
-        self._writer.remove_experiment(self._name)
+        if not self._writer.remove_experiment(self._name):
+            self._say(f"the experiment {self._name} stays, for it has runs that are no sweep's")
         self._remove(str(self._store.folder / "reports" / self._name))
         for folder in (path for path in self._work.iterdir() if path.is_dir()):
             self._remove(str(folder))

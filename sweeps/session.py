@@ -53,7 +53,7 @@ def sweep(
 
     name = plan.experiment.name
     with locked_work(store, name, wait=wait) as outbox:
-        with report_loaded_meanwhile(plan):
+        with _report_loaded_meanwhile(plan):
             outcome = execute(
                 plan,
                 workers,
@@ -69,11 +69,11 @@ def sweep(
         if signals.received:
             raise Paused
         if outcome.paused and not outcome.out_of_time:
-            tell_failures(store, name, outcome.failed)
+            _tell_failures(store, name, outcome.failed)
             say(f"stopped after {len(outcome.failed)} failed runs; {again}")
             return DONE_WITH_FAILURES
         if outcome.out_of_time and not outcome.has_results:
-            tell_failures(store, name, outcome.failed)
+            _tell_failures(store, name, outcome.failed)
             say(f"out of time; {again}")
             return COME_BACK_LATER
         from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
@@ -94,7 +94,7 @@ def sweep(
             print_answer(report)
         case "json" if not outcome.out_of_time:
             say_answer(store, report)
-    tell_failures(store, name, outcome.failed)
+    _tell_failures(store, name, outcome.failed)
     if outcome.out_of_time:
         say(f"out of time; {again}")
         return COME_BACK_LATER
@@ -102,7 +102,7 @@ def sweep(
 
 
 @contextmanager
-def report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
+def _report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
     """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
     modules = ["sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"]
     modules += ["sklearn.ensemble"] * (len(plan.sweep.space) > 1)  # of Optuna's importances
@@ -125,7 +125,7 @@ def tell_notes(notes: list[str], output: "Output") -> None:
         click.echo(note, err=output != "people")
 
 
-def tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:
+def _tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:
     """A line for each run that failed, and where the whole of it stands."""
     if not failed:
         return

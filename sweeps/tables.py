@@ -1,7 +1,5 @@
 """A sweep's tables as text, for the page and the terminal. Pure; knows no MLflow, no matplotlib, no HTML."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
@@ -122,31 +120,28 @@ def rate_text_table(results: Results) -> pd.DataFrame:
 
 def effect_table(results: Results) -> pd.DataFrame:
     """Main effects and two-way interactions by their share of the variance, Optuna's importances beside them."""
-    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
-    means, tuned = (
-        dict(zip(table["parameter"], table["spread"], strict=True))
-        for table in (results.main_effects, results.main_effects.iloc[:0] if sampled else results.tuned_effects)
-    )
+    spreads = {"spread of means": results.main_effects, "spread, rest at its best": results.tuned_effects}
     table = results.decomposition.head(TOP_SETTINGS)
     rows = [
         {
             "effect of": " x ".join(row["fields"]),
             "share of variance": f"{row['share']:.1%}",
-            "spread of means": _spread(means, row["fields"]),
-            "spread, rest at its best": _spread(tuned, row["fields"]),
+            **{name: _spread(effects, row["fields"]) for name, effects in spreads.items()},
             "p": p_value(row["p_value"]),
             "Optuna's importance": _importance(results, row["fields"]),
         }
         for _, row in table.iterrows()
     ]
     text = pd.DataFrame(rows)
+    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
     spare = ["Optuna's importance"] * (not results.importances)
-    spare += ["spread of means", "spread, rest at its best", "p"] * sampled  # no means of like company, and no test
+    spare += [*spreads, "p"] * sampled  # no means of like company, and no test
     return text.drop(columns=spare, errors="ignore")
 
 
-def _spread(spreads: Mapping[str, float], fields: tuple[str, ...]) -> str:
-    return number(spreads.get(fields[0], np.nan), ".4f") if len(fields) == 1 else ""
+def _spread(effects: pd.DataFrame, fields: tuple[str, ...]) -> str:
+    found = effects.loc[effects["parameter"] == fields[0], "spread"]
+    return number(found.iloc[0] if len(found) else np.nan, ".4f") if len(fields) == 1 else ""
 
 
 def _importance(results: Results, fields: tuple[str, ...]) -> str:

@@ -168,21 +168,14 @@ def train_job(
             if job.trainer is not None:
                 metrics = job.trainer(job.config, **listeners)
             else:
-                from tinylm_core.corpus import load_corpus
                 from tinylm_core.train import run
 
                 config = RunConfig.model_validate_json(job.config)
-                corpus = corpus or load_corpus(config)
-                if job.fingerprint not in (None, corpus.fingerprint):
-                    raise ValueError(
-                        f"data={config.data!r} has changed since this was planned: its fingerprint was "
-                        f"{job.fingerprint[:12]} and is {corpus.fingerprint[:12]}"
-                    )
                 metrics = run(
                     config,
                     checkpoint_seconds=checkpoint_seconds,
                     on_checkpoint=on_checkpoint,
-                    corpus=corpus,
+                    corpus=_as_planned(job, config, corpus),
                     **listeners,
                 )
         if metrics.state == "COMPLETE" and job.trainer is None:
@@ -193,6 +186,19 @@ def train_job(
     except (Exception, SystemExit) as error:  # whatever a run raises is told, with its traceback
         ended = (NoSpace if is_disk_full(error) else Raised)(job.key, _said(error), _writable(traceback.format_exc()))
     say(ended)
+
+
+def _as_planned(job: Job, config: RunConfig, corpus: "Corpus | None") -> "Corpus":
+    """The corpus that was sent along, or is read here. ValueError where it is not the one of the plan."""
+    from tinylm_core.corpus import load_corpus
+
+    corpus = corpus or load_corpus(config)
+    if job.fingerprint not in (None, corpus.fingerprint):
+        raise ValueError(
+            f"data={config.data!r} has changed since this was planned: its fingerprint was {job.fingerprint[:12]} and "
+            f"is {corpus.fingerprint[:12]}"
+        )
+    return corpus
 
 
 def _said(error: BaseException) -> str:

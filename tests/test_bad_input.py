@@ -237,3 +237,15 @@ def test_the_list_names_every_experiment_with_its_question(launcher: Launcher) -
     assert names == sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
     assert all(line.endswith("?") for line in result.out.splitlines())
     assert (result.code, result.err) == (0, "")
+
+
+def test_what_may_not_be_written_is_named_in_a_line() -> None:
+    program = (
+        "import click; from sweeps.command import run_command\n"
+        "@click.command()\n"
+        "def report(): raise PermissionError(13, 'Permission denied', '/shared/reports/trials.csv')\n"
+        "run_command(report)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "no permission to write or read /shared/reports/trials.csv" in ended.stderr

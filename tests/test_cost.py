@@ -4,7 +4,7 @@ import shlex
 from typing import Any
 
 import pytest
-from synthetic import BASE, TOKENS_PER_STEP, choice, lr_warmup_space, make_plan, make_sweep, value_range
+from synthetic import BASE, choice, lr_warmup_space, make_plan, make_sweep, value_range
 
 from sweeps.analysis.advice import advise
 from sweeps.analysis.cost import cost
@@ -102,4 +102,3 @@ def test_what_is_advised_first_comes_with_its_cost() -> None:
     said = f"{(rates - 4) * 4 * 2} new runs of about 40 s each"
     assert answer(found)[-1].endswith(f"; {said}).")
     assert cost(found, first.command) == said
-    assert found.complete["tokens_per_step"].eq(TOKENS_PER_STEP).all()

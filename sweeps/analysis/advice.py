@@ -14,11 +14,7 @@ from sweeps.analysis.listed_advice import coarse, edges, stable_to_the_end
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
 from sweeps.analysis.sampled_advice import extensions, narrowings
-from sweeps.analysis.settings import (
-    SAMPLING,
-    incomparable,
-    ordered_values,
-)
+from sweeps.analysis.settings import SAMPLING, Plan, incomparable, ordered_values
 from sweeps.fields import LENGTH_FIELDS, MATCHING_FIELDS
 from tinylm_core.records import RESULTS
 
@@ -129,7 +125,7 @@ def _seeds(results: Results) -> Iterator[Advice]:
         return
     lead = float(tied.iloc[0]["objective"] - ranked.iloc[0]["objective"])
     pair = [int(row["trial"]) for row in (ranked.iloc[0], tied.iloc[0])]
-    deviation = math.sqrt(results.noise_of_pair(pair)[0] / 2)
+    deviation = math.sqrt(results.noise_of(pair).variance.mean())
     needed = ranking.seeds_to_tell(lead, deviation, len(tied))
     others = f"{tied.iloc[0]['label']}" + (f" and {len(tied) - 1} more" if len(tied) > 1 else "")
     if needed is None or needed > MOST_WORTHWHILE_SEEDS:
@@ -177,12 +173,15 @@ def _longer(results: Results) -> str:
         return ""
     if budget in plan["swept"]:
         return command_with(plan["command"], set={budget: 2 * int(results.board.iloc[0][budget])})
-    longer = {budget: 2 * int(plan["base"][budget])}
-    if is_confirmed(plan):
-        return command_with(plan["command"], at=longer)
-    if len(results.board) == 1 or not complete:
-        return command_with(plan["command"], set=longer)
+    longer: dict[str, object] = {budget: 2 * int(plan["base"][budget])}
+    if is_confirmed(plan) or len(results.board) == 1 or not complete:
+        return _with_base(plan, longer)
     return command_with(plan["command"], confirm=min(complete, MOST_CONFIRMED), at=longer)
+
+
+def _with_base(plan: Plan, changes: dict[str, object]) -> str:
+    """The command with another base: of settings that are confirmed, only of these."""
+    return command_with(plan["command"], **{"at" if is_confirmed(plan) else "set": changes})
 
 
 def _overfitting(results: Results) -> Iterator[Advice]:
@@ -197,8 +196,7 @@ def _overfitting(results: Results) -> Iterator[Advice]:
     if "train_tokens" in run and "num_evals" in run:
         unit = int(run["train_tokens"]) // int(run["num_evals"])
         fewer = max(unit, round(tokens / unit) * unit)
-        budget = {"train_tokens": fewer, "num_evals": max(1, fewer // unit)}
-        command = command_with(results.plan["command"], set=budget)
+        command = _with_base(results.plan, {"train_tokens": fewer, "num_evals": max(1, fewer // unit)})
     yield Advice(
         f"The best setting overfits: its validation loss is lowest at {tokens:,} tokens and {rise:.3f} nats higher at "
         "the end. Train less, use more text, or regularize.",

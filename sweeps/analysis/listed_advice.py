@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from sweeps.analysis.commands import Advice, command_with, extended
-from sweeps.analysis.distributions import t_sf
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.noise import SIGNIFICANCE
+from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.rates import RATE, valley
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import (
@@ -135,11 +135,5 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
         return False
     best = int(by_value["objective"].astype(float).argmin())
     trials = [int(by_value["trial"].iloc[place]) for place in (best, 1 if best == 0 else best - 1)]
-    first_S, second_S = comparable_objectives(results.runs, trials)
-    difference = first_S - second_S
-    difference = difference[np.isfinite(difference)]
-    variance, degrees = results.noise_of_pair(trials)
-    if not len(difference) or not degrees or variance == 0:
-        return False
-    t = abs(difference.mean()) / math.sqrt(variance / len(difference))
-    return bool(2 * t_sf(t, degrees) < SIGNIFICANCE)
+    p_values = told_from_first(comparable_objectives(results.runs, trials), results.noise_of(trials))
+    return bool(p_values[1] < SIGNIFICANCE)

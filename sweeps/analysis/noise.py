@@ -160,10 +160,10 @@ def _whole(runs: pd.DataFrame) -> tuple[pd.Series, Floats]:
     return trials, comparable_objectives(runs, trials)
 
 
-def noise_of(runs: pd.DataFrame, order: Sequence[int] | pd.Series) -> Noise:
+def noise_of(runs: pd.DataFrame, order: pd.Series) -> Noise:
     """`noise_by_setting` of the trials in this order; those that are not complete have that of the others."""
-    objective_TS = comparable_objectives(runs, pd.Series(order))
-    return noise_by_setting(np.where(all_complete(runs, pd.Series(order))[:, None], objective_TS, np.nan))
+    is_complete_T = all_complete(runs, order)
+    return noise_by_setting(np.where(is_complete_T[:, None], comparable_objectives(runs, order), np.nan))
 
 
 def noisy_settings(runs: pd.DataFrame) -> list[int]:

@@ -64,7 +64,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     order = [trial["trial"] for trial in plan["trials"]]
     objective_TS = objectives(runs, order)
     comparable_TS = comparable_objectives(runs, order)
-    noise = noise_of(runs, order)
+    noise = noise_of(runs, pd.Series(order))
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"]).any()
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
     rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)

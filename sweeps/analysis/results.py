@@ -65,11 +65,6 @@ class Results:
         order = self.runs["trial"].drop_duplicates()
         return noise.noise_of(self.runs, order)[pd.Index(order).get_indexer(pd.Index(trials))]
 
-    def noise_of_pair(self, trials: Sequence[int]) -> tuple[float, float]:
-        """Variance of one seed's difference of two trials, and its degrees of freedom; 0: unknown."""
-        variance_P, degrees_P = self.noise_of(trials).of_pairs(np.array([0]), np.array([1]))
-        return float(variance_P[0]), float(degrees_P[0])
-
     @cached_property
     def residual(self) -> float:
         """Deviation of one run's final loss when what its seed does to all settings alike is taken away; or NaN."""

@@ -231,8 +231,8 @@ class Writer:
             self.delete_run(run_id)
         return problem
 
-    def remove_experiment(self, name: str) -> None:
-        """Remove a sweep's experiment, whose runs are gone, so that the name is free; one with other runs stays.
+    def remove_experiment(self, name: str) -> bool:
+        """Remove a sweep's experiment, whose runs are gone, so that the name is free; False for one with other runs.
 
         From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
         experiment brings its runs back: so it is renamed first.
@@ -240,10 +240,13 @@ class Writer:
         from mlflow.entities import ViewType
 
         # By its name, since somebody may have renamed it in MLflow.
-        query = f"name LIKE '{schema.check_name(name)}%'"
+        query, all_gone = f"name LIKE '{schema.check_name(name)}%'", True
         for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
             is_named = experiment.name == name or experiment.name.startswith(f"{name}{_REMOVED}")
-            if not is_named or schema.SWEEP not in experiment.tags or self._has_runs(experiment.experiment_id):
+            if not is_named or schema.SWEEP not in experiment.tags:
+                continue
+            if self._has_runs(experiment.experiment_id):
+                all_gone = False
                 continue
             if self._place.is_local:
                 if experiment.lifecycle_stage == "active":
@@ -256,6 +259,7 @@ class Writer:
                 if experiment.name == name:
                     self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
                 self._client.delete_experiment(experiment.experiment_id)
+        return all_gone
 
     def _is_shared(self, location: str) -> bool:
         """Whether another experiment keeps its artifacts there, as one that was renamed does."""

@@ -373,7 +373,7 @@ def test_somebodys_own_run_in_a_sweeps_experiment_is_left_alone(
     assert store.running(name) == [ours]
     assert store.run_ids(name) == [ours]
     writer.remove_run(ours)
-    writer.remove_experiment(name)
+    assert not writer.remove_experiment(name)
     assert client.get_run(mine).info.status == "RUNNING"
     assert client.get_experiment(experiment).lifecycle_stage == "active"
 
@@ -387,7 +387,7 @@ def test_a_renamed_experiment_keeps_its_artifacts_when_another_of_its_name_is_re
     client.log_text(run_id, "kept", "note.txt")
     client.rename_experiment(renamed, "my renamed one")
     writer.experiment(name, "And now?")
-    writer.remove_experiment(name)
+    assert writer.remove_experiment(name)
     assert Path(client.download_artifacts(run_id, "note.txt", str(tmp_path))).read_text() == "kept"
 
 
