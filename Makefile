@@ -23,7 +23,7 @@ test-fast: .venv/installed
 
 # Kills a sweep N times at random moments and compares it with one never stopped.
 torture: .venv/installed
-	TORTURE_KILLS=$(or $(N),100) $(BIN)/python -m pytest -q -s tests/test_torture.py -m slow --timeout 0
+	TORTURE_KILLS=$(or $(N),100) $(BIN)/python -m pytest -q -s tests/driver/test_torture.py -m slow --timeout 0
 
 # Every goal of speed beside its figure; nothing else should use the machine meanwhile.
 bench: .venv/installed

@@ -24,16 +24,16 @@ from pathlib import Path
 
 from benchmarks.many import BASE, EXPERIMENT, NoTraining
 from benchmarks.measure import command_environment, in_turn
-from sweeps.catalog import load_experiment
-from sweeps.configs import to_params
-from sweeps.execute import execute
-from sweeps.live import view_for
-from sweeps.outbox import Outbox
-from sweeps.plan import make_plan
-from sweeps.sender import Sender
+from sweeps.driver.execute import execute
+from sweeps.outbox.outbox import Outbox
+from sweeps.outbox.sender import Sender
+from sweeps.outbox.work import locked_work
+from sweeps.plan.plan import make_plan
+from sweeps.spec.catalog import load_experiment
+from sweeps.spec.config_type import to_params
 from sweeps.store import open_store
 from sweeps.store.read import Store
-from sweeps.work import locked_work
+from sweeps.terminal.live_view import view_for
 from tinylm_core import RunConfig
 from tinylm_core.machine import this_machine
 from tinylm_core.records import StepRecord

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import changes_of, text_file, wait_for
-from sweeps.local_workers import HAS_SERVER, held_back_signals, start_server, tuned_memory
+from sweeps.workers.local import HAS_SERVER, held_back_signals, start_server, tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus

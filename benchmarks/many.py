@@ -23,13 +23,13 @@ import psutil
 
 from benchmarks.measure import Goal, timed
 from sweeps import Choice, Range, Sweep
-from sweeps.catalog import Experiment, load_experiment
-from sweeps.plan import make_plan
-from sweeps.search import TrialSearch
+from sweeps.plan.plan import make_plan
+from sweeps.search.ask_tell import TrialSearch
 from sweeps.session import sweep as run_sweep
-from sweeps.signals import Signals
+from sweeps.spec.catalog import Experiment, load_experiment
 from sweeps.store import open_store
-from sweeps.workers import Ended, Evaluated, Job, Message, Steps
+from sweeps.terminal.signals import Signals
+from sweeps.workers.protocol import Ended, Evaluated, Job, Message, Steps
 from tinylm_core import RunConfig
 from tinylm_core.machine import conditions, this_machine
 from tinylm_core.records import EvalRecord, Metrics, StepRecord

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from sweeps.configs import parsed
+from sweeps.spec.config_type import parsed
 from tinylm_core.config import RunConfig
 
 ROOT = Path(__file__).parent.parent

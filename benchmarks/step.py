@@ -14,8 +14,8 @@ import time
 import torch
 
 from benchmarks.measure import Goal, in_turn, text_file
-from sweeps.local_workers import tuned_memory
-from sweeps.places import worker_slots
+from sweeps.workers.engines import worker_slots
+from sweeps.workers.local import tuned_memory
 from tinylm_core import RunConfig
 from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus

@@ -22,11 +22,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.measure import Goal, command_environment, in_turn, text_file, timed
-from sweeps.catalog import load_experiment
-from sweeps.configs import dumped
-from sweeps.local_workers import LocalWorkers
-from sweeps.plan import make_plan
-from sweeps.workers import Job
+from sweeps.plan.plan import make_plan
+from sweeps.spec.catalog import load_experiment
+from sweeps.spec.config_type import dumped
+from sweeps.workers.local import LocalWorkers
+from sweeps.workers.protocol import Job
 from tinylm_core.machine import this_machine
 
 NUM_RUNS = 8

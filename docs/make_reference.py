@@ -15,11 +15,12 @@ import annotated_types
 import click
 from pydantic.fields import FieldInfo
 
-from sweeps.fields import BUDGET_FIELDS
 from sweeps.run import run
-from sweeps.space import Choice, Range, short
+from sweeps.spec.fields import BUDGET_FIELDS
+from sweeps.spec.naming import short
+from sweeps.spec.space import Choice, Range
+from sweeps.spec.sweep import Sweep
 from sweeps.store import schema
-from sweeps.sweep import Sweep
 from tinylm_core import RunConfig
 
 PAGE = Path(__file__).parent / "reference.md"

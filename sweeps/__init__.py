@@ -1,26 +1,32 @@
 """Sweeps over `tinylm_core` runs: proposes, executes, keeps, compares. Importing it loads nothing yet."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.program import run_sweep
-    from sweeps.space import Choice, Range
+    from sweeps.api import run_sweep
+    from sweeps.spec.space import Choice, Range
+    from sweeps.spec.sweep import Sweep
     from sweeps.store import open_store
-    from sweeps.sweep import Sweep
 
 __all__ = ["Choice", "Range", "Sweep", "open_store", "run_sweep"]
 
-_HOMES = {
-    "Choice": "sweeps.space",
-    "Range": "sweeps.space",
-    "Sweep": "sweeps.sweep",
-    "open_store": "sweeps.store",
-    "run_sweep": "sweeps.program",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    """What this package offers, loaded when it is first asked for: an experiment file needs no store."""
+    if name in ("Choice", "Range"):
+        from sweeps.spec.space import Choice, Range
+
+        return Choice if name == "Choice" else Range
+    if name == "Sweep":
+        from sweeps.spec.sweep import Sweep
+
+        return Sweep
+    if name == "open_store":
+        from sweeps.store import open_store
+
+        return open_store
+    if name == "run_sweep":
+        from sweeps.api import run_sweep
+
+        return run_sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from sweeps.command import DONE, EXIT_CODES, USERS_MISTAKE
+from sweeps.terminal.command import DONE, EXIT_CODES, USERS_MISTAKE
 
 RUNNABLE = 'if __name__ == "__main__":'
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         print("\nExit codes:\n")
         print_columns(EXIT_CODES)
         return DONE
-    from sweeps.catalog import completed
+    from sweeps.spec.catalog import completed
     from tinylm_core.config import unknown_name
 
     try:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.command import DONE, run_command, store_option
-from sweeps.quantities import counted
+from sweeps.spec.naming import counted
+from sweeps.terminal.command import DONE, run_command, store_option
 from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sweeps.search.export import StudyTrial
     from sweeps.store.read import Store
-    from sweeps.study import StudyTrial
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 @click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")
 @store_option
 def export(name: str, url: str, definition: str | None, store: str | None) -> int:
-    from sweeps.catalog import sweep_name
-    from sweeps.lock import LockHeldError
-    from sweeps.outbox import RefusedError
-    from sweeps.space import dimension_from_json
+    from sweeps.outbox.errors import RefusedError
+    from sweeps.outbox.lock import LockHeldError
+    from sweeps.outbox.work import locked_work
+    from sweeps.search.export import MARK, write_study
+    from sweeps.spec.catalog import sweep_name
+    from sweeps.spec.space import dimension_from_json
     from sweeps.store import open_store
     from sweeps.store.place import without_user_info
-    from sweeps.study import MARK, write_study
-    from sweeps.work import locked_work
 
     opened = open_store(store)
     name = sweep_name(name, opened.sweeps())
@@ -78,7 +78,7 @@ def study_trial(
 
     A diverged run has a value, its worst.
     """
-    from sweeps.study import StudyTrial
+    from sweeps.search.export import StudyTrial
 
     state = "COMPLETE" if len(runs) == len(trial["runs"]) and runs["state"].isin(RESULTS).all() else "RUNNING"
     if runs.empty:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from sweeps.command import DONE, run_command, store_option
-from sweeps.quantities import size
+from sweeps.spec.naming import size
+from sweeps.terminal.command import DONE, run_command, store_option
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sweeps.overview import OfDefinition, Overview, Progress
+    from sweeps.driver.overview import OfDefinition, Overview, Progress
 
 L = TypeVar("L")
 
@@ -36,12 +36,12 @@ LONG = "flags"  # what may take several lines, where a table has it; else the se
 @click.argument("name", required=False)
 @store_option
 def ls(name: str | None, store: str | None) -> int:
-    from sweeps.overview import list_definitions, list_sweeps
+    from sweeps.driver.overview import list_definitions, list_sweeps
     from sweeps.store import open_store
 
     opened = open_store(store)
     if name is not None:
-        from sweeps.catalog import sweep_name
+        from sweeps.spec.catalog import sweep_name
 
         show(OF_A_DEFINITION, list_definitions(opened, sweep_name(name, opened.sweeps())), definition_row)
         return DONE
@@ -116,7 +116,7 @@ def table(columns: Mapping[str, Sequence[str]], width: int) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from sweeps.screen import fitting
+    from sweeps.terminal.table import fitting
 
     long = LONG if LONG in columns else "setting"
     widths = {name: max(map(cell_len, (name, *texts))) for name, texts in columns.items()}

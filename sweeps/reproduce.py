@@ -9,24 +9,22 @@ import json
 import shutil
 import tempfile
 import uuid
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.command import DONE, DONE_WITH_FAILURES, run_command, store_option
-from sweeps.quantities import counted
+from sweeps.driver.rerun import Repeat, ended_content, repeated_frame, train_again
+from sweeps.spec.naming import counted
+from sweeps.terminal.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweeps.outbox import Outbox
     from sweeps.store.schema import RunRow
     from sweeps.trainers.own import TrainerFile
-    from sweeps.workers import Job
-    from tinylm_core.records import EvalRecord, Metrics, StepRecord
+    from sweeps.workers.protocol import Job
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -41,11 +39,11 @@ if TYPE_CHECKING:
 )
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
-    from sweeps.configs import dumped, from_params
-    from sweeps.recorded import here_and_there, own_trainer, with_same_data
+    from sweeps.driver.conditions import here_and_there, own_trainer, with_same_data
+    from sweeps.outbox.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
+    from sweeps.spec.config_type import dumped, from_params
     from sweeps.store import open_store, schema
-    from sweeps.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
-    from sweeps.workers import Job
+    from sweeps.workers.protocol import Job
 
     opened = open_store(store)
     row = opened.find_run(run_id)
@@ -90,72 +88,10 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     return code
 
 
-@dataclass
-class Repeat:
-    """A second training, as far as it came."""
-
-    steps: list["StepRecord"] = field(default_factory=list)
-    evals: list["EvalRecord"] = field(default_factory=list)
-    metrics: "Metrics | None" = None
-    error: str | None = None
-
-
-def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
-    """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
-    from sweeps.local_workers import LocalWorkers
-    from sweeps.outbox import DiskFullError
-    from sweeps.workers import Died, Ended, Evaluated, NoSpace, Raised, Steps, Used
-
-    workers = LocalWorkers([job.device])
-    workers.submit(job)
-    ends_early = row.state not in RESULTS
-    while workers.is_busy():
-        for message in workers.receive(0.5):
-            match message:
-                case Steps():
-                    repeat.steps += message.records
-                    outbox.put("records", {"run": job.key, "steps": [asdict(record) for record in message.records]})
-                case Evaluated():
-                    repeat.evals.append(message.record)
-                    outbox.put("records", {"run": job.key, "evals": [asdict(message.record)]})
-                case Used():
-                    step = repeat.steps[-1].step if repeat.steps else 0
-                    outbox.put("records", {"run": job.key, "usage": [(step, asdict(message.record))]})
-                case Ended():
-                    repeat.metrics = message.metrics
-                case Raised():
-                    repeat.error = message.error
-                case Died():
-                    repeat.error = message.reason
-                case NoSpace():
-                    raise DiskFullError(message.error)
-                case _:
-                    assert_never(message)
-        if ends_early and repeat.steps and repeat.steps[-1].step > last_step:
-            workers.kill()
-
-
-def ended_content(job: "Job", repeat: Repeat) -> dict[str, Any]:
-    """How a reproduction ended, with the files that any run has."""
-    from sweeps.ledger import end_content, gather_artifacts
-    from sweeps.store import schema
-
-    metrics = repeat.metrics
-    state = metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"
-    return end_content(
-        job.key,
-        state,
-        schema.summary_metrics(metrics) if metrics else {},
-        {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
-        str(gather_artifacts(job.workdir, json.loads(job.config), repeat.steps, repeat.evals, state)),
-        str(job.workdir),
-    )
-
-
 def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict[str, Any]:
     """The MLflow run of a reproduction: it never enters a report, by its role."""
-    from sweeps import provenance
-    from sweeps.ledger import dataset_of
+    from sweeps.driver import provenance
+    from sweeps.outbox.operations import dataset_of
     from sweeps.store import schema
     from tinylm_core.machine import conditions
     from tinylm_core.records import now_ms
@@ -180,8 +116,8 @@ def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict
 
 def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -> int:
     """Print the verdict; returns the exit code."""
+    from sweeps.analysis.reproduction import as_far_as_recorded, compare, evaluations_not_recorded
     from sweeps.store import schema
-    from sweeps.verdict import as_far_as_recorded, compare, evaluations_not_recorded
 
     ended = row.state in RESULTS
     repeated = repeated_frame(repeat)
@@ -217,14 +153,6 @@ def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -
     else:
         click.echo(f"within rtol={rtol:g} over {counts}; largest difference {verdict.largest_difference:.3g}")
     return DONE
-
-
-def repeated_frame(repeat: Repeat) -> "pd.DataFrame":
-    """The second training's history, with the columns of the store's."""
-    from sweeps.ledger import history_table
-
-    frame: pd.DataFrame = history_table(repeat.steps, repeat.evals).to_pandas()
-    return frame
 
 
 if __name__ == "__main__":

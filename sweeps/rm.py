@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import DONE, run_command, store_option
-from sweeps.quantities import counted, size
+from sweeps.spec.naming import counted, size
+from sweeps.terminal.command import DONE, run_command, store_option
 
 if TYPE_CHECKING:
-    from sweeps.outbox import Outbox
+    from sweeps.outbox.outbox import Outbox
     from sweeps.store.read import Store
     from sweeps.store.schema import RunRow
 
@@ -37,9 +37,9 @@ class Removal:
 @click.option("--yes", is_flag=True, help="Do not ask. A sweep is then given by its whole name.")
 @store_option
 def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
-    from sweeps.outbox import RefusedError
+    from sweeps.outbox.errors import RefusedError
+    from sweeps.outbox.work import remove_empty_work
     from sweeps.store import open_store
-    from sweeps.work import remove_empty_work
 
     opened = open_store(store)
     names_one = any(name.startswith(name_or_run_id) for name in opened.sweeps())
@@ -69,7 +69,7 @@ def removed(
     store: "Store", name: str, row: "RunRow | None", *, yes: bool, discards_journal: bool = False
 ) -> str | None:
     """Remove a sweep, or the run of it that `row` is; says what it was. None where whoever is asked doesn't agree."""
-    from sweeps.work import WAIT_SECONDS, locked_work
+    from sweeps.outbox.work import WAIT_SECONDS, locked_work
 
     # Where what is left to send is refused, that does not stop a whole sweep from going.
     with locked_work(store, name, discards_journal=discards_journal) as outbox:
@@ -99,7 +99,7 @@ def find_run(store: "Store", run_id: str) -> "RunRow | None":
 
 def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool) -> str:
     """The sweep that is meant, or whose run is. ValueError where there is none, or only the start of its name."""
-    from sweeps.catalog import sweep_name
+    from sweeps.spec.catalog import sweep_name
     from sweeps.store import schema
 
     if row is not None:
@@ -115,26 +115,26 @@ def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool)
 
 def whole_sweep(store: "Store", name: str) -> Removal:
     """All of a sweep: runs, reproductions, summaries, those in MLflow's bin, and what is on this machine."""
-    from sweeps.overview import folder_bytes, folders_of
+    from sweeps.driver.overview import folder_bytes, folders_of
 
     runs, again = len(store.runs(name)), len(store.runs(name, "reproduction"))
     ids = store.run_ids(name)
     folders = folders_of(store, name)
-    num_bytes = sum(map(folder_bytes, folders)) if folders else sum(map(store.artifact_bytes, ids))
+    num_bytes = sum(map(folder_bytes, folders)) if folders else sum(map(store.artifacts.num_bytes, ids))
     what = f"sweep {name} with {counted(runs, 'run')}" + (f" and {counted(again, 'reproduction')}" if again else "")
     return Removal(what, ids, "", num_bytes)
 
 
 def one_run(store: "Store", row: "RunRow") -> Removal:
     """A run or a reproduction, with the checkpoints of one that was to go on."""
-    from sweeps.ledger import unfinished_work
-    from sweeps.overview import folder_bytes
+    from sweeps.driver.overview import folder_bytes
+    from sweeps.driver.run_folder import unfinished_work
+    from sweeps.outbox.work import work_folder
     from sweeps.store import schema
-    from sweeps.work import work_folder
 
     name = row.tags[schema.SWEEP]
     workdir = unfinished_work(work_folder(store, name), row.tags[schema.CREATION])
-    num_bytes = store.artifact_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
+    num_bytes = store.artifacts.num_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
     what = f"{row.role} {row.run_id} ({row.name}) of {name}"
     return Removal(what, [row.run_id], str(workdir or ""), num_bytes)
 

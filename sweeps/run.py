@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import DONE, OneOf, run_command, store_option
-from sweeps.places import on_ray, on_this_machine
 from sweeps.session import sweep, tell_notes
-from sweeps.signals import Paused, Signals
+from sweeps.spec.searches import SAMPLING
+from sweeps.terminal.command import DONE, OneOf, run_command, store_option
+from sweeps.terminal.signals import Paused, Signals
+from sweeps.workers.engines import on_ray, on_this_machine
 
 if TYPE_CHECKING:
-    from sweeps.live import Output
+    from sweeps.terminal.views import Output
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--num-trials and --seeds.",
 )
 @click.option("--sweep", "dimensions", multiple=True, metavar="FIELD=v1,v2|low:high:points:log", help="Sweep a field.")
-@click.option("--search", type=OneOf(["grid", "random", "sobol", "tpe"]), help="How the space is searched.")
+@click.option("--search", type=OneOf(["grid", *SAMPLING]), help="How the space is searched.")
 @click.option("--num-trials", metavar="N", type=click.IntRange(1), help="How many trials; a grid counts its cells.")
 @click.option("--seeds", metavar="N", type=click.IntRange(1), help="Seeds a trial trains with.")
 @click.option(
@@ -127,7 +128,7 @@ def run(
 ) -> int:
     end = math.inf if max_hours is None else time.monotonic() + max_hours * 3600
 
-    from sweeps.catalog import list_experiments
+    from sweeps.spec.catalog import list_experiments
 
     if list_ or name is None:
         for known, question in list_experiments().items():
@@ -136,13 +137,14 @@ def run(
             click.echo("\npython -m sweeps.run NAME")
         return DONE
 
-    from sweeps.catalog import load_experiment, overridden
+    from sweeps.spec.catalog import load_experiment
+    from sweeps.spec.flags import overridden
 
     if at and confirm is None:
         raise ValueError("--at is of --confirm K; --set changes the base of all settings")
     experiment = overridden(load_experiment(name), settings, dimensions, search, num_trials, seeds)
 
-    from sweeps.plan import make_plan
+    from sweeps.plan.plan import make_plan
     from sweeps.store import open_store
 
     if engine == "ray":
@@ -159,12 +161,12 @@ def run(
     try:
         with Signals(ends_after=True) as signals, where as place:
             if confirm is not None:
-                from sweeps.confirm import confirmed
+                from sweeps.driver.confirm import confirmed
 
                 experiment, which = confirmed(experiment, open_store(store), confirm, place.machine, at)
                 tell_notes([which], output)
             if dry_run:
-                from sweeps.dry_run import print_plan
+                from sweeps.terminal.dry_run import print_plan
 
                 print_plan(make_plan(experiment, place.machine), place.num_slots, store)
                 return DONE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sweeps.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, run_command, store_option
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -69,7 +69,7 @@ def sample(
     from tinylm_core.samples import write_text
 
     with tempfile.TemporaryDirectory() as folder:
-        model, _, tokenizer = load_model(opened.download(row.run_id, schema.CHECKPOINT, Path(folder)))
+        model, _, tokenizer = load_model(opened.artifacts.download(row.run_id, schema.CHECKPOINT, Path(folder)))
     try:
         text = write_text(
             model,

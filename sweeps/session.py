@@ -5,21 +5,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES
-from sweeps.signals import Paused, Signals
+from sweeps.terminal.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES
+from sweeps.terminal.signals import Paused, Signals
 
 if TYPE_CHECKING:
-    from sweeps.driver import View
-    from sweeps.ledger import Ledger
-    from sweeps.live import Output
-    from sweeps.plan import Plan, Trial
+    from sweeps.driver.ledger import Ledger
+    from sweeps.driver.loop import View
+    from sweeps.plan.plan import Plan, Trial
     from sweeps.store.read import Store
-    from sweeps.workers import Workers
+    from sweeps.terminal.views import Output
+    from sweeps.workers.protocol import Workers
 
 LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded by then
 
@@ -40,9 +39,9 @@ def sweep(
 
     Paused where a signal came. `again` says how somebody goes on with a sweep that has stopped before it was done.
     """
-    from sweeps.execute import execute
-    from sweeps.live import view_for
-    from sweeps.work import drain, locked_work
+    from sweeps.driver.execute import execute
+    from sweeps.outbox.work import drain, locked_work
+    from sweeps.terminal.live_view import view_for
 
     def make_view(trials: "list[Trial]", ledger: "Ledger") -> "View":
         tell_notes(ledger.notes_on(trials), output)
@@ -76,10 +75,13 @@ def sweep(
             _tell_failures(store, name, outcome.failed)
             say(f"out of time; {again}")
             return COME_BACK_LATER
-        from sweeps.answer import publish_answer  # pandas and SciPy, which no run need wait for
-        from sweeps.report import make_report, publish
-        from sweeps.retention import drop_weights
-        from sweeps.summary import print_answer, print_summary, say_answer
+        from sweeps.answer.publish import (
+            publish,
+            publish_answer,  # pandas and SciPy, which no run need wait for
+        )
+        from sweeps.answer.report import make_report
+        from sweeps.driver.retention import drop_weights
+        from sweeps.terminal.summary import print_answer, print_summary, say_answer
 
         if not outcome.out_of_time:
             drop_weights(plan, store, outbox)
@@ -104,12 +106,14 @@ def sweep(
 @contextmanager
 def _report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
     """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
-    modules = ["sweeps.answer", "sweeps.page", "sweeps.figures", "sweeps.summary"]
-    modules += ["sklearn.ensemble"] * (len(plan.sweep.space) > 1)  # of Optuna's importances
 
     def load() -> None:
-        for module in modules:
-            import_module(module)
+        import sweeps.answer.page
+        import sweeps.answer.publish
+        import sweeps.terminal.summary  # noqa: F401
+
+        if len(plan.sweep.space) > 1:
+            import sklearn.ensemble  # noqa: F401  # of Optuna's importances
 
     timer = threading.Timer(LOAD_REPORT_SECONDS, load)
     timer.start()
@@ -134,6 +138,6 @@ def _tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> N
     for name, error in failed.items():
         click.echo(f"FAILED {name}: {error}", err=True)
         if run_id := run_ids.get(name):  # which the tracker may not have heard of yet
-            folder = store.artifacts_of(run_id)
+            folder = store.artifacts.folder(run_id)
             where = f"in MLflow among the artifacts of run {run_id}" if folder is None else folder
             click.echo(f"  traceback.txt, and what it printed: {where}", err=True)

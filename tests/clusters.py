@@ -17,7 +17,7 @@ import pytest
 from launcher import wait_until
 
 if TYPE_CHECKING:
-    from sweeps.ray_workers.cluster import Demand, Found
+    from sweeps.workers.ray.cluster import Demand, Found
 
 # Read by ray when it is imported, here and in commands: without it Ray looks for a cluster at the network's address.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -114,7 +114,7 @@ def nodes(ray_folder: str) -> Iterator[Nodes]:
 @pytest.fixture(scope="session")
 def on_cluster(nodes: Nodes) -> Iterator[tuple["Demand", "Found"]]:
     """This process as a driver on the cluster; what its runs reserve, and what its nodes are."""
-    from sweeps.ray_workers.cluster import connected, demand_of, look
+    from sweeps.workers.ray.cluster import connected, demand_of, look
 
     with connected(nodes.address):
         demand = demand_of(1, 1)

@@ -29,9 +29,9 @@ import pytest
 PRELOADED = (
     "uvicorn", "mlflow", "mlflow.cli", "mlflow.server", "mlflow.store.tracking.sqlalchemy_store", "optuna", "pandas",
     "matplotlib.pyplot", "pyarrow.parquet", "scipy.stats", "torch", "tinylm_core.train", "tinylm_core.generate",
-    "sweeps.catalog", "sweeps.dry_run", "sweeps.driver", "sweeps.execute", "sweeps.figures", "sweeps.live",
-    "sweeps.page", "sweeps.places", "sweeps.report", "sweeps.store", "sweeps.trainers.tinylm", "sweeps.verdict",
-    "sweeps.work", "sweeps.workers", "sweeps.local_workers",
+    "sweeps.answer.figures", "sweeps.answer.page", "sweeps.answer.report", "sweeps.analysis.reproduction",
+    "sweeps.driver.execute", "sweeps.outbox.work", "sweeps.spec.catalog", "sweeps.store", "sweeps.terminal.dry_run",
+    "sweeps.terminal.views", "sweeps.trainers.tinylm", "sweeps.workers.engines", "sweeps.workers.local",
 )  # fmt: skip
 
 # Where there is a GPU, commands train on the CPU all the same: bits, paces and tags that tests name are a CPU's.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from sweeps.workers.protocol import Message, Workers
 from tinylm_core import train as train_module
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.corpus import load_corpus
@@ -90,3 +91,13 @@ def allow_fp16(monkeypatch: pytest.MonkeyPatch, first_scale: float = 2.0**16) ->
 
     monkeypatch.setattr(train_module, "check_precision", lambda *_: None)
     monkeypatch.setattr(TrainState, "fresh", fresh_scaled)
+
+
+LONG = {"train_tokens": 64 * 3 * 20_000}
+
+
+def receive_all(workers: Workers) -> list[Message]:
+    messages: list[Message] = []
+    while workers.is_busy():
+        messages += workers.receive(1)
+    return messages

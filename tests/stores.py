@@ -14,9 +14,9 @@ from launcher import Launcher
 from mlflow import MlflowClient
 from servers import Server
 
-from sweeps.catalog import load_experiment
-from sweeps.configs import to_params
-from sweeps.plan import make_plan
+from sweeps.plan.plan import make_plan
+from sweeps.spec.catalog import load_experiment
+from sweeps.spec.config_type import to_params
 from sweeps.store import Store, Writer, open_store, schema
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, identity, resolve
 from tinylm_core.machine import Machine, this_machine
@@ -193,3 +193,7 @@ def any_store(
     if request.param == "local":
         return open_store(shutil.copytree(empty_store, tmp_path / "store"))
     return open_store(request.getfixturevalue("server").uri, create=True)
+
+
+def listing(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.results import Results
-from sweeps.space import short
+from sweeps.spec.naming import short
 from tinylm_core import RunConfig
 
 VOCAB_SIZE = 1000

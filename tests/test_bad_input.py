@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from launcher import Launcher
+from stores import listing
 
 from tinylm_core.machine import this_machine
 
@@ -110,10 +111,6 @@ VERBS = {
     "reproduce of nothing": (["sweeps.reproduce", "0123456789abcdef"], "no store at"),
     "sample of nothing": (["sweeps.sample", "0123456789abcdef"], "no store at"),
 }
-
-
-def listing(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from launcher import Launcher
-from test_run import BASE, HEAD
+from small_sweeps import BASE, HEAD
 
-from sweeps.catalog import load_experiment
-from sweeps.plan import make_plan
-from sweeps.search import TrialSearch
+from sweeps.plan.plan import make_plan
+from sweeps.search.ask_tell import TrialSearch
+from sweeps.spec.catalog import load_experiment
 from tinylm_core import RunConfig
 from tinylm_core.machine import this_machine
 

@@ -18,11 +18,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from launcher import Launcher
-from test_bad_input import HEAD, listing
+from small_sweeps import HEAD
+from stores import listing
 
-from sweeps.catalog import load_experiment, overridden
-from sweeps.outbox import RefusedError
-from sweeps.sender import Sender
+from sweeps.outbox.errors import RefusedError
+from sweeps.outbox.sender import Sender
+from sweeps.spec.catalog import load_experiment
+from sweeps.spec.flags import overridden
 from sweeps.store import open_store
 from sweeps.store.read import Store
 from tinylm_core import RunConfig, run
@@ -279,7 +281,7 @@ def test_hostile_words_are_one_line_and_nothing_is_written(
 
 def test_random_journals_are_told_and_kept(launcher: Launcher, store: Store, text_file: Path, tmp_path: Path) -> None:
     """The whole command: a journal that isn't ours ends it with one line, and stays as it was."""
-    from test_run import GRID, write_experiment
+    from small_sweeps import GRID, write_experiment
 
     file = write_experiment(tmp_path, GRID, text_file)
     journal = store.folder / "work" / "question" / "journal.jsonl"

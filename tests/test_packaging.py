@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.catalog import list_experiments
+from sweeps.spec.catalog import list_experiments
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("tinylm_core", "sweeps", "experiments")
@@ -47,7 +47,7 @@ def test_a_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         there = {name for name in content.namelist() if ".dist-info/" not in name}
     assert there == here
-    assert {"sweeps/py.typed", "tinylm_core/py.typed", "sweeps/report.css", "sweeps/mlruns.gitignore"} <= there
+    assert {"sweeps/py.typed", "tinylm_core/py.typed", "sweeps/answer/report.css", "sweeps/mlruns.gitignore"} <= there
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tinylm_core.machine import Machine
 
 NUMERICS_VERSION = 2
-"""Raised by whoever changes a loss curve of an unchanged config; `tests/test_golden.py` says when."""
+"""Raised by whoever changes a loss curve of an unchanged config; `tests/core/test_golden.py` says when."""
 
 BPE_VOCAB_SIZE = 1000
 

@@ -20,13 +20,7 @@ from tinylm_core.cache import cached, default_cache_dir
 from tinylm_core.config import BPE_VOCAB_SIZE, RunConfig
 from tinylm_core.readers import read_text, read_tokens
 from tinylm_core.sources import find_source, stamp
-from tinylm_core.tokenizer import (
-    Tokenizer,
-    UnknownCharacterError,
-    token_dtype,
-    tokenizer_from_json,
-    train_tokenizer,
-)
+from tinylm_core.tokenizer import Tokenizer, UnknownCharacterError, token_dtype, tokenizer_from_json, train_tokenizer
 
 
 @dataclass(frozen=True, eq=False)

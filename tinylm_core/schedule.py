@@ -12,6 +12,7 @@ def warmup_steps(config: RunConfig) -> int:
 
 
 def share_of_steps(ratio: float, num_steps: int) -> int:
+    """How many of the steps a ratio of them is, rounded up."""
     return math.ceil(Decimal(repr(ratio)) * num_steps)
 
 

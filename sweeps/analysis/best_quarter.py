@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from sweeps.analysis.effects import positions
+from sweeps.analysis.decomposition import positions
 from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import Floats, Plan, is_number, is_sampled, ordered_values, unconditional
-from sweeps.space import short
+from sweeps.spec.naming import short
 
 LEAST_BEST = 3  # settings in the quarter, for anything to be said of where they lie
 AT_THE_END = 0.1  # of a range: its outermost tenth

@@ -24,7 +24,8 @@ from sweeps.analysis.settings import (
     ordered_values,
     unconditional,
 )
-from sweeps.space import MAX_VALUES, short
+from sweeps.spec.naming import short
+from sweeps.spec.space import MAX_VALUES
 
 RATE = "learning_rate"
 LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from sweeps.analysis import best_quarter, curves, diagnosis, effects, noise, ranking, rates, settings
+from sweeps.analysis import best_quarter, curves, decomposition, diagnosis, effects, noise, ranking, rates, settings
 from sweeps.analysis.noise import Noise, Uneven
 from sweeps.analysis.settings import Plan
 from tinylm_core.records import RESULTS
@@ -136,8 +136,8 @@ class Results:
 
     @cached_property
     def decomposition(self) -> pd.DataFrame:
-        """`effects.decompose`."""
-        return effects.decompose(self.plan, self.runs)
+        """`decomposition.decompose`."""
+        return decomposition.decompose(self.plan, self.runs)
 
     @cached_property
     def concentrations(self) -> list[best_quarter.Concentration]:

@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sweeps.fields import MEASURE_FIELDS, UNIT_FIELDS
-from sweeps.space import MAX_VALUES, dimension_from_json, is_varied, short
-from sweeps.sweep import TPE_STARTUP_TRIALS
+from sweeps.spec.fields import MEASURE_FIELDS, UNIT_FIELDS
+from sweeps.spec.naming import short
+from sweeps.spec.searches import TPE_STARTUP_TRIALS
+from sweeps.spec.settings import is_varied
+from sweeps.spec.space import MAX_VALUES, dimension_from_json
 from tinylm_core.records import RESULTS
 
 Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
-SAMPLING = ("random", "sobol", "tpe")  # searches that propose trials, where grid and points list them
 LOG_RATIO = 8  # choices that span less are on a linear axis
 
 

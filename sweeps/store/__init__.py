@@ -5,10 +5,11 @@ Importing this loads neither MLflow nor pandas, and a local store that is only l
 
 from pathlib import Path
 
-from sweeps.store.client import is_temporary, prepare
+from sweeps.store.connect import is_temporary, prepare
 from sweeps.store.place import find_place
-from sweeps.store.read import Store, UiLinks
+from sweeps.store.read import Store
 from sweeps.store.schema import Definition, RunRow
+from sweeps.store.ui import UiLinks
 from sweeps.store.write import Writer
 
 __all__ = ["Definition", "RunRow", "Store", "UiLinks", "Writer", "is_temporary", "open_store"]

@@ -6,41 +6,26 @@ pandas is loaded by what returns a DataFrame, as it takes a third of a second.
 import json
 import re
 import shlex
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.configs import from_params
-from sweeps.store import links, schema, views
+from sweeps.store import schema, ui
+from sweeps.store.artifacts import Artifacts
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of, shrink_database
-from sweeps.store.raw import RawReader
+from sweeps.store.removal import Remover
+from sweeps.store.rows import RawReader, run_row
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
+from sweeps.store.ui import UiLinks
 from sweeps.store.write import Writer
-from tinylm_core.config import RunConfig, identity
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _HISTORIES = 200
-
-
-@dataclass(frozen=True)
-class UiLinks:
-    """Where MLflow's UI shows a sweep, once `mlflow ui` or the server runs."""
-
-    runs: str
-    compare: str
-
-
-class NoArtifactError(ValueError):
-    """A run has no such file or folder."""
 
 
 class Store:
@@ -49,6 +34,7 @@ class Store:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._raw = RawReader(place)
+        self.artifacts = Artifacts(self._raw, place.where)
 
     @property
     def where(self) -> str:
@@ -80,6 +66,10 @@ class Store:
         """The write side; only the outbox's thread calls it."""
         return Writer(self._raw.client, self._place)
 
+    def remover(self) -> Remover:
+        """What removes runs and sweeps; only the outbox's thread calls it."""
+        return Remover(self._raw.client, self._place)
+
     def shrink(self) -> None:
         """Give the disk back what removed sweeps took of a database here, unless somebody is at work in it."""
         if self.is_local:
@@ -92,7 +82,7 @@ class Store:
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
         summaries = [
-            (raw, self._read_plan(raw.run_id)) for raw in self._raw.runs([self._experiment_id(name)], "summary")
+            (raw, self.artifacts.plan(raw.run_id)) for raw in self._raw.runs([self._experiment_id(name)], "summary")
         ]
 
         def started(summary: tuple[RawRun, dict[str, Any] | None]) -> tuple[int, int, str]:
@@ -146,17 +136,6 @@ class Store:
         """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
         return self._raw.all_run_ids(self._experiment_id(name))
 
-    def artifact_bytes(self, run_id: str) -> int:
-        """The size of a run's artifacts, as the tracker lists them: a call a folder."""
-        sizes, folders = 0, [""]
-        while folders:
-            for info in self._raw.client.list_artifacts(run_id, folders.pop() or None):
-                if info.is_dir:
-                    folders.append(info.path)
-                else:
-                    sizes += info.file_size or 0
-        return sizes
-
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
         return folder_of(self._experiment(name).location) if self.is_local else None
@@ -188,7 +167,7 @@ class Store:
 
         `name` None: the only sweep. Columns in `frames.trials_frame`.
         """
-        from sweeps import frames
+        from sweeps.store import frames
 
         name = name or self._only_sweep()
         return frames.trials_frame(self.runs(name), self.plan(name, definition))
@@ -202,7 +181,7 @@ class Store:
         """
         import pandas as pd
 
-        from sweeps import frames
+        from sweeps.store import frames
 
         if run_ids is not None and name is None:
             runs = frames.runs_frame(map(self.find_run, run_ids))
@@ -227,51 +206,19 @@ class Store:
 
     def gaps(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
-        from sweeps import frames
+        from sweeps.store import frames
 
         name = name or self._only_sweep()
         plan = self.plan(name, definition)
         return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan["swept"])
 
-    def download(self, run_id: str, artifact_path: str, to: Path) -> Path:
-        """Copy an artifact, a file or a folder, into the folder `to`; returns its path.
-
-        NoArtifactError where there is none of that name, ValueError for what can be none's.
-        """
-        path = PurePosixPath(artifact_path)
-        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
-            raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
-        parent = None if path.parent == PurePosixPath() else str(path.parent)
-        if str(path) not in [info.path for info in self._raw.client.list_artifacts(run_id, parent)]:
-            raise NoArtifactError(f"run {run_id} has no artifact {artifact_path!r}")
-        to.mkdir(parents=True, exist_ok=True)
-        return Path(self._raw.client.download_artifacts(run_id, str(path), str(to)))
-
-    def artifacts_of(self, run_id: str) -> Path | None:
-        """Where a run's artifacts are on this machine; None where a server has them."""
-        uri = self._raw.artifact_uri(run_id)
-        return None if uri is None else folder_of(uri)
-
-    def read_text(self, run_id: str, artifact_path: str) -> str | None:
-        """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
-        if (folder := self.artifacts_of(run_id)) is not None:
-            try:
-                return (folder / artifact_path).read_text()
-            except FileNotFoundError:
-                return None
-        with tempfile.TemporaryDirectory() as copies:
-            try:
-                return self.download(run_id, artifact_path, Path(copies)).read_text()
-            except NoArtifactError:
-                return None
-
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
-        base, experiment = links.ui_base(self.tracking_uri), self._experiment(name)
+        base, experiment = ui.ui_base(self.tracking_uri), self._experiment(name)
         # One that an earlier version made has no views, and the UI complains of a link to one.
-        view = views.RUNS if f"{views.TAG}{views.RUNS}" in experiment.tags else None
-        runs = links.runs_page(base, experiment.experiment_id, view)
-        return UiLinks(runs, links.compare_page(base, experiment.experiment_id, run_ids))
+        view = ui.RUNS if f"{ui.TAG}{ui.RUNS}" in experiment.tags else None
+        runs = ui.runs_page(base, experiment.experiment_id, view)
+        return UiLinks(runs, ui.compare_page(base, experiment.experiment_id, run_ids))
 
     def _experiment_id(self, name: str) -> str:
         return self._experiment(name).experiment_id
@@ -291,70 +238,3 @@ class Store:
         if len(names) != 1:
             raise ValueError(f"{self.where} holds {len(names)} sweeps, name one: {', '.join(names) or 'none yet'}")
         return names[0]
-
-    def _read_plan(self, run_id: str) -> dict[str, Any] | None:
-        for _ in range(3):
-            text = self.read_text(run_id, schema.PLAN)
-            if text is None:
-                return None
-            try:
-                plan: dict[str, Any] = json.loads(text)
-            except json.JSONDecodeError:  # MLflow copies artifacts in place: somebody is writing it
-                time.sleep(0.1)
-            else:
-                return plan
-        raise ValueError(f"{schema.PLAN} of run {run_id} in {self.where} is damaged")
-
-
-def run_row(raw: RawRun) -> RunRow:
-    """A run with its config, typed, and its identity as today's code sees it."""
-    config = _config(raw)
-    return RunRow(
-        run_id=raw.run_id,
-        name=raw.name,
-        experiment_id=raw.experiment_id,
-        status=raw.status,
-        state=raw.tags.get(schema.STATE, ""),
-        role=raw.tags.get(schema.ROLE, ""),
-        trial=_integer(raw.tags.get(schema.TRIAL)),
-        seed=_integer(raw.params.get("seed")),
-        params=raw.params,
-        config=config,
-        identity=_identity(config, raw.tags),
-        tags=raw.tags,
-        metrics={name: schema.finite_or_inf(value) for name, value in raw.metrics.items()},
-        start_time=_moment(raw.start_time),
-        end_time=None if raw.status == "RUNNING" else _moment(raw.end_time),
-    )
-
-
-def _config(raw: RawRun) -> RunConfig | None:
-    if schema.TRAINER in raw.tags:
-        return None  # of a class that only its own file knows
-    known = {name: text for name, text in raw.params.items() if name in RunConfig.model_fields}
-    try:
-        config = from_params(RunConfig, known)
-    except ValueError:
-        return None
-    # What is not known somebody has added, or it is another version's: then the run had another identity.
-    is_whole = len(known) == len(raw.params)
-    is_same = schema.FINGERPRINT in raw.tags and _identity(config, raw.tags) == raw.tags.get(schema.IDENTITY)
-    return config if is_whole or is_same else None
-
-
-def _identity(config: RunConfig | None, tags: Mapping[str, str]) -> str | None:
-    numerics = _integer(tags.get(schema.NUMERICS))
-    if config is None or numerics is None or schema.FINGERPRINT not in tags:
-        return tags.get(schema.IDENTITY)
-    try:
-        return identity(config, tags[schema.FINGERPRINT], numerics)
-    except ValueError:
-        return tags.get(schema.IDENTITY)
-
-
-def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"-?\d{1,18}", text) else None
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

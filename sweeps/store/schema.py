@@ -4,7 +4,6 @@ Knows no MLflow call, only the names that MLflow's own pages read.
 """
 
 import math
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -182,10 +181,3 @@ def attempt_order(state: str, start: float, run_id: str) -> tuple[int, float, st
 def identities_today(rows: Iterable[RunRow]) -> dict[str, str]:
     """What a plan made before a field was added calls a run → the run's identity today (law 7)."""
     return {row.tags[IDENTITY]: row.identity for row in rows if IDENTITY in row.tags and row.identity is not None}
-
-
-def check_name(name: str) -> str:
-    """The name of a sweep, which becomes a folder's name. ValueError where it can't."""
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]{1,100}", name):
-        raise ValueError(f"sweep name {name!r}: allowed are 1 to 100 letters, digits, '_', '.' and '-', no dot first")
-    return name

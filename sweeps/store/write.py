@@ -5,33 +5,26 @@ has locked blocks a call for up to 20 seconds, and then it raises; a batch is in
 """
 
 import json
-import math
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
+from sweeps.spec.naming import check_name
 from sweeps.store import schema, sql
-from sweeps.store.models import keep_model
-from sweeps.store.place import Place, folder_of
-from sweeps.store.views import saved_views
+from sweeps.store.batches import as_metrics, as_tags, batches, chunks, cut, is_same, step_metrics
+from sweeps.store.model import keep_model
+from sweeps.store.place import Place
+from sweeps.store.removal import has_runs
+from sweeps.store.ui import saved_views
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run, RunTag
+    from mlflow.entities import Run
 
-_Item = TypeVar("_Item")
-
-# MLflow's limits
-_METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 100
-_TAG_LENGTH = 5000  # 8000 since 3.0
 _DIGEST_LENGTH = 36
-
-_REMOVED = ".removed-"  # what follows the name of an experiment that a server keeps in its bin
 
 
 class Writer:
@@ -48,8 +41,8 @@ class Writer:
         """
         from mlflow.exceptions import MlflowException
 
-        schema.check_name(name)
-        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: _cut(note)})
+        check_name(name)
+        tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
         location = (self._place.folder / "artifacts" / name).as_uri() if self._place.is_local else None
         found = self._client.get_experiment_by_name(name)
@@ -61,7 +54,7 @@ class Writer:
                     raise
             found = self._client.get_experiment_by_name(name)
             assert found is not None
-        if schema.SWEEP not in found.tags and self._has_runs(found.experiment_id):
+        if schema.SWEEP not in found.tags and has_runs(self._client, self._place, found.experiment_id):
             raise ValueError(
                 f"experiment {name!r} is no sweep's and has runs of its own; rename it in MLflow, or the sweep's file"
             )
@@ -71,13 +64,6 @@ class Writer:
             if found.tags.get(key) != value:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
-
-    def _has_runs(self, experiment_id: str) -> bool:
-        """Whether it has runs; on a server those that we remove stay in its bin, and count for nothing."""
-        from mlflow.entities import ViewType
-
-        view = ViewType.ALL if self._place.is_local else ViewType.ACTIVE_ONLY
-        return bool(self._client.search_runs([experiment_id], run_view_type=view, max_results=1))
 
     def set_views(self, experiment_id: str, swept: Sequence[str], differing: Sequence[str], created_ms: int) -> None:
         """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
@@ -123,10 +109,10 @@ class Writer:
         A batch is atomic and holds whole records, so the last step and evaluation there are safe high-water marks;
         of usage MLflow itself drops a value that it has of that moment.
         """
-        groups = [_step_metrics(record) for record in steps]
-        groups += [_metrics(schema.eval_metrics(record), record.timestamp_ms, record.step) for record in evals]
-        groups += [_metrics(schema.usage_metrics(record), record.timestamp_ms, step) for step, record in usage]
-        for batch in _batches(groups):
+        groups = [step_metrics(record) for record in steps]
+        groups += [as_metrics(schema.eval_metrics(record), record.timestamp_ms, record.step) for record in evals]
+        groups += [as_metrics(schema.usage_metrics(record), record.timestamp_ms, step) for step, record in usage]
+        for batch in batches(groups):
             self._client.log_batch(run_id, metrics=batch, synchronous=True)
 
     def last_steps(self, run_id: str) -> tuple[int, int]:
@@ -147,19 +133,14 @@ class Writer:
     ) -> None:
         """Log what is known once, at the end. Of a call that may repeat an earlier one, what is not there already."""
         there = self._client.get_run(run_id).data.metrics if is_repeat and metrics else {}
-        new = {name: value for name, value in metrics.items() if not _same(there.get(name), value)}
-        batch = _metrics(new, time.time_ns() // 1_000_000, 0)
+        new = {name: value for name, value in metrics.items() if not is_same(there.get(name), value)}
+        batch = as_metrics(new, time.time_ns() // 1_000_000, 0)
         if batch or tags:
-            self._client.log_batch(run_id, metrics=batch, tags=_tags(tags), synchronous=True)
+            self._client.log_batch(run_id, metrics=batch, tags=as_tags(tags), synchronous=True)
 
     def log_artifacts(self, run_id: str, folder: Path, artifact_path: str | None = None) -> None:
         """Copy a folder's content; what is there under the same name is replaced."""
         self._client.log_artifacts(run_id, str(folder), artifact_path)
-
-    def delete_artifacts(self, run_id: str, artifact_path: str) -> None:
-        """Remove a file or folder of a run, if it is there."""
-        if artifact_path in [info.path for info in self._client.list_artifacts(run_id)]:
-            self._artifacts_at(str(self._client.get_run(run_id).info.artifact_uri)).delete_artifacts(artifact_path)
 
     def keep_model(self, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
         """Make the model of a definition that of this run: see `models.keep_model`."""
@@ -198,122 +179,16 @@ class Writer:
 
     def set_note(self, run_id: str, markdown: str) -> None:
         """Set the description on the run's page, cut where it is longer than MLflow takes."""
-        self.set_tags(run_id, {schema.NOTE: _cut(markdown)})
+        self.set_tags(run_id, {schema.NOTE: cut(markdown)})
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags; others stay."""
-        for some in _chunks(_tags(tags), _PARAMS_A_BATCH):
+        for some in chunks(as_tags(tags), _PARAMS_A_BATCH):
             self._client.log_batch(run_id, tags=some, synchronous=True)
 
     def delete_run(self, run_id: str) -> None:
         """Move a run to MLflow's bin, from which its page can restore it."""
         self._client.delete_run(run_id)
-
-    def remove_run(self, run_id: str) -> str | None:
-        """Free a run's artifacts and its record; returns why its artifacts can't be freed from here, if they can't.
-
-        From a folder the record goes for good, as by `mlflow gc`; of a server it goes to the bin.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None  # an earlier call
-            raise
-        problem = self._free_artifacts(str(run.info.artifact_uri))
-        for output in run.outputs.model_outputs if run.outputs else []:
-            problem = self._remove_model(output.model_id) or problem
-        if self._place.is_local:
-            self._backend._hard_delete_run(run_id)
-        else:
-            self.delete_run(run_id)
-        return problem
-
-    def remove_experiment(self, name: str) -> bool:
-        """Remove a sweep's experiment, whose runs are gone, so that the name is free; False for one with other runs.
-
-        From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
-        experiment brings its runs back: so it is renamed first.
-        """
-        from mlflow.entities import ViewType
-
-        # By its name, since somebody may have renamed it in MLflow.
-        query, all_gone = f"name LIKE '{schema.check_name(name)}%'", True
-        for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
-            is_named = experiment.name == name or experiment.name.startswith(f"{name}{_REMOVED}")
-            if not is_named or schema.SWEEP not in experiment.tags:
-                continue
-            if self._has_runs(experiment.experiment_id):
-                all_gone = False
-                continue
-            if self._place.is_local:
-                if experiment.lifecycle_stage == "active":
-                    self._client.delete_experiment(experiment.experiment_id)
-                self._backend._hard_delete_experiment(experiment.experiment_id)
-                folder = folder_of(experiment.artifact_location)
-                if folder is not None and self._is_ours(folder) and not self._is_shared(experiment.artifact_location):
-                    shutil.rmtree(folder, ignore_errors=True)
-            elif experiment.lifecycle_stage == "active":
-                if experiment.name == name:
-                    self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
-                self._client.delete_experiment(experiment.experiment_id)
-        return all_gone
-
-    def _is_shared(self, location: str) -> bool:
-        """Whether another experiment keeps its artifacts there, as one that was renamed does."""
-        from mlflow.entities import ViewType
-
-        there = self._client.search_experiments(view_type=ViewType.ALL)
-        return any(experiment.artifact_location == location for experiment in there)
-
-    def _remove_model(self, model_id: str) -> str | None:
-        """Remove an MLflow model that a run made, as the run is removed."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            problem = self._free_artifacts(str(self._client.get_logged_model(model_id).artifact_location))
-            self._client.delete_logged_model(model_id)
-            if self._place.is_local:
-                self._backend._hard_delete_logged_model(model_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None  # an earlier call
-        return problem
-
-    def _free_artifacts(self, uri: str) -> str | None:
-        folder = folder_of(uri)
-        if folder is not None and not (self._place.is_local and self._is_ours(folder)):
-            where = "outside of this store" if self._place.is_local else "in a folder of the server's machine"
-            return f"{folder.parent.parent} is {where}"
-        try:
-            self._artifacts_at(uri).delete_artifacts()
-        except Exception as error:
-            status = getattr(getattr(error, "response", None), "status_code", 500)
-            if folder is not None or (isinstance(error, OSError) and status >= 500 and status != 501):
-                raise  # a later attempt may mend it
-            scheme = urlsplit(uri).scheme
-            return f"{scheme}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if folder is not None and folder.parent.is_dir():
-            folder.parent.rmdir()
-        return None
-
-    def _artifacts_at(self, uri: str) -> Any:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        # An address of a proxy names no host: it is that of the tracking URI, which else is MLflow's global one.
-        return get_artifact_repository(uri, tracking_uri=self._place.tracking_uri)
-
-    def _is_ours(self, folder: Path) -> bool:
-        """Whether a folder is one of this store's: a store that was copied names those of the one it came from."""
-        return folder.resolve().is_relative_to((self._place.folder / "artifacts").resolve())
-
-    @property
-    def _backend(self) -> Any:
-        """MLflow's store itself, which alone deletes for good: what `mlflow gc` calls."""
-        return self._client._tracking_client.store
 
     def is_deleted(self, run_id: str) -> bool:
         """Whether a run is in MLflow's bin, or gone from there too."""
@@ -342,57 +217,10 @@ class Writer:
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        for some in _chunks([Param(key, value) for key, value in params.items()], _PARAMS_A_BATCH):
+        for some in chunks([Param(key, value) for key, value in params.items()], _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=some, synchronous=True)
 
 
 def _adoption_order(run: "Run") -> tuple[int, int, int, str]:
     # One call's runs have one start time; the ID then decides, the same way every time.
     return (-len(run.data.metrics), -len(run.data.params), run.info.start_time, run.info.run_id)
-
-
-def _step_metrics(record: StepRecord) -> "list[Metric]":
-    values = {metric: float(getattr(record, attribute)) for metric, attribute in schema.STEP_METRICS.items()}
-    values = {metric: value for metric, value in values.items() if not math.isnan(value)}  # NaN: not measured
-    if record.skipped:
-        values[schema.SKIPPED] = 1.0
-    return _metrics(values, record.timestamp_ms, record.step)
-
-
-def _metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list[Metric]":
-    from mlflow.entities import Metric
-
-    return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
-
-
-def _tags(tags: Mapping[str, str]) -> "list[RunTag]":
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value) for key, value in tags.items()]
-
-
-def _batches(groups: "Iterable[list[Metric]]") -> "Iterator[list[Metric]]":
-    """Groups joined to batches that MLflow takes, no group divided."""
-    batch: list[Metric] = []
-    for group in groups:
-        if len(batch) + len(group) > _METRICS_A_BATCH:
-            yield batch
-            batch = []
-        batch.extend(group)
-    if batch:
-        yield batch
-
-
-def _chunks(values: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-def _cut(note: str) -> str:
-    return note if len(note) <= _TAG_LENGTH else f"{note[: _TAG_LENGTH - 2]}\n…"
-
-
-def _same(stored: float | None, value: float) -> bool:
-    if stored is None:
-        return False
-    return stored == value or (math.isnan(stored) and math.isnan(value)) or schema.finite_or_inf(stored) == value

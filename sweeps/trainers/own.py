@@ -6,20 +6,18 @@ What it reads and how it trains only it knows, so its `version` stands for all o
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.catalog import Experiment, executed
-from sweeps.configs import Config, changed, dumped, train_tokens
-from sweeps.quantities import counted
-from sweeps.space import Choice, Value
-from sweeps.store.schema import TRAINER, TRAINER_SOURCE, RunRow
-from sweeps.sweep import Sweep
-from sweeps.trainers import Cost, Identified
+from sweeps.spec.catalog import Experiment, executed
+from sweeps.spec.config_type import Config, changed, dumped, train_tokens
+from sweeps.spec.space import Choice, Value
+from sweeps.spec.sweep import Sweep
+from sweeps.trainers.contract import train
+from sweeps.trainers.protocol import Cost, Identified
 from sweeps.trainers.source import Source, source_of
-from sweeps.trainers.told import train
 from tinylm_core.records import Metrics
 
 BYTES_A_STEP = 500  # in history and database rows
@@ -114,19 +112,6 @@ class TrainerFile:
         except Exception as error:
             error.add_note(self.source.place_in(error) or _place_of(sweep.run))
             raise
-
-    def notes_on(self, results: Iterable[RunRow]) -> list[str]:
-        """What there is to know of results that a plan takes from a store, a line each."""
-        edited = sum(
-            row.tags.get(TRAINER) == self.version and row.tags.get(TRAINER_SOURCE) != self.source.sha256
-            for row in results
-        )
-        if not edited:
-            return []
-        return [
-            f"{counted(edited, 'result')} of version={self.version}, trained by other code than "
-            f"{self.source.file.path.name} and what it imports have now; if the edit changes a result, change version"
-        ]
 
 
 def _place_of(run: Any) -> str:

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from sweeps.configs import Config
-from sweeps.fields import BUDGET_FIELDS, MATCHING_FIELDS
-from sweeps.space import Choice, Range, Space, Value, condition, grid_settings, with_condition
-from sweeps.sweep import Sweep, listed_settings
-from sweeps.trainers import Cost, Identified
+from sweeps.spec.config_type import Config
+from sweeps.spec.fields import BUDGET_FIELDS, MATCHING_FIELDS
+from sweeps.spec.settings import condition, grid_settings, with_condition
+from sweeps.spec.space import Choice, Range, Space, Value
+from sweeps.spec.sweep import Sweep, listed_settings
+from sweeps.trainers.protocol import Cost, Identified
 from tinylm_core.config import RunConfig, check_budget, identity, resolve
 from tinylm_core.corpus import Corpus, load_corpus
+from tinylm_core.cost import num_parameters
 from tinylm_core.data import train_windows, val_windows
 from tinylm_core.machine import Machine, check_precision, this_machine
 from tinylm_core.schedule import warmup_steps
@@ -211,16 +213,6 @@ def decay_groups_line(config: RunConfig, vocab_size: int) -> str:
         f"{group.replace('_', ' ')}: {len(names)} tensors, {sum(sizes[name] for name in names):,} parameters"
         for group, names in groups.items()
     )
-
-
-def num_parameters(config: RunConfig, vocab_size: int) -> int:
-    """Trainable parameters of the model of a config, a shared matrix counted once."""
-    d, f, b = config.d_model, config.d_ff or 4 * config.d_model, int(config.bias)
-    attention = 4 * d * d + b * 4 * d
-    feed_forward = 2 * d * f + b * (f + d)
-    norms = 2 * (d + b * d)
-    embeddings = vocab_size * d * (1 if config.tie_embeddings else 2) + config.max_seq_len * d
-    return config.num_layers * (attention + feed_forward + norms) + (d + b * d) + embeddings
 
 
 def cost_of(config: RunConfig, vocab_size: int, val_tokens: int) -> Cost:

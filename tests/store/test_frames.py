@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 from stores import FINGERPRINT, START, config_of
 
-from sweeps import frames
-from sweeps.configs import to_params
-from sweeps.store import links, read, schema, sql
+from sweeps.spec.config_type import to_params
+from sweeps.store import frames, rows, schema, sql, ui
 from tinylm_core.config import RunConfig
 from tinylm_core.records import Metrics
 
 
 def row_of(config: RunConfig, **changes: object) -> schema.RunRow:
-    row = read.run_row(
+    row = rows.run_row(
         sql.RawRun(
             "r",
             "t000",
@@ -110,15 +109,15 @@ def test_summary_metrics_of_a_run_without_evaluations() -> None:
 
 
 def test_links_open_on_the_runs_and_their_comparison() -> None:
-    base = links.ui_base("sqlite:////tmp/mlflow.db")
-    assert links.runs_page(base, "7") == (
+    base = ui.ui_base("sqlite:////tmp/mlflow.db")
+    assert ui.runs_page(base, "7") == (
         "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART"
     )
-    assert links.compare_page("http://host", "7", ["a", "b"]) == (
+    assert ui.compare_page("http://host", "7", ["a", "b"]) == (
         "http://host/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
         "&workflowType=machine_learning"
     )
-    assert links.runs_page("http://host", "7", "sweep") == (
+    assert ui.runs_page("http://host", "7", "sweep") == (
         "http://host/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=sweep"
     )
-    assert links.ui_base("https://me:secret@host:5000/mlflow/") == "https://host:5000/mlflow"
+    assert ui.ui_base("https://me:secret@host:5000/mlflow/") == "https://host:5000/mlflow"

@@ -22,7 +22,7 @@ from stores import (
     write_sweep,
 )  # fmt: skip
 
-from sweeps.store import Store, Writer, raw, read, schema, sql
+from sweeps.store import Store, Writer, read, rows, schema, sql
 from tinylm_core.config import RunConfig, identity
 from tinylm_core.records import Metrics
 
@@ -89,7 +89,7 @@ def reader(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mon
     """The store, read as it chooses to, and as it is read where the schema is not the tested one, in small pages."""
     if request.param == "client":
         monkeypatch.setattr(sql, "TESTED_REVISION", "another")
-        monkeypatch.setattr(raw, "_PAGE", 2)
+        monkeypatch.setattr(rows, "_PAGE", 2)
         monkeypatch.setattr(read, "_HISTORIES", 2)
     return store
 

@@ -21,9 +21,9 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from stores import FINGERPRINT, START, SWEEP_NAMES, config_of, eval_of, history, new_run, steps_of
 
-from sweeps.configs import from_params, to_params
+from sweeps.spec.config_type import from_params, to_params
 from sweeps.store import Store, Writer, is_temporary, open_store, schema, sql
-from sweeps.store.views import saved_views
+from sweeps.store.ui import saved_views
 from tinylm_core.config import RunConfig
 from tinylm_core.records import UsageRecord
 
@@ -224,24 +224,24 @@ def test_artifacts_come_back_as_they_were(writer: Writer, store: Store, run_id: 
     for _ in range(2):
         writer.log_artifacts(run_id, source)
         writer.log_artifacts(run_id, source / "checkpoint", "deeper/folder")
-    assert store.download(run_id, "config.json", tmp_path / "to").read_text() == "{}"
-    folder = store.download(run_id, "checkpoint", tmp_path / "to")
+    assert store.artifacts.download(run_id, "config.json", tmp_path / "to").read_text() == "{}"
+    folder = store.artifacts.download(run_id, "checkpoint", tmp_path / "to")
     assert (folder / "model.safetensors").read_bytes() == bytes(range(256))
-    assert store.download(run_id, "deeper/folder/model.safetensors", tmp_path / "to").stat().st_size == 256
+    assert store.artifacts.download(run_id, "deeper/folder/model.safetensors", tmp_path / "to").stat().st_size == 256
     for bad in ("", "/etc/passwd", "../config.json", "checkpoint/../../x", "..\\x", "missing", "missing/file"):
         with pytest.raises(ValueError, match="artifact"):
-            store.download(run_id, bad, tmp_path / "to")
+            store.artifacts.download(run_id, bad, tmp_path / "to")
 
 
 def test_a_deleted_artifact_is_gone_and_the_others_stay(
-    writer: Writer, client: MlflowClient, run_id: str, tmp_path: Path
+    writer: Writer, store: Store, client: MlflowClient, run_id: str, tmp_path: Path
 ) -> None:
     (tmp_path / "files" / "checkpoint").mkdir(parents=True)
     for name in ("config.json", "checkpoint/model.safetensors"):
         (tmp_path / "files" / name).write_text("content")
     writer.log_artifacts(run_id, tmp_path / "files")
     for _ in range(2):
-        writer.delete_artifacts(run_id, "checkpoint")
+        store.remover().delete_artifacts(run_id, "checkpoint")
     assert [info.path for info in client.list_artifacts(run_id)] == ["config.json"]
 
 
@@ -372,8 +372,8 @@ def test_somebodys_own_run_in_a_sweeps_experiment_is_left_alone(
     name = client.get_experiment(experiment).name
     assert store.running(name) == [ours]
     assert store.run_ids(name) == [ours]
-    writer.remove_run(ours)
-    assert not writer.remove_experiment(name)
+    store.remover().remove_run(ours)
+    assert not store.remover().remove_experiment(name)
     assert client.get_run(mine).info.status == "RUNNING"
     assert client.get_experiment(experiment).lifecycle_stage == "active"
 
@@ -387,7 +387,7 @@ def test_a_renamed_experiment_keeps_its_artifacts_when_another_of_its_name_is_re
     client.log_text(run_id, "kept", "note.txt")
     client.rename_experiment(renamed, "my renamed one")
     writer.experiment(name, "And now?")
-    assert writer.remove_experiment(name)
+    assert local.remover().remove_experiment(name)
     assert Path(client.download_artifacts(run_id, "note.txt", str(tmp_path))).read_text() == "kept"
 
 

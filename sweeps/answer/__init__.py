@@ -1,0 +1,1 @@
+"""Turns numbers into an answer: sentences, tables, pictures, the page. Knows no MLflow, and trains nothing."""

@@ -1,0 +1,1 @@
+"""What to run next, with its command and its cost."""

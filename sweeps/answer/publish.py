@@ -1,0 +1,45 @@
+"""What a sweep's answer leaves on MLflow's own pages beside the report: a note, and the best run as a model.
+
+Reads a report and fills the outbox; the sentences are those of `words`, the links those of the report.
+"""
+
+from typing import Any
+
+from sweeps.answer.report import Report, links
+from sweeps.answer.sentences import answer
+from sweeps.outbox.operations import summary_key
+from sweeps.outbox.outbox import Outbox
+from sweeps.store.read import Store
+
+
+def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
+    """Put the note on the definition's summary run and on the experiment, and make the best run the model."""
+    plan = report.results.plan
+    name, definition = str(plan["name"]), str(plan["definition"])
+    found = links(store, report)
+    is_text_model = plan.get("trainer") is None and plan.get("keep_checkpoints") != 0
+    with_weights = report.best_runs("COMPLETE") if is_text_model else []
+    if with_weights:
+        found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
+        outbox.put("model", {"run_id": with_weights[0], "definition": definition})
+    content = note(str(plan["question"]), answer(report.results), str(plan["command"]), found)
+    outbox.put("note", {"run": summary_key(name, definition), "note": content}, sync=True)
+
+
+def note(question: str, sentences: list[str], command: str, found: dict[str, str]) -> str:
+    """Markdown: the question, the answer so far, and where to go from there, as commands and as links."""
+    steps = [f"- {what}: {_step(where)}" for what, where in {"Go on with the sweep": command, **found}.items()]
+    return "\n\n".join([f"**{question}**", *sentences, "\n".join(steps)])
+
+
+def _step(where: str) -> str:
+    return f"[open]({where})" if where.startswith(("http://", "https://")) else f"`{where}`"
+
+
+def publish(outbox: Any, report: Report) -> None:
+    """Put a report's files on its definition's summary run."""
+    from sweeps.outbox.operations import summary_key
+    from sweeps.outbox.work import publish_files
+
+    key = summary_key(str(report.results.plan["name"]), str(report.results.plan["definition"]))
+    publish_files(outbox, key, report.page.parent, "report")

@@ -1,0 +1,109 @@
+"""What a report is made of: a definition of a sweep, read from the store, and the results computed from it."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.analysis.results import Results
+    from sweeps.store.read import Store
+
+
+COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
+
+
+NEEDED = ("name", "definition", "question", "command", "search", "space", "swept", "base", "seeds", "matched", "trials")
+
+
+ENDED = ("COMPLETE", "DIVERGED", "FAILED")
+
+
+LEAST_FOR_IMPORTANCE = 4  # settings
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written, and what it was written from."""
+
+    page: Path
+    results: "Results"
+
+    def best_runs(self, *states: str) -> list[str]:
+        """The IDs of the runs with an objective, the lowest first; with `states` only of those in one of them."""
+        trials = self.results.trials.dropna(subset=["objective"])
+        trials = trials[trials["state"].isin(states)] if states else trials
+        return [str(run_id) for run_id in trials.sort_values(["objective", "trial", "seed"])["run_id"]]
+
+
+def make_report(store: "Store", name: str, definition: str | None = None) -> Report:
+    """Read a sweep from the store and write its report into the store's folder. ValueError before any run has ended."""
+    from sweeps.answer.page import write_report
+
+    results = read_results(store, name, definition)
+    if not results.runs["state"].isin(ENDED).any():
+        raise ValueError(
+            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}; "
+            f"other definitions: python -m sweeps.ls {name}{store.option}"
+        )
+    report = Report(store.folder / "reports" / name / "index.html", results)
+    write_report(report.results, report.page.parent, links(store, report))
+    return report
+
+
+def read_results(store: "Store", name: str, definition: str | None = None) -> "Results":
+    """A definition's plan and rows, by default of the one that was run last. ValueError where it has none."""
+    from sweeps.analysis.results import Results
+    from sweeps.analysis.settings import distinct
+
+    plan = store.plan(name, definition)
+    if lacking := [key for key in NEEDED if key not in plan]:
+        raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
+    if plan["command"].startswith("python "):
+        plan = plan | {"command": plan["command"] + store.option}
+    kept = distinct(plan)
+    trials = store.trials(name, plan["definition"])
+    trials = trials[trials["trial"].isin([trial["trial"] for trial in kept["trials"]])].reset_index(drop=True)
+    return Results(kept, trials, store.history(name, plan["definition"]), _importances)
+
+
+def _importances(results: "Results") -> dict[str, float]:
+    """Optuna's, over the settings that have a mean."""
+    done = results.board[results.board["objective"].notna()]
+    if len(results.plan["swept"]) < 2 or len(done) < LEAST_FOR_IMPORTANCE:
+        return {}
+    from sweeps.search.importance import importances
+
+    settings = {trial["trial"]: trial["setting"] for trial in results.plan["trials"]}
+    return importances(
+        results.plan["space"], [settings[trial] for trial in done["trial"]], [float(v) for v in done["objective"]]
+    )
+
+
+def links(store: "Store", report: Report) -> dict[str, str]:
+    """Where to go from a report: commands and pages."""
+    name = str(report.results.plan["name"])
+    best = report.best_runs()[:COMPARED_RUNS]
+    pages = store.ui_links(name, best)
+    found = {}
+    if store.is_local:
+        found["Open MLflow on the store"] = server_command(store)
+    found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
+    if best:
+        found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
+    if best and report.results.plan.get("trainer") is None:
+        found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
+    definition = str(report.results.plan["definition"])
+    earlier = f" --definition {definition}" * (store.definitions(name)[0].definition != definition)
+    return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}
+
+
+def server_command(store: "Store") -> str:
+    """What opens MLflow's pages on a local store: in the project's own checkout its make does."""
+    from sweeps.spec.catalog import experiments_folder
+
+    if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
+        return "make ui" + (f" STORE={store.where}" if store.option else "")
+    database = shlex.quote(f"sqlite:///{store.folder}/mlflow.db")
+    server = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"  # without job runners
+    return f"{server} --host 127.0.0.1 --port 5000 --backend-store-uri {database}"

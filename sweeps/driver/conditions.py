@@ -1,0 +1,116 @@
+"""What the record of a run asks of who trains it again: its data, its trainer, its device, and what differs here."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sweeps.spec.config_type import Config
+    from sweeps.store.read import Store
+    from sweeps.store.schema import RunRow
+    from sweeps.trainers.own import TrainerFile
+    from tinylm_core.config import RunConfig
+
+
+def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
+    """The run's config, its data taken from the store where this machine's differs. ValueError where neither has it."""
+    from sweeps.store import schema
+    from tinylm_core.corpus import load_corpus
+
+    assert row.config
+    fingerprint = row.tags[schema.FINGERPRINT]
+    try:
+        found = load_corpus(row.config).fingerprint
+        if found == fingerprint:
+            return row.config
+        problem = f"data={row.config.data!r} has changed since"
+    except ValueError as error:
+        problem = str(error)
+    try:
+        packed = store.artifacts.download(row.tags[schema.SUMMARY_RUN], f"corpus/{fingerprint}.txt.gz", folder)
+    except ValueError:
+        raise ValueError(f"{problem}, and the store keeps no copy of the corpus {fingerprint[:12]}") from None
+    text = folder / f"{fingerprint}.txt"
+    text.write_bytes(gzip.decompress(packed.read_bytes()))
+    config = row.config.replace({"data": str(text)})
+    if load_corpus(config).fingerprint != fingerprint:
+        raise ValueError(f"{problem}, and the store's copy of the corpus {fingerprint[:12]} is damaged")
+    click.echo(f"  {problem}; trained on the store's copy")
+    return config
+
+
+@dataclass(frozen=True)
+class RecordedTrainer:
+    """The trainer of a recorded run, as its file has it today."""
+
+    file: "TrainerFile"
+    config_class: "type[Config]"
+
+
+def own_trainer(row: "RunRow") -> RecordedTrainer:
+    """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
+    from sweeps.spec.catalog import load_experiment
+    from sweeps.store import schema
+    from sweeps.trainers.own import trainer_file
+
+    experiment = load_experiment(row.tags[schema.FILE])
+    file = trainer_file(experiment)
+    if file is None:
+        raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")
+    return RecordedTrainer(file, type(experiment.sweep.base))
+
+
+def here_and_there(store: "Store", row: "RunRow", trainer: RecordedTrainer | None) -> tuple[str, list[str]]:
+    """The device to train on, and a line for each condition that is not as recorded."""
+    from sweeps.driver import provenance
+    from sweeps.store import schema
+    from tinylm_core.machine import conditions
+
+    device = device_like(row.tags.get(schema.DEVICE, "cpu"))
+    tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
+    if trainer is not None:
+        tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
+    keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
+    whose = {schema.TRAINER_SOURCE: " (the trainer's code, or what it imports from beside it)"}
+    lines = [
+        f"{key}{whose.get(key, '')}: recorded {row.tags[key]}, here {tags[key]}"
+        for key in [*keys, schema.COMMIT]
+        if key in row.tags and row.tags[key] != tags[key]
+    ]
+    if (
+        row.tags.get(schema.DIRTY) == tags[schema.DIRTY] == "true"
+        and (store.artifacts.read_text(row.run_id, schema.DIFF) or "") != provenance.code().diff
+    ):
+        lines.append("code.diff: the uncommitted changes are not the recorded ones")
+    if trainer is not None:  # which may use any of them
+        lines += package_differences(
+            store.artifacts.read_text(row.run_id, schema.ENVIRONMENT) or "", provenance.environment()
+        )
+    return device, lines
+
+
+def device_like(recorded: str) -> str:
+    """The device here for a run with that `machine.device`: the first GPU of that name, or else the first of all."""
+    import torch
+
+    from tinylm_core.machine import conditions, this_machine
+
+    first = this_machine("cpu" if recorded == "cpu" else None).device
+    gpus = (f"cuda:{index}" for index in range(torch.cuda.device_count() if first == "cuda" else 0))
+    return next((gpu for gpu in gpus if conditions(gpu, 1)["machine.device"] == recorded), first)
+
+
+def package_differences(recorded: str, here: str) -> list[str]:
+    """A line for each installed package of environment.txt that is another here; none where there is no record."""
+    from sweeps.driver.provenance import versions
+
+    then, now = versions(recorded), versions(here)
+    both = sorted(then.keys() | now.keys()) if then else []
+    return [
+        f"{name}: recorded {then.get(name, 'none')}, here {now.get(name, 'none')}"
+        for name in both
+        if then.get(name) != now.get(name) and name not in ("torch", "numpy", "tokenizers")  # which are tags
+    ]

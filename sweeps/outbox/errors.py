@@ -1,0 +1,29 @@
+"""Why what must be kept or sent is not: the tracker is away, it refuses, the disk is full."""
+
+from urllib.parse import urlsplit
+
+
+def reason(error: Exception) -> str:
+    """Why a tracker took nothing: its address and what the network said, if libraries have wrapped that; else all."""
+    address = ""
+    inner: BaseException | None = error
+    while inner is not None:
+        if url := getattr(getattr(inner, "request", None), "url", None):
+            parts = urlsplit(url)
+            address = f"{parts.scheme}://{parts.netloc}: "
+        if isinstance(inner, OSError) and inner.strerror and (address or inner is error):
+            return address + inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+class TrackerAwayError(Exception):
+    """The tracker doesn't take what waits for it; nothing is lost, and a later start sends it."""
+
+
+class RefusedError(ValueError):
+    """An operation that no later attempt mends: a missing permission, a journal that isn't ours. It stays in there."""
+
+
+class DiskFullError(Exception):
+    """There was no room for a record for too long; nothing is lost, and a later start goes on."""

@@ -1,0 +1,168 @@
+"""What the tracker must be told: durable on disk first, then sent by one thread, in order, until it has arrived.
+
+The only caller of the store's write side. An operation is a name and plain data; what it does is in `sweeps.sender`.
+Every operation may be sent twice (a crash between sending and forgetting), so the sender makes each one idempotent.
+What fails is tried again, in order; what is refused for good stops the sending, and the journal keeps it.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sweeps.outbox.errors import DiskFullError, RefusedError, TrackerAwayError, reason
+from sweeps.outbox.journal import Journal
+from sweeps.outbox.operations import Operation
+from tinylm_core.durable import is_disk_full
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 2.0
+MOST_JOINED = 20
+SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
+
+
+class Outbox:
+    """A journal and the thread that sends it.
+
+    `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away.
+    `joined` gives one operation for two that wait in a row, or None: what has fallen behind catches up by fewer calls.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        send: Callable[[Operation, bool], None],
+        wait: float = 600.0,
+        joined: Callable[[Operation, Operation], Operation | None] = lambda *_: None,
+    ) -> None:
+        self._journal = Journal(path)
+        self._send, self._joined = send, joined
+        self._wait = wait  # seconds that a full disk is waited for
+        self._queue: deque[tuple[Operation, bool]] = deque((op, True) for op in self._journal.left_over)
+        self._changed = threading.Condition()
+        self._closing = False
+        self.refusal: RefusedError | None = None  # why nothing is sent any more
+        self._error: str | None = None  # of the last attempt
+        self._error_since = 0.0
+        self._call_since: float | None = None  # an attempt that is under way
+        self.full_disk: str | None = None  # the folder that has no room, while there is none
+        self.gives_up: Callable[[], bool] = lambda: False  # asked each second that a full disk is waited for
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, op: str, content: Mapping[str, Any], *, sync: bool = False) -> None:
+        """Keep an operation durably and let it be sent."""
+        operation = {"op": op, **content}
+        with self._changed:
+            self.when_there_is_room(lambda: self._journal.append(operation, sync=sync))
+            self._queue.append((operation, False))
+            self._changed.notify_all()
+
+    def when_there_is_room(self, write: Callable[[], T]) -> T:
+        """Write; while the disk is full whoever does waits, and so do the workers behind it. DiskFullError at last."""
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+            self.full_disk = str(self._journal.path.parent)
+            if time.monotonic() > deadline or self.gives_up():
+                raise DiskFullError(f"the disk of {self.full_disk} is full")
+            with self._changed:
+                self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
+            self.full_disk = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the tracker doesn't take the next operation, if it doesn't."""
+        error, since = self._error, self._call_since
+        if self.refusal or error:
+            return str(self.refusal or error)
+        if since and time.monotonic() - since > SLOW_SECONDS:
+            return f"no answer for {time.monotonic() - since:.0f} s"
+        return None
+
+    @property
+    def num_waiting(self) -> int:
+        """Operations that have not arrived."""
+        return len(self._queue)
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all has arrived; False where some has not by then. RefusedError where it never will."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: not self._queue or self.refusal, max(0.0, timeout))
+            if self._queue and self.refusal:
+                raise self.refusal
+            return bool(arrived)
+
+    def is_stuck(self, wait: float, *, idle: bool) -> bool:
+        """Whether the tracker takes nothing now. TrackerAwayError where that lasts `wait` seconds and all is idle."""
+        trouble = self.trouble
+        if trouble is None:
+            return False
+        since = self._error_since if self._error else self._call_since
+        if idle and since and time.monotonic() - since > wait:
+            raise TrackerAwayError(trouble)
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Drain and stop. What has not arrived stays in the journal for the next start."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._queue or self.refusal, max(0.0, timeout))
+            arrived = not self._queue
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=RETRY_SECONDS if arrived else 0.1)
+        if not self._thread.is_alive():
+            self._journal.close()
+        return arrived
+
+    def _next(self) -> tuple[Operation, bool, int]:
+        """What goes next, whether an earlier process may have sent it, and how many operations it stands for."""
+        operation, replayed = self._queue[0]
+        number = 1
+        while number < min(MOST_JOINED, len(self._queue)) and self._queue[number][1] == replayed:
+            together = self._joined(operation, self._queue[number][0])
+            if together is None:
+                break
+            operation, number = together, number + 1
+        return operation, replayed, number
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closing)
+                if self._closing:
+                    return
+                operation, replayed, number = self._next()
+            self._call_since = time.monotonic()
+            try:
+                self._send(operation, replayed)
+            except RefusedError as refusal:
+                with self._changed:
+                    self.refusal = refusal
+                    self._changed.notify_all()
+                return
+            except Exception as error:  # any: the tracker's faults are many, and none may lose a record
+                self._error_since = self._error_since if self._error else time.monotonic()
+                self._error = reason(error)
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._closing, RETRY_SECONDS):
+                        return
+                continue
+            finally:
+                self._call_since = None
+            self._error = None
+            with self._changed:
+                if self._closing:
+                    return  # the journal may be the next start's by now, which sends this again
+                for _ in range(number):
+                    self._queue.popleft()
+                if not self._queue:
+                    self._journal.forget()
+                    self._changed.notify_all()

@@ -1,0 +1,137 @@
+"""MLflow's saved views of a sweep, which its UI keeps as tags of the experiment: what to look at first.
+
+The keys are those that the UI of MLflow 3.17 reads ("Views" on the page of runs); an older one passes over the tags.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from sweeps.spec.fields import STEP_FIELDS
+from sweeps.store import schema
+
+TAG = "mlflow.sharedViewState."
+RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
+
+_CHOSEN = "Sweep"  # the section with the charts that answer the question
+_CURVES = {"val/loss": schema.TOKENS_AT_EVAL, "eval/gap": schema.TOKENS_AT_EVAL, "train/loss": "train/tokens"}  # tokens
+_OUTCOME = ("final/gap", schema.OBJECTIVE)  # axes of the parallel coordinates; the last one gives lines their colour
+_COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
+# The sections of all other metrics, in this order, and whether they are open.
+_SECTIONS = {"val": True, "eval": True, "train": True, "final": False, "best": False, "Model metrics": False}
+
+
+def saved_views(swept: Sequence[str], differing: Sequence[str], created_ms: int) -> dict[str, str]:
+    """The experiment's tags: a view of the runs and one of settings, whose curves are means over seeds.
+
+    `differing`: fields in which the definitions there differ, so that two of them may have a setting of the same name.
+    """
+    names = ", ".join(swept)
+    keys = [{"mode": "tag", "groupByData": schema.SETTING}]
+    keys += [{"mode": "param", "groupByData": field} for field in differing]
+    grouped = {"aggregateFunction": "average", "groupByKeys": keys}
+    return {
+        f"{TAG}{RUNS}": _saved(f"Runs: {names}", _state(swept), created_ms),
+        f"{TAG}{SETTINGS}": _saved("Settings: means over seeds", _state(swept) | {"groupBy": grouped}, created_ms),
+    }
+
+
+def _state(swept: Sequence[str]) -> dict[str, Any]:
+    parallel = _chart("parallel", "PARALLEL", "Parallel coordinates") | {
+        "selectedParams": list(swept),
+        "selectedMetrics": list(_OUTCOME),
+    }
+    over_tokens = not set(STEP_FIELDS).isdisjoint(swept)
+    curves = [_curve(metric, tokens if over_tokens else None) for metric, tokens in _CURVES.items()]
+    chosen = _section(_CHOSEN, is_open=True) | {"columns": 2}
+    sections = [chosen, *(_section(name, is_open=is_open) for name, is_open in _SECTIONS.items())]
+    columns = [*(f"params.`{name}`" for name in (*swept, "seed")), *(f"metrics.`{name}`" for name in _COLUMNS)]
+    return {
+        "searchFilter": f"tags.`{schema.ROLE}` = 'run'",
+        "orderByKey": f"metrics.`{schema.OBJECTIVE}`",
+        "orderByAsc": True,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "selectedColumns": columns,
+        "compareRunCharts": [parallel, *curves],
+        "compareRunSections": sections,
+        "isAccordionReordered": True,
+    }
+
+
+def _curve(metric: str, over: str | None) -> dict[str, Any]:
+    """Over steps, or over another metric."""
+    axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": over} if over else {"xAxisKey": "step"}
+    return _chart(metric, "LINE", metric) | {
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        **axis,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "lineSmoothness": 0,
+        "useGlobalXaxisKey": over is None,
+        "useGlobalLineSmoothing": True,
+    }
+
+
+def _chart(uuid: str, kind: str, name: str) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "type": kind,
+        "displayName": name,
+        "metricSectionId": _CHOSEN,
+        "runsCountToCompare": 20,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _section(name: str, *, is_open: bool) -> dict[str, Any]:
+    return {"uuid": name, "name": name, "display": is_open, "isReordered": False, "deleted": False, "isGenerated": True}
+
+
+def _saved(name: str, state: Mapping[str, Any], created_ms: int) -> str:
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    view = {"name": name, "createdAt": created_ms, "updatedAt": created_ms, "state": f"deflate;{packed}"}
+    return json.dumps(view)
+
+
+@dataclass(frozen=True)
+class UiLinks:
+    """Where MLflow's UI shows a sweep, once `mlflow ui` or the server runs."""
+
+    runs: str
+    compare: str
+
+
+_WORKFLOW = "workflowType=machine_learning"  # else the UI shows what it has for language models of others
+
+
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
+
+
+def ui_base(tracking_uri: str) -> str:
+    """Where the UI of a store is: the server itself without a password in it, or the local UI."""
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in ("http", "https"):
+        return LOCAL_UI
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def runs_page(base: str, experiment_id: str, view: str | None = None) -> str:
+    """The experiment's runs with their charts, as a saved view has them."""
+    page = f"{base}/#/experiments/{experiment_id}/runs?{_WORKFLOW}&compareRunsMode=CHART"
+    return page if view is None else f"{page}&viewStateShareKey={view}"
+
+
+def compare_page(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
+    """The comparison of runs: parallel coordinates, scatter plots."""
+    return f"{base}/#/compare-runs?runs={_quoted(run_ids)}&experiments={_quoted([experiment_id])}&{_WORKFLOW}"
+
+
+def _quoted(ids: Sequence[str]) -> str:
+    return quote(json.dumps(list(ids), separators=(",", ":")), safe="")

@@ -1,0 +1,123 @@
+"""What a command prints when a sweep has ended or is reported: the answer, two tables, what to do next."""
+
+from collections.abc import Iterable
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+from rich.text import Text as Line
+
+from sweeps.analysis.comparison import hold_together, verdict
+from sweeps.answer import tables
+from sweeps.answer.compare import cell_table, read_side, unlike, write_page
+from sweeps.answer.report import Report, links
+from sweeps.answer.sentences import answer
+from sweeps.spec.naming import counted
+from sweeps.store.read import Store
+from sweeps.terminal.table import fitting_table
+from sweeps.terminal.views import say_json
+
+MOST_LINES = 40  # of diagnoses; the page has them all
+
+
+def print_summary(store: Store, report: Report) -> None:
+    """The report in the terminal. Where it is longer than that is high, the best setting is said again at its end."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        print_whole(console, store, report)
+        return
+    with console.capture() as whole:
+        print_whole(console, store, report)
+    click.echo(whole.get(), nl=False)
+    if len(whole.get().splitlines()) >= console.height:
+        console.print()
+        console.print(Text(answer(report.results)[0], style="bold"))
+
+
+def print_whole(console: Console, store: Store, report: Report) -> None:
+    """The answer, two tables, what is to be said of single runs, and where to go on."""
+    results = report.results
+    console.print()
+    for sentence in answer(results):
+        console.print(Text(sentence))
+    board = tables.leaderboard_table(results).drop(columns=["run IDs", "tokens/s"])  # in the page
+    for title, frame in {"Leaderboard": board, "Train against validation": tables.gap_table(results)}.items():
+        if not frame.empty:
+            console.print()
+            console.print(fitting_table(title, frame, console.width))
+            if frame is board and (more := len(results.board) - len(board)):
+                console.print(f"… and {counted(more, 'setting')} more: leaderboard.csv, beside the report")
+    console.print()
+    for line in diagnosis_lines(results.diagnoses):
+        console.print(Text(line), soft_wrap=not console.is_terminal)  # what reads lines gets whole ones
+    console.print()
+    for what, where in (links(store, report) | {"Report": str(report.page)}).items():
+        console.print(Text(f"{what}: ", style="bold"), end="")
+        console.print(Text(where), soft_wrap=True)
+
+
+def print_answer(report: Report) -> None:
+    """The sentences and where the report is."""
+    for sentence in answer(report.results):
+        click.echo(sentence)
+    click.echo(f"Report: {report.page}")
+
+
+def say_answer(store: Store, report: Report) -> None:
+    """The answer as a line of JSON."""
+    best = report.results.board.iloc[0]
+    say_json(
+        "done",
+        answer=answer(report.results),
+        best_setting=best["label"],
+        best_objective=None if pd.isna(best["objective"]) else float(best["objective"]),
+        best_run=next(iter(report.best_runs()), None),
+        report=str(report.page),
+        links=links(store, report),
+    )
+
+
+def diagnosis_lines(findings: pd.DataFrame) -> Iterable[str]:
+    """One line a run: its findings, worst first; runs without any are counted, and what all have is said once."""
+    healthy = findings[findings["finding"] == "healthy"]
+    num_runs = findings["run_id"].nunique()
+    if num_runs - len(healthy) > MOST_LINES:
+        for finding, rows in findings.groupby("finding", sort=False):
+            yield f"{finding}: {counted(rows['run_id'].nunique(), 'run')}"
+        return
+    in_all = findings.groupby("finding")["run_id"].transform("nunique") == num_runs
+    if num_runs > 1 and len(healthy) < num_runs:
+        for finding in findings.loc[in_all, "finding"].unique():
+            yield f"{finding}: all {num_runs} runs"
+        findings = findings[~in_all]
+    for _, rows in findings.drop(healthy.index).groupby(["trial", "seed"], sort=True):
+        said = "; ".join((rows["finding"] + ": " + rows["detail"]).str.removesuffix(": "))
+        first = rows.iloc[0]
+        yield f"t{first['trial']:03d} {first['label']} seed={first['seed']}: {said}"
+    if len(healthy):
+        details = " ".join(f", {detail}" for detail in healthy["detail"].unique() if detail)
+        yield f"{counted(len(healthy), 'run')} {'is' if len(healthy) == 1 else 'are'} healthy{details}"
+
+
+def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
+    """Print which of A and B is better, and write the same as a page. ValueError where nothing can be paired."""
+    side_a, side_b = read_side(store, name, a), read_side(store, name, b)
+    shared = set(side_a.runs["run_id"]) & set(side_b.runs["run_id"])  # a definition and a larger one
+    runs_a, runs_b = (side.runs[~side.runs["run_id"].isin(shared)] for side in (side_a, side_b))
+    if shared and (runs_a.empty or runs_b.empty):
+        less, more = (a, b) if runs_a.empty else (b, a)
+        raise ValueError(f"every run of {less} is one of {more} too, so there is nothing to compare")
+    comparison = hold_together(runs_a, runs_b)
+    sentences, table = verdict(comparison, a, b), cell_table(comparison, a, b)
+    if differing := unlike(side_a.base, side_b.base):
+        sentences.insert(0, differing)
+    if shared:
+        sentences.append(f"Left out: {counted(len(shared), 'run')} that both have.")
+    console = Console(highlight=False)
+    for sentence in sentences:
+        console.print(Line(sentence))
+    console.print()
+    console.print(fitting_table("Setting by setting", table, console.width))
+    page = write_page(store.folder / "reports", a, b, sentences, table)
+    console.print(Line(f"\nReport: {page}"), soft_wrap=True)

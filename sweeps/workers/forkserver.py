@@ -1,0 +1,15 @@
+"""What the server that workers are forked from imports first: it leaves signals to its driver, and dies with it.
+
+By itself it takes note of them only once it has loaded torch, which takes seconds.
+"""
+
+import signal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+for number in SIGNALS:
+    signal.signal(number, signal.SIG_IGN)  # before what takes a while to import
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which who has started it had held back
+
+from sweeps.workers.local import die_with_parent  # noqa: E402
+
+die_with_parent()

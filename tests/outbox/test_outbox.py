@@ -1,0 +1,347 @@
+"""What the outbox is given is durable first, arrives in order, and is lost by no failure and no kill."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import example, given
+from hypothesis import strategies as st
+from launcher import wait_until
+
+from sweeps.outbox import errors, outbox
+from sweeps.outbox.errors import RefusedError, TrackerAwayError
+from sweeps.outbox.journal import Journal
+from sweeps.outbox.operations import Operation
+from sweeps.outbox.outbox import Outbox
+
+# A driver: it puts operations and a slow sender writes them to a database, each effect once.
+DRIVER = """
+import sqlite3, sys, time
+from pathlib import Path
+from sweeps.outbox import Outbox
+
+folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+def send(operation, replayed):
+    with sqlite3.connect(folder / "tracker.db", timeout=20) as tracker:
+        tracker.execute("INSERT OR IGNORE INTO arrived VALUES (?)", (operation["number"],))
+        tracker.execute("INSERT INTO sent VALUES (?, ?)", (operation["number"], replayed))
+    time.sleep(0.002)
+outbox = Outbox(folder / "journal", send)
+for number in range(first, last):
+    outbox.put("steps", {"number": number}, sync=number % 10 == 0)
+    with (folder / "put").open("a") as note:
+        print(number, file=note)
+    time.sleep(0.001)
+assert outbox.close(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _retry_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.01)
+
+
+class Tracker:
+    """A sender that keeps what arrives and refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.arrived: list[int] = []
+        self.replayed: list[bool] = []
+        self.refusals: Iterator[bool] = iter(())
+
+    def __call__(self, operation: Operation, replayed: bool) -> None:
+        if next(self.refusals, False):
+            raise ConnectionError("away")
+        self.arrived.append(operation["number"])
+        self.replayed.append(replayed)
+
+
+def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it() -> None:
+    def call(url: str) -> None:
+        try:
+            requests.get(url, timeout=5)
+        except requests.RequestException as error:
+            raise RuntimeError(f"API request to {url} failed with exception {error}") from error
+
+    with pytest.raises(RuntimeError) as error:
+        call("http://127.0.0.1:9/api/2.0/mlflow")
+    assert errors.reason(error.value) == "http://127.0.0.1:9: Connection refused"
+    assert errors.reason(ValueError("what\nit says")) == "ValueError: what it says"
+    handled = ValueError("503")
+    handled.__context__ = FileNotFoundError(2, "No such file or directory")  # of something else, on the way
+    assert errors.reason(handled) == "ValueError: 503"
+    assert errors.reason(PermissionError(13, "Permission denied")) == "Permission denied"
+
+
+def put_all(box: Outbox, numbers: range) -> None:
+    for number in numbers:
+        box.put("steps", {"number": number})
+
+
+def journal_lines(path: Path) -> list[Operation]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_operations_arrive_once_and_in_order(tmp_path: Path) -> None:
+    tracker = Tracker()
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(500))
+    assert box.drain(10)
+    put_all(box, range(500, 600))
+    assert box.close(10)
+    assert tracker.arrived == list(range(600))
+    assert not any(tracker.replayed)
+    assert (tmp_path / "journal").read_bytes() == b""
+
+
+def test_an_operation_is_in_the_journal_before_it_is_sent(tmp_path: Path) -> None:
+    missing = []
+
+    def send(operation: Operation, _: bool) -> None:
+        if operation not in journal_lines(tmp_path / "journal"):
+            missing.append(operation)
+
+    box = Outbox(tmp_path / "journal", send)
+    put_all(box, range(200))
+    assert box.close(10)
+    assert not missing
+
+
+def test_a_synced_operation_is_on_the_disk_when_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), synced.append((tmp_path / "journal").read_bytes()))[0])
+    end = threading.Event()
+    box = Outbox(tmp_path / "journal", lambda *_: end.wait(60))
+    box.put("steps", {"number": 0})
+    before = len(synced)
+    box.put("ask", {"number": 1}, sync=True)
+    assert len(synced) == before + 1
+    assert [op["number"] for op in map(json.loads, synced[-1].splitlines())] == [0, 1]
+    end.set()
+    assert box.close(10)
+
+
+@pytest.mark.parametrize("refusals", [[True] * 5, [False, True, True, False, False, True], [True, False] * 30])
+def test_a_refused_operation_is_sent_until_it_arrives_and_none_overtakes_it(
+    tmp_path: Path, refusals: list[bool]
+) -> None:
+    tracker = Tracker()
+    tracker.refusals = iter(refusals)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(60))
+    assert box.close(20)
+    assert tracker.arrived == list(range(60))
+    assert box.trouble is None
+
+
+def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp_path: Path) -> None:
+    tracker, away = Tracker(), threading.Event()
+    away.set()
+    tracker.refusals = iter(away.is_set, None)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(100))
+    assert not box.drain(0.1)
+    assert box.trouble == "ConnectionError: away"
+    assert len(journal_lines(tmp_path / "journal")) == 100
+    away.clear()
+    assert box.close(10)
+    assert tracker.arrived == list(range(100))
+
+
+def together(first: Operation, second: Operation) -> Operation | None:
+    """For even numbers that come one after another."""
+    numbers = [*first["numbers"], *second["numbers"]]
+    return None if any(number % 2 for number in numbers) else first | {"numbers": numbers}
+
+
+def test_what_has_fallen_behind_goes_by_fewer_calls_in_the_same_order_and_again_where_one_failed(
+    tmp_path: Path,
+) -> None:
+    calls: list[list[int]] = []
+    may_answer = threading.Event()
+
+    def send(operation: Operation, _replayed: bool) -> None:
+        may_answer.wait(60)
+        calls.append(operation["numbers"])
+        if len(calls) == 2:
+            raise ConnectionError("the answer was lost")
+
+    box = Outbox(tmp_path / "journal", send, joined=together)
+    numbers = [0, 1, *range(2, 100, 2), 101, 103]
+    for number in numbers:
+        box.put("records", {"numbers": [number]})
+    may_answer.set()
+    assert box.close(60)
+    assert calls[1] == calls[2]  # once more, as a whole
+    del calls[1]
+    assert [number for call in calls for number in call] == numbers
+    assert {len(call) for call in calls} == {1, outbox.MOST_JOINED, 49 % outbox.MOST_JOINED}
+    assert journal_lines(tmp_path / "journal") == []
+
+
+def test_what_an_earlier_process_left_is_not_joined_with_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text('{"op": "records", "numbers": [0]}\n{"op": "records", "numbers": [2]}\n')
+    calls: list[tuple[list[int], bool]] = []
+    may_answer = threading.Event()
+
+    def send(operation: Operation, replayed: bool) -> None:
+        may_answer.wait(60)
+        calls.append((operation["numbers"], replayed))
+
+    box = Outbox(tmp_path / "journal", send, joined=together)
+    box.put("records", {"numbers": [4]})
+    may_answer.set()
+    assert box.close(60)
+    assert calls == [([0, 2], True), ([4], False)]
+
+
+def test_what_is_refused_for_good_stops_the_sending_and_stays_in_the_journal(tmp_path: Path) -> None:
+    arrived = []
+
+    def send(operation: Operation, _replayed: bool) -> None:
+        if operation["number"] == 2:
+            raise RefusedError("you may not")
+        arrived.append(operation["number"])
+
+    box = Outbox(tmp_path / "journal", send)
+    put_all(box, range(5))
+    with pytest.raises(RefusedError, match="you may not"):
+        box.drain(60)
+    assert box.is_stuck(600, idle=False)
+    assert (box.refusal is not None, box.trouble) == (True, "you may not")
+    assert box.close(5) is False
+    assert arrived == [0, 1]
+    assert [operation["number"] for operation in journal_lines(tmp_path / "journal")][-3:] == [2, 3, 4]
+
+
+def test_a_call_that_takes_long_is_a_tracker_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "SLOW_SECONDS", 0.05)
+    answers = threading.Event()
+    box = Outbox(tmp_path / "journal", lambda _operation, _replayed: answers.wait(60) and None)
+    assert box.is_stuck(0, idle=True) is False
+    put_all(box, range(1))
+    wait_until(lambda: box.trouble)
+    assert str(box.trouble).startswith("no answer for")
+    assert box.is_stuck(600, idle=True)
+    with pytest.raises(TrackerAwayError):
+        box.is_stuck(0.01, idle=True)
+    answers.set()
+    assert box.close(60)
+    assert box.trouble is None
+
+
+def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_path: Path) -> None:
+    tracker = Tracker()
+    tracker.refusals = iter(lambda: len(tracker.arrived) >= 3, None)
+    box = Outbox(tmp_path / "journal", tracker)
+    put_all(box, range(10))
+    wait_until(lambda: box.trouble, 10)
+    assert not box.close(0)
+    assert tracker.arrived == [0, 1, 2]
+
+    again = Tracker()
+    box = Outbox(tmp_path / "journal", again)
+    put_all(box, range(10, 12))
+    assert box.close(10)
+    assert [number for number in again.arrived if number >= 3] == list(range(3, 12))
+    assert again.arrived == sorted(again.arrived)
+    assert again.replayed == [number < 10 for number in again.arrived]
+
+
+@pytest.mark.parametrize("torn", [b'{"op": "steps", "numb', b"{", b'{"op": "steps", "number": 3}'[:-1]])
+def test_a_line_that_a_crash_cut_off_is_no_operation(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b"".join(b'{"op": "steps", "number": %d}\n' % number for number in range(3)) + torn)
+    away = Tracker()
+    away.refusals = repeat(True)
+    box = Outbox(path, away)
+    put_all(box, range(3, 5))
+    assert not box.close(0)
+    # What was written after the torn line stands on lines of its own, for the next start to read.
+    tracker = Tracker()
+    assert Outbox(path, tracker).close(10)
+    assert tracker.arrived == [0, 1, 2, 3, 4]
+
+
+lines = st.binary(max_size=40) | st.text(max_size=20).map(str.encode)
+documents = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner))
+
+
+@given(st.lists(lines | documents.map(lambda value: json.dumps(value).encode()), max_size=10))
+@example([b"[" * 20_000])
+@example([b'{"op": ' * 20_000])
+@example([b'{"a":1' + b"0" * 5000 + b"}"])
+@example([b'{"op": "\xff"}'])
+@example([b"NaN", b"\r", b"\x85", b""])
+def test_garbage_in_a_journal_is_skipped(tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes]) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    good = [b'{"op": "steps", "number": %d}' % number for number in range(len(garbage) + 1)]
+    path.write_bytes(b"".join(b"%s\n%s\n" % pair for pair in zip(good, [*garbage, b""], strict=True)))
+    journal = Journal(path)
+    journal.close()
+    numbers = [operation["number"] for operation in journal.left_over if operation.get("op") == "steps"]
+    assert numbers == list(range(len(good)))
+
+
+def start_driver(folder: Path, first: int, last: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), str(first), str(last)])
+
+
+@pytest.mark.parametrize("seconds", [0.05, pytest.param(0.3, marks=pytest.mark.slow)])
+def test_a_killed_driver_loses_nothing_and_nothing_takes_effect_twice(tmp_path: Path, seconds: float) -> None:
+    with closing(sqlite3.connect(tmp_path / "tracker.db")) as tracker:
+        tracker.executescript("CREATE TABLE arrived (number INTEGER PRIMARY KEY); CREATE TABLE sent (number, replayed)")
+    first = 0
+    for _ in range(3):
+        driver = start_driver(tmp_path, first, 10_000)
+        wait_until(lambda first=first: put_so_far(tmp_path) >= first + 5)
+        time.sleep(seconds)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+        first = put_so_far(tmp_path) + 1
+    assert start_driver(tmp_path, first, first + 10).wait(60) == 0
+    with closing(sqlite3.connect(tmp_path / "tracker.db")) as tracker:
+        arrived = [number for (number,) in tracker.execute("SELECT number FROM arrived ORDER BY number")]
+        sent = [number for (number,) in tracker.execute("SELECT number FROM sent ORDER BY rowid")]
+    # The kill may have come between a put and the note of it: that number is put again, by the note's reader.
+    assert arrived == list(range(first + 10))
+    assert len(sent) >= len(arrived)
+    firsts = list(dict.fromkeys(sent))
+    assert firsts == sorted(firsts)
+    assert (tmp_path / "journal").read_bytes() == b""
+
+
+def put_so_far(folder: Path) -> int:
+    try:
+        whole, _, _ = (folder / "put").read_text().rpartition("\n")
+    except FileNotFoundError:
+        return -1
+    return int(whole.rpartition("\n")[2] or -1)
+
+
+def test_a_call_that_comes_back_after_the_end_leaves_the_journal_to_the_next_start(tmp_path: Path) -> None:
+    """A database was locked, say, as a notebook's cell was interrupted, and the next cell goes on."""
+    comes_back, stays_away = threading.Event(), threading.Event()
+    first = Outbox(tmp_path / "journal", lambda *_: comes_back.wait() and None)
+    first.put("end", {"number": 1}, sync=True)
+    wait_until(lambda: first._call_since)
+    assert not first.close(0)
+    second = Outbox(tmp_path / "journal", lambda *_: stays_away.wait() and None)
+    second.put("ask", {"number": 2}, sync=True)
+    comes_back.set()
+    first._thread.join()
+    assert [operation["number"] for operation in Journal(tmp_path / "journal").left_over] == [1, 2]
+    stays_away.set()
+    assert second.close(10)
