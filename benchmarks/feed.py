@@ -18,13 +18,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from benchmarks.many import BASE, EXPERIMENT, NoTraining
 from benchmarks.measure import command_environment, in_turn
 from sweeps.driver.execute import execute
+from sweeps.outbox.disk import DiskSpace
+from sweeps.outbox.journal import Journal
+from sweeps.outbox.operations import Dataset, Records, Start
 from sweeps.outbox.outbox import Outbox
 from sweeps.outbox.sender import Sender
 from sweeps.outbox.work import locked_work
@@ -79,16 +81,17 @@ def answers(address: str) -> bool:
 
 def ms_a_step(store: Store, folder: Path) -> float:
     """Milliseconds that a step takes from the outbox into MLflow."""
-    outbox = Outbox(folder / f"{time.time_ns()}.jsonl", Sender(store, "feed"))
+    journal = Journal(folder / f"{time.time_ns()}.jsonl", store.layout.root)
+    outbox = Outbox(journal, Sender(store, "feed"), DiskSpace(folder, wait=60))
     run = f"feed-{time.time_ns()}"
-    content = {"name": "feed", "tags": {}, "params": to_params(RunConfig()), "start_time_ms": 1, "summary": None}
-    outbox.put("start", {"run": run, **content, "dataset": {"name": "none", "digest": "0", "source": "none"}})
+    data = Dataset(name="none", digest="0", source="none")
+    outbox.put(Start(run=run, name="feed", tags={}, params=to_params(RunConfig()), start_time_ms=1, dataset=data))
     outbox.drain(60)
     now = time.time_ns() // 1_000_000
-    records = [asdict(StepRecord(step, step, 3.0, 1e-3, 1.0, 1e4, False, now)) for step in range(BATCH * NUM_BATCHES)]
+    records = [StepRecord(step, step, 3.0, 1e-3, 1.0, 1e4, False, now) for step in range(BATCH * NUM_BATCHES)]
     began = time.monotonic()
     for first in range(0, len(records), BATCH):
-        outbox.put("records", {"run": run, "steps": records[first : first + BATCH]})
+        outbox.put(Records(run=run, steps=tuple(records[first : first + BATCH])))
     if not outbox.close(300):
         raise RuntimeError(outbox.trouble)
     return 1000 * (time.monotonic() - began) / len(records)

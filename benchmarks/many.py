@@ -23,9 +23,10 @@ import psutil
 
 from benchmarks.measure import Goal, timed
 from sweeps import Choice, Range, Sweep
+from sweeps.driver.execute import NO_LIMITS
 from sweeps.plan.plan import make_plan
 from sweeps.search.ask_tell import TrialSearch
-from sweeps.session import sweep as run_sweep
+from sweeps.session import run_session
 from sweeps.spec.catalog import Experiment, load_experiment
 from sweeps.store import open_store
 from sweeps.terminal.signals import Signals
@@ -155,7 +156,9 @@ def main(runs: int = 10_000) -> list[Goal]:
         began = time.monotonic()
         quietly = contextlib.redirect_stdout(io.StringIO())
         with arrivals(folder / "store" / "mlflow.db") as seen, quietly, Signals(ends_after=True) as signals:
-            code = run_sweep(plan, NoTraining(), store, signals=signals, again="", output="people", wait=600.0)
+            code = run_session(
+                plan, NoTraining(), store, limits=NO_LIMITS, signals=signals, output="people", resume_hint=""
+            )
         whole = time.monotonic() - began
         memory = psutil.Process().memory_info().rss / 1e6
         if code:

@@ -12,7 +12,7 @@ from sweeps.spec.sweep import Sweep
 if TYPE_CHECKING:
     from sweeps.analysis.results import Results
 
-AGAIN = "the same call goes on"
+RESUME_HINT = "the same call goes on"
 
 
 def run_sweep(
@@ -33,9 +33,9 @@ def run_sweep(
     own, so a program calls this under `if __name__ == "__main__":`.
     """
     from sweeps.answer.report import read_results
-    from sweeps.outbox.work import WAIT_SECONDS
+    from sweeps.driver.execute import NO_LIMITS
     from sweeps.plan.plan import make_plan
-    from sweeps.session import sweep as run
+    from sweeps.session import run_session
     from sweeps.spec.catalog import Experiment
     from sweeps.spec.naming import check_name
     from sweeps.store import open_store
@@ -52,9 +52,17 @@ def run_sweep(
         try:
             with Signals(ends_after=False) as signals:
                 workers_there = place.make_workers(plan.trainer.corpus_of)
-                run(plan, workers_there, opened, signals=signals, again=AGAIN, output=output, wait=WAIT_SECONDS)
+                run_session(
+                    plan,
+                    workers_there,
+                    opened,
+                    limits=NO_LIMITS,
+                    signals=signals,
+                    output=output,
+                    resume_hint=RESUME_HINT,
+                )
         except Paused:
-            click.echo(f"paused; {AGAIN}", err=output == "json")
+            click.echo(f"paused; {RESUME_HINT}", err=output == "json")
             signal.raise_signal(signals.received)  # once more, for the caller
             raise  # who ignores it
     return read_results(opened, name, plan.sweep.definition)

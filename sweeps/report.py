@@ -47,7 +47,7 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     try:
         with locked_work(opened, name) as outbox:
             made = make_report(opened, name, definition)
-            publish(outbox, made)
+            publish(outbox, opened, made)
             publish_answer(outbox, opened, made)
             drain(outbox, WAIT_SECONDS)
     except (LockHeldError, RefusedError) as why:

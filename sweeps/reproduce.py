@@ -10,11 +10,10 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.driver.rerun import Repeat, ended_content, repeated_frame, train_again
 from sweeps.spec.naming import counted
 from sweeps.terminal.command import DONE, DONE_WITH_FAILURES, run_command, store_option
 from tinylm_core.records import RESULTS
@@ -22,9 +21,9 @@ from tinylm_core.records import RESULTS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sweeps.driver.rerun import Repeat
+    from sweeps.spec.config_type import Config
     from sweeps.store.schema import RunRow
-    from sweeps.trainers.own import TrainerFile
-    from sweeps.workers.protocol import Job
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -39,10 +38,13 @@ if TYPE_CHECKING:
 )
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
+    # torch, pandas and MLflow, which --help need not wait for
     from sweeps.driver.conditions import here_and_there, own_trainer, with_same_data
-    from sweeps.outbox.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work, work_folder
+    from sweeps.driver.rerun import start_again, train_again
+    from sweeps.outbox.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work
     from sweeps.spec.config_type import dumped, from_params
     from sweeps.store import open_store, schema
+    from sweeps.workers.local import LocalWorkers
     from sweeps.workers.protocol import Job
 
     opened = open_store(store)
@@ -53,7 +55,7 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     if row.config is None and trainer is None:
         raise ValueError(f"run {row.run_id} ({row.name}) has a config that this version can't read")
     name = row.tags[schema.SWEEP]
-    workdir = work_folder(opened, name) / "reproduction"
+    workdir = opened.layout.work_of(name).reproduction
     with locked_work(opened, name) as outbox, tempfile.TemporaryDirectory() as folder:
         shutil.rmtree(workdir, ignore_errors=True)  # of one that was killed
         row = opened.find_run(row.run_id)  # as the drained outbox leaves it
@@ -61,7 +63,7 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         if recorded.empty:
             raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
         if trainer is not None:
-            config = from_params(trainer.config_class, row.params)
+            config: Config = from_params(trainer.config_class, row.params)
         else:
             config = with_same_data(opened, row, Path(folder))
         device, differences = here_and_there(opened, row, trainer)
@@ -73,12 +75,11 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         threads = int(row.tags.get(schema.THREADS, 1))
         file = trainer.file if trainer else None
         job = Job(uuid.uuid4().hex, json.dumps(dumped(config)), workdir, device, threads, file)
-        outbox.put("start", start_content(row, job, file), sync=True)
-        repeat = Repeat()
+        live = start_again(outbox, opened.layout, row, job, config, file)
+        last_step = None if row.state in RESULTS else int(recorded["step"].max())
         try:
-            train_again(outbox, row, job, repeat, int(recorded["step"].max()))
+            repeat = train_again(live, LocalWorkers([job.device]), job, last_step=last_step)
         finally:  # Ctrl-C too
-            outbox.put("end", ended_content(job, repeat), sync=True)
             outbox.drain(QUIET_SECONDS)
         drain(outbox, WAIT_SECONDS)
         (again,) = [run.run_id for run in opened.runs(name, "reproduction") if run.tags[schema.CREATION] == job.key]
@@ -88,39 +89,13 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     return code
 
 
-def start_content(row: "RunRow", job: "Job", file: "TrainerFile | None") -> dict[str, Any]:
-    """The MLflow run of a reproduction: it never enters a report, by its role."""
-    from sweeps.driver import provenance
-    from sweeps.outbox.operations import dataset_of
-    from sweeps.store import schema
-    from tinylm_core.machine import conditions
-    from tinylm_core.records import now_ms
-
-    kept = [schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY]
-    kept += [schema.FINGERPRINT, schema.TRAINER]
-    tags = {key: row.tags[key] for key in kept if key in row.tags}
-    if file is not None:
-        tags[schema.TRAINER_SOURCE] = file.source.sha256
-    tags |= provenance.run_tags(conditions(job.device, job.threads))
-    tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
-    return {
-        "run": job.key,
-        "name": f"{row.name} again",
-        "tags": tags,
-        "params": row.params,
-        "start_time_ms": now_ms(),
-        "summary": None,
-        "dataset": dataset_of(row.params.get("data"), row.tags.get(schema.FINGERPRINT)),
-    }
-
-
-def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: Repeat, rtol: float) -> int:
+def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: "Repeat", rtol: float) -> int:
     """Print the verdict; returns the exit code."""
     from sweeps.analysis.reproduction import as_far_as_recorded, compare, evaluations_not_recorded
     from sweeps.store import schema
 
     ended = row.state in RESULTS
-    repeated = repeated_frame(repeat)
+    repeated = repeat.history
     verdict = compare(recorded, as_far_as_recorded(repeated, recorded), rtol)
     problems = []
     if repeat.error and row.state != "FAILED":

@@ -28,7 +28,7 @@ class Removal:
 
     what: str  # in words
     run_ids: list[str]
-    workdir: str  # of a single run that has not ended
+    workdir: str | None  # of a single run that has not ended, inside the store's folder
     num_bytes: int
 
 
@@ -69,6 +69,7 @@ def removed(
     store: "Store", name: str, row: "RunRow | None", *, yes: bool, discards_journal: bool = False
 ) -> str | None:
     """Remove a sweep, or the run of it that `row` is; says what it was. None where whoever is asked doesn't agree."""
+    from sweeps.outbox.operations import RemoveRun, RemoveSweep
     from sweeps.outbox.work import WAIT_SECONDS, locked_work
 
     # Where what is left to send is refused, that does not stop a whole sweep from going.
@@ -80,9 +81,9 @@ def removed(
         if not (yes or agreed(said)):
             return None
         for run_id in removal.run_ids:
-            outbox.put("remove_run", {"run_id": run_id, "workdir": removal.workdir})
+            outbox.put(RemoveRun(run_id=run_id, workdir=removal.workdir))
         if row is None:
-            outbox.put("remove_sweep", {}, sync=True)
+            outbox.put(RemoveSweep(), sync=True)
         wait_for(outbox, WAIT_SECONDS)
     return said
 
@@ -122,21 +123,20 @@ def whole_sweep(store: "Store", name: str) -> Removal:
     folders = folders_of(store, name)
     num_bytes = sum(map(folder_bytes, folders)) if folders else sum(map(store.artifacts.num_bytes, ids))
     what = f"sweep {name} with {counted(runs, 'run')}" + (f" and {counted(again, 'reproduction')}" if again else "")
-    return Removal(what, ids, "", num_bytes)
+    return Removal(what, ids, None, num_bytes)
 
 
 def one_run(store: "Store", row: "RunRow") -> Removal:
     """A run or a reproduction, with the checkpoints of one that was to go on."""
     from sweeps.driver.overview import folder_bytes
     from sweeps.driver.run_folder import unfinished_work
-    from sweeps.outbox.work import work_folder
     from sweeps.store import schema
 
     name = row.tags[schema.SWEEP]
-    workdir = unfinished_work(work_folder(store, name), row.tags[schema.CREATION])
+    workdir = unfinished_work(store.layout.work_of(name).runs, row.tags[schema.CREATION])
     num_bytes = store.artifacts.num_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
     what = f"{row.role} {row.run_id} ({row.name}) of {name}"
-    return Removal(what, [row.run_id], str(workdir or ""), num_bytes)
+    return Removal(what, [row.run_id], store.layout.relative(workdir) if workdir else None, num_bytes)
 
 
 def agreed(said: str) -> bool:

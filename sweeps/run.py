@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.session import sweep, tell_notes
+from sweeps.session import run_session, tell_notes
 from sweeps.spec.searches import SAMPLING
 from sweeps.terminal.command import DONE, OneOf, run_command, store_option
 from sweeps.terminal.signals import Paused, Signals
@@ -144,6 +144,7 @@ def run(
         raise ValueError("--at is of --confirm K; --set changes the base of all settings")
     experiment = overridden(load_experiment(name), settings, dimensions, search, num_trials, seeds)
 
+    from sweeps.driver.execute import Limits
     from sweeps.plan.plan import make_plan
     from sweeps.store import open_store
 
@@ -157,7 +158,7 @@ def run(
             workers, runs_per_gpu, checkpoint_seconds, has_own_trainer=has_own_trainer, only_looks=dry_run
         )
     output: Output = "json" if json_ else "quiet" if quiet else "people"
-    again = f"the same command goes on: {command_line()}"
+    resume_hint = f"the same command goes on: {command_line()}"
     try:
         with Signals(ends_after=True) as signals, where as place:
             if confirm is not None:
@@ -176,19 +177,12 @@ def run(
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
             workers_there = place.make_workers(plan.trainer.corpus_of)
-            return sweep(
-                plan,
-                workers_there,
-                opened,
-                signals=signals,
-                again=again,
-                output=output,
-                max_failures=max_failures,
-                wait=wait,
-                end=end,
+            limits = Limits(wait, max_failures, end)
+            return run_session(
+                plan, workers_there, opened, limits=limits, signals=signals, output=output, resume_hint=resume_hint
             )
     except Paused:
-        click.echo(f"paused; {again}", err=json_)
+        click.echo(f"paused; {resume_hint}", err=json_)
         return 128 + signals.received
 
 

@@ -1,8 +1,6 @@
 """One start of a sweep, from its plan to what is printed of it: what `sweeps.run` and a program's `run_sweep` share."""
 
-import math
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from sweeps.terminal.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES
 from sweeps.terminal.signals import Paused, Signals
 
 if TYPE_CHECKING:
+    from sweeps.driver.execute import Limits
     from sweeps.driver.ledger import Ledger
     from sweeps.driver.loop import View
     from sweeps.plan.plan import Plan, Trial
@@ -23,21 +22,19 @@ if TYPE_CHECKING:
 LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded by then
 
 
-def sweep(
+def run_session(
     plan: "Plan",
     workers: "Workers",
     store: "Store",
     *,
+    limits: "Limits",
     signals: Signals,
-    again: str,
     output: "Output",
-    wait: float,
-    max_failures: int | None = None,
-    end: float = math.inf,
+    resume_hint: str,
 ) -> int:
-    """Run what is missing of a plan until `time.monotonic()` is `end`, report and print; returns the exit code.
+    """Run what is missing of a plan, report and print; returns the exit code. Paused where a signal came.
 
-    Paused where a signal came. `again` says how somebody goes on with a sweep that has stopped before it was done.
+    `resume_hint` says how somebody goes on with a sweep that has stopped before it was done.
     """
     from sweeps.driver.execute import execute
     from sweeps.outbox.work import drain, locked_work
@@ -51,7 +48,7 @@ def sweep(
         click.echo(what, err=output == "json")
 
     name = plan.experiment.name
-    with locked_work(store, name, wait=wait) as outbox:
+    with locked_work(store, name, wait=limits.wait) as outbox:
         with _report_loaded_meanwhile(plan):
             outcome = execute(
                 plan,
@@ -60,25 +57,21 @@ def sweep(
                 outbox,
                 make_view,
                 signals.asked_to_stop,
+                limits=limits,
                 uninterrupted=signals.deferred,
-                max_failures=max_failures,
-                wait=wait,
-                is_out_of_time=lambda: time.monotonic() >= end,
             )
         if signals.received:
             raise Paused
         if outcome.paused and not outcome.out_of_time:
             _tell_failures(store, name, outcome.failed)
-            say(f"stopped after {len(outcome.failed)} failed runs; {again}")
+            say(f"stopped after {len(outcome.failed)} failed runs; {resume_hint}")
             return DONE_WITH_FAILURES
         if outcome.out_of_time and not outcome.has_results:
             _tell_failures(store, name, outcome.failed)
-            say(f"out of time; {again}")
+            say(f"out of time; {resume_hint}")
             return COME_BACK_LATER
-        from sweeps.answer.publish import (
-            publish,
-            publish_answer,  # pandas and SciPy, which no run need wait for
-        )
+        # pandas and SciPy, which no run need wait for
+        from sweeps.answer.publish import publish, publish_answer
         from sweeps.answer.report import make_report
         from sweeps.driver.retention import drop_weights
         from sweeps.terminal.summary import print_answer, print_summary, say_answer
@@ -86,9 +79,9 @@ def sweep(
         if not outcome.out_of_time:
             drop_weights(plan, store, outbox)
         report = make_report(store, name, plan.sweep.definition)
-        publish(outbox, report)
+        publish(outbox, store, report)
         publish_answer(outbox, store, report)
-        drain(outbox, wait)
+        drain(outbox, limits.wait)
     match output:
         case "people":
             print_summary(store, report)
@@ -98,7 +91,7 @@ def sweep(
             say_answer(store, report)
     _tell_failures(store, name, outcome.failed)
     if outcome.out_of_time:
-        say(f"out of time; {again}")
+        say(f"out of time; {resume_hint}")
         return COME_BACK_LATER
     return DONE_WITH_FAILURES if outcome.failed else DONE
 

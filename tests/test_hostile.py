@@ -22,6 +22,8 @@ from small_sweeps import HEAD
 from stores import listing
 
 from sweeps.outbox.errors import RefusedError
+from sweeps.outbox.journal import from_line
+from sweeps.outbox.operations import Open
 from sweeps.outbox.sender import Sender
 from sweeps.spec.catalog import load_experiment
 from sweeps.spec.flags import overridden
@@ -168,7 +170,9 @@ def test_an_operation_of_another_making_is_refused_and_changes_nothing(store: St
     def check(op: str, content: dict[str, Any]) -> None:
         said: list[str] = []
         sender = Sender(store, "question", said.append)
-        refused = refusal(lambda: sender({"op": op, **content}, True))
+        operation = from_line(json.dumps({"op": op, **content}).encode(), store.layout.root)
+        assert operation is not None
+        refused = refusal(lambda: sender(operation, True))
         assert refused or said or op in ("hold", "release")  # those are of a driver that is gone
 
     check()
@@ -186,11 +190,18 @@ def test_a_journal_reads_and_removes_no_folder_of_others(store: Store, tmp_path:
     (inside / "link").symlink_to(elsewhere)
     sender = Sender(store, "question")
     plan = {"created_ms": 0, "trials": [], "swept": []}
-    sender({"op": "open", "run": "s", "name": "summary", "note": "", "tags": {}, "plan": plan}, False)
+    sender(Open(run="s", name="summary", note="", tags={}, plan=plan), False)
     end = {"op": "end", "run": "s", "state": "COMPLETE", "end_time_ms": 0, "metrics": {}, "tags": {}}
-    for folder in (elsewhere, inside / ".." / ".." / ".." / "elsewhere", inside / "link", Path("/")):
+    outside = (elsewhere, inside / ".." / ".." / ".." / "elsewhere", inside / "link", Path("/"))
+    for folder in (*outside, "../elsewhere", "work/../../elsewhere", "work/question/link", "work", ""):
+        line = json.dumps(end | {"artifacts": None, "workdir": None} | {field: str(folder)}).encode()
+        operation = from_line(line, store.layout.root)
+        assert operation is not None
+        if folder == "":  # as earlier versions wrote none
+            sender(operation, False)
+            continue
         with pytest.raises(RefusedError, match="is no folder of this store"):
-            sender(end | {"artifacts": "", "workdir": ""} | {field: str(folder)}, False)
+            sender(operation, False)
     assert (elsewhere / "thesis.tex").read_text() == "mine"
 
 

@@ -3,11 +3,9 @@
 Reads a report and fills the outbox; the sentences are those of `words`, the links those of the report.
 """
 
-from typing import Any
-
 from sweeps.answer.report import Report, links
 from sweeps.answer.sentences import answer
-from sweeps.outbox.operations import summary_key
+from sweeps.outbox.operations import KeepModel, Note, Publish, summary_key
 from sweeps.outbox.outbox import Outbox
 from sweeps.store.read import Store
 
@@ -21,9 +19,9 @@ def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     with_weights = report.best_runs("COMPLETE") if is_text_model else []
     if with_weights:
         found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
-        outbox.put("model", {"run_id": with_weights[0], "definition": definition})
+        outbox.put(KeepModel(run_id=with_weights[0], definition=definition))
     content = note(str(plan["question"]), answer(report.results), str(plan["command"]), found)
-    outbox.put("note", {"run": summary_key(name, definition), "note": content}, sync=True)
+    outbox.put(Note(run=summary_key(name, definition), note=content), sync=True)
 
 
 def note(question: str, sentences: list[str], command: str, found: dict[str, str]) -> str:
@@ -36,10 +34,8 @@ def _step(where: str) -> str:
     return f"[open]({where})" if where.startswith(("http://", "https://")) else f"`{where}`"
 
 
-def publish(outbox: Any, report: Report) -> None:
+def publish(outbox: Outbox, store: Store, report: Report) -> None:
     """Put a report's files on its definition's summary run."""
-    from sweeps.outbox.operations import summary_key
-    from sweeps.outbox.work import publish_files
-
-    key = summary_key(str(report.results.plan["name"]), str(report.results.plan["definition"]))
-    publish_files(outbox, key, report.page.parent, "report")
+    plan, folder = report.results.plan, store.layout.relative(report.page.parent)
+    key = summary_key(str(plan["name"]), str(plan["definition"]))
+    outbox.put(Publish(run=key, folder=folder, artifact_path="report"), sync=True)

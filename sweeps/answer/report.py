@@ -46,7 +46,7 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
             f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}; "
             f"other definitions: python -m sweeps.ls {name}{store.option}"
         )
-    report = Report(store.folder / "reports" / name / "index.html", results)
+    report = Report(store.layout.report_of(name) / "index.html", results)
     write_report(report.results, report.page.parent, links(store, report))
     return report
 
@@ -104,6 +104,6 @@ def server_command(store: "Store") -> str:
 
     if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
         return "make ui" + (f" STORE={store.where}" if store.option else "")
-    database = shlex.quote(f"sqlite:///{store.folder}/mlflow.db")
+    database = shlex.quote(f"sqlite:///{store.layout.database}")
     server = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"  # without job runners
     return f"{server} --host 127.0.0.1 --port 5000 --backend-store-uri {database}"

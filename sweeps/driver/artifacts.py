@@ -21,7 +21,7 @@ def gather_artifacts(
     steps: list[StepRecord],
     evals: list[EvalRecord],
     state: str,
-    files: dict[str, str] | None = None,
+    files: dict[str, str],
 ) -> Path:
     """The folder with all files that the tracker gets of a run: what it was, what it did, and its weights.
 
@@ -33,7 +33,7 @@ def gather_artifacts(
         "config.json": json.dumps(config, indent=2),
         schema.ENVIRONMENT: provenance.environment(),
         **({schema.DIFF: diff} if (diff := provenance.code().diff) else {}),
-        **(files or {}),
+        **files,
     }
     for name, text in texts.items():
         write_durably(artifacts / name, text.encode("utf-8", "backslashreplace"))

@@ -1,5 +1,6 @@
 """One start of a sweep on an open store: what earlier starts left, then the loop. Knows no terminal and no report."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,9 +10,9 @@ from pathlib import Path
 from sweeps.driver.earlier_starts import earlier_trials
 from sweeps.driver.ledger import Ledger
 from sweeps.driver.loop import Drive, View
-from sweeps.outbox.disk import Room, check_room
+from sweeps.outbox.disk import check_room
 from sweeps.outbox.outbox import Outbox
-from sweeps.outbox.work import WAIT_SECONDS, drain, work_folder
+from sweeps.outbox.work import WAIT_SECONDS, drain
 from sweeps.plan.plan import Plan, Trial
 from sweeps.search.ask_tell import TrialSearch, learns
 from sweeps.spec.catalog import Experiment
@@ -21,6 +22,24 @@ from sweeps.workers.protocol import Workers
 
 CHECKPOINT_SECONDS = 3.0  # for runs to keep one when the sweep pauses
 PAUSE_SECONDS = 3.5  # in all, for the tracker to hear of it: with what ends a command it stays below five
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a start goes on, and what it puts up with."""
+
+    wait: float = WAIT_SECONDS  # seconds that a tracker is away, or a disk full, before it gives up
+    max_failures: int | None = None  # so many failed runs stop it; None: a quarter of all, at least 3
+    end: float = math.inf  # the moment of `clock` from which on no run begins
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether its time is over."""
+        return self.clock() >= self.end
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -41,21 +60,19 @@ def execute(
     make_view: Callable[[list[Trial], Ledger], View],
     should_pause: Callable[[], bool],
     *,
+    limits: Limits = NO_LIMITS,
     uninterrupted: Callable[[], AbstractContextManager[object]] = nullcontext,
-    max_failures: int | None = None,
-    wait: float = WAIT_SECONDS,
-    is_out_of_time: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run what is missing of a plan. ValueError where the sweep is another file's.
 
-    While the tracker is away, runs under way go on and no new one begins; after `wait` seconds TrackerAwayError.
-    Once `is_out_of_time` no run begins and those under way pause, and all that they told still arrives at the tracker.
+    While the tracker is away, runs under way go on and no new one begins; after `limits.wait` seconds TrackerAwayError.
+    Out of time no run begins and those under way pause, and all that they told still arrives at the tracker.
     Within `uninterrupted` it is `should_pause` that ends the loop, so that runs can keep a checkpoint.
     """
     name = plan.experiment.name
     check_file(store, plan.experiment)
     rows = store.runs(name) if name in store.sweeps() else []
-    ledger = Ledger(plan, outbox, work_folder(store, name), rows, workers.conditions)
+    ledger = Ledger(plan, outbox, store.layout, rows, workers.conditions)
     search = TrialSearch(plan.sweep)
     trials = earlier_trials(store, plan)
     for trial in trials:
@@ -65,25 +82,30 @@ def execute(
     needed = plan.trainer.work_bytes(plan.sweep.base)
     check_room(store.folder, needed + bytes_to_keep(plan, trials, ledger))
     ledger.open(trials)
-    drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials, max_failures)
-    room = Room(store.folder, needed, wait)
+    view = make_view(trials, ledger)
 
     def is_held() -> bool:
         idle = not workers.is_busy()
-        short = room.is_short(idle=idle)
-        outbox.full_disk = str(store.folder) if short else None
-        return outbox.is_stuck(wait, idle=idle) or short
-
-    drive.is_held = is_held
-    drive.is_short_of_room = lambda: room.is_short(idle=False)
+        is_short = outbox.disk.is_short(needed, idle=idle)
+        return outbox.is_stuck(limits.wait, idle=idle) or is_short
 
     def gives_up() -> bool:
-        drive.view.tick()
+        view.tick()
         return should_pause()
 
-    outbox.gives_up = gives_up
-    with drive.view, uninterrupted():
-        drive.go(lambda: should_pause() or outbox.refusal is not None or is_out_of_time())
+    drive = Drive(
+        plan,
+        search,
+        ledger,
+        workers,
+        view,
+        trials,
+        max_failures=limits.max_failures,
+        is_held=is_held,
+        is_short_of_room=lambda: outbox.disk.is_short(needed, idle=False),
+    )
+    with view, uninterrupted(), outbox.disk.asking(gives_up):
+        drive.go(lambda: should_pause() or outbox.refusal is not None or limits.is_out_of_time)
         stopped = should_pause() or outbox.refusal is not None or drive.has_failed_too_often()
         out_of_time = drive.paused and not stopped
         deadline = time.monotonic() + PAUSE_SECONDS
@@ -93,7 +115,7 @@ def execute(
     if drive.paused and not out_of_time:
         outbox.drain(deadline - time.monotonic())  # the next start marks what the tracker doesn't take by then
     else:
-        drain(outbox, wait)
+        drain(outbox, limits.wait)
     names = {run.identity: run.name for trial in drive.trials for run in trial.runs}
     return Outcome(
         drive.paused,

@@ -1,4 +1,4 @@
-"""What has been run and what is kept of it: known results, work folders, and the words the outbox is given.
+"""The runs of one definition: known results, work folders, and what the outbox is given of each.
 
 Joins a run's records with where they come from; knows neither how the tracker stores them nor what comes next.
 """
@@ -8,40 +8,26 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 from sweeps.driver import provenance
-from sweeps.driver.artifacts import gather_artifacts
 from sweeps.driver.earlier_starts import notes_on_texts, notes_on_trainer
-from sweeps.driver.run_folder import _creation_id, _has_kept_something
-from sweeps.outbox.operations import dataset_of, end_content, summary_key
+from sweeps.driver.live_run import LiveRun
+from sweeps.driver.run_folder import RunNote, has_kept_something, note_in
+from sweeps.outbox.operations import Ask, End, Open, Publish, Start, dataset_of, summary_key
 from sweeps.outbox.outbox import Outbox
-from sweeps.outbox.work import publish_files
 from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.config_type import dumped, to_params
 from sweeps.store import schema
-from sweeps.workers.protocol import Job
+from sweeps.store.layout import Layout
+from sweeps.workers.protocol import Evaluated, Job, Steps, Used
 from tinylm_core.durable import write_durably
-from tinylm_core.records import RESULTS, EvalRecord, Metrics, StepRecord, UsageRecord, now_ms
+from tinylm_core.records import RESULTS, Metrics, now_ms
 
 MAX_CORPUS_BYTES = 20_000_000  # an archived corpus, uncompressed
 
 
-@dataclass
-class Live:
-    """A run under way."""
-
-    run: PlannedRun
-    creation_id: str
-    workdir: Path
-    steps: list[StepRecord] = field(default_factory=list)
-    evals: list[EvalRecord] = field(default_factory=list)
-
-
 class Ledger:
-    """The runs of one definition: `results` maps an identity to its objective, in nats per token.
+    """`results` maps an identity to its objective, in nats per token; `live` has the runs under way.
 
     `conditions_of` tells those of law 1 under which a job on a device trains, which may be on another machine.
     """
@@ -50,11 +36,12 @@ class Ledger:
         self,
         plan: Plan,
         outbox: Outbox,
-        work: Path,
+        layout: Layout,
         rows: Iterable[schema.RunRow],
         conditions_of: Callable[[str], dict[str, str]],
     ) -> None:
-        self._plan, self._outbox, self._work, self._conditions_of = plan, outbox, work, conditions_of
+        self._plan, self._outbox, self._layout, self._conditions_of = plan, outbox, layout, conditions_of
+        self._work = layout.work_of(plan.experiment.name)
         self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
         self._trainer_file = plan.trainer.file
         self._latest: dict[str, schema.RunRow] = {}
@@ -67,7 +54,8 @@ class Ledger:
             if row.state in RESULTS and schema.OBJECTIVE in row.metrics:
                 self.results[row.identity] = row.metrics[schema.OBJECTIVE]
                 self._earlier_results[row.identity] = row
-        self.live: dict[str, Live] = {}
+        self.live: dict[str, LiveRun] = {}
+        self._runs: dict[str, PlannedRun] = {}  # those that this start has begun
 
     def open(self, trials: list[Trial]) -> None:
         """Make the definition's summary run, or take it up again, with the trials known so far."""
@@ -81,19 +69,21 @@ class Ledger:
             schema.FILE: experiment.made_by,
             schema.NOTE: note,
         }
-        content = {"run": self._summary, "name": f"summary {self._plan.sweep.definition}", "note": note}
-        self._outbox.put("open", content | {"tags": tags, "plan": plan}, sync=True)
+        name = f"summary {self._plan.sweep.definition}"
+        self._outbox.put(Open(run=self._summary, name=name, note=note, tags=tags, plan=plan), sync=True)
         self._archive_corpora()
 
     def _archive_corpora(self) -> None:
         """Small corpora go along with the summary, so that a run reproduces on a machine that lacks them."""
-        folder = self._work / "corpus"
+        folder = self._work.corpus
         for fingerprint, text in self._plan.trainer.texts(self._plan.sweep).items():
             if text.stat().st_size <= MAX_CORPUS_BYTES:
                 content = gzip.compress(text.read_bytes(), compresslevel=6, mtime=0)
                 write_durably(folder / f"{fingerprint}.txt.gz", content)
         if folder.exists():
-            publish_files(self._outbox, self._summary, folder, "corpus", temporary=True)
+            path = self._layout.relative(folder)
+            publish = Publish(run=self._summary, folder=path, artifact_path="corpus", temporary=True)
+            self._outbox.put(publish, sync=True)
 
     def notes_on(self, trials: Iterable[Trial]) -> list[str]:
         """What there is to know of the results that trials have from earlier starts, a line each."""
@@ -106,32 +96,58 @@ class Ledger:
 
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""
-        self._outbox.put("ask", {"summary": self._summary, "trial": trial.to_json()}, sync=True)
+        self._outbox.put(Ask(summary=self._summary, trial=trial.to_json()), sync=True)
+
+    def run_of(self, identity: str) -> PlannedRun:
+        """The planned run that is, or was, under way as this identity."""
+        return self._runs[identity]
 
     def start(self, run: PlannedRun, device: str) -> Job:
         """The job of a run: its own interrupted one where the conditions are the same, else a new one."""
-        workdir = self._work / "runs" / run.identity[:16]
+        workdir = self._work.run(run.identity)
         conditions = self._conditions_of(device)
-        note = {"identity": run.identity, "conditions": conditions}
-        creation_id = _creation_id(workdir, note)
-        if self._trainer_file is not None and not _has_kept_something(workdir):
-            creation_id = None  # it can't go on from where it was, and only it knows whether it would train alike
-        is_new = creation_id is None
-        if creation_id is None:
+        note = note_in(workdir)
+        is_new = note is None or (note.identity, note.conditions) != (run.identity, conditions)
+        if self._trainer_file is not None and not has_kept_something(workdir):
+            is_new = True  # it can't go on from where it was, and only it knows whether it would train alike
+        if note is None or is_new:
             shutil.rmtree(workdir, ignore_errors=True)
-            creation_id = uuid.uuid4().hex
-            content = json.dumps(note | {"creation_id": creation_id}).encode()
-            self._outbox.when_there_is_room(lambda: write_durably(workdir / "run.json", content))
-        self.live[run.identity] = Live(run, creation_id, workdir)
-        start = self._start_content(run, creation_id, conditions) | {"is_new": is_new}
-        self._outbox.put("start", start, sync=True)
-        threads = int(conditions[schema.THREADS])
-        fingerprint = run.fingerprint if self._trainer_file is None else None  # its own code reads its data
+            note = fresh = RunNote(run.identity, conditions, uuid.uuid4().hex)
+            self._outbox.when_there_is_room(lambda: fresh.write(workdir))
+        self._runs[run.identity] = run
+        config, creation_id = dumped(run.config), note.creation_id
+        self.live[run.identity] = LiveRun(
+            self._outbox,
+            self._layout,
+            creation_id,
+            workdir,
+            config,
+            num_steps=run.config.num_steps,
+            log_every=self._plan.sweep.log_every,
+        )
+        fingerprint = run.fingerprint
+        start = Start(
+            run=creation_id,
+            name=run.name,
+            tags=self._tags(run, creation_id, conditions),
+            params=to_params(run.config),
+            start_time_ms=now_ms(),
+            summary=self._summary,
+            dataset=dataset_of(config.get("data"), fingerprint),
+            is_new=is_new,
+        )
+        self._outbox.put(start, sync=True)
         return Job(
-            run.identity, json.dumps(dumped(run.config)), workdir, device, threads, self._trainer_file, fingerprint
+            run.identity,
+            json.dumps(config),
+            workdir,
+            device,
+            int(conditions[schema.THREADS]),
+            self._trainer_file,
+            fingerprint if self._trainer_file is None else None,  # its own code reads its data
         )
 
-    def _start_content(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, Any]:
+    def _tags(self, run: PlannedRun, creation_id: str, conditions: dict[str, str]) -> dict[str, str]:
         experiment = self._plan.experiment
         tags = provenance.run_tags(conditions) | {
             schema.ROLE: "run",
@@ -150,76 +166,26 @@ class Ledger:
         before = self._latest.get(run.identity)
         if before is not None and before.tags.get(schema.CREATION) != creation_id:
             tags[schema.RETRY_OF] = before.run_id
-        return {
-            "run": creation_id,
-            "name": run.name,
-            "tags": tags,
-            "params": to_params(run.config),
-            "start_time_ms": now_ms(),
-            "summary": self._summary,
-            "dataset": dataset_of(dumped(run.config).get("data"), run.fingerprint),
-        }
+        return tags
 
-    def keep_steps(self, identity: str, records: list[StepRecord]) -> None:
-        """Keep optimizer steps; a run taken up again tells its history from the start."""
-        live = self.live[identity]
-        if live.steps and live.steps[-1].step >= records[0].step:
-            live.steps = [known for known in live.steps if known.step < records[0].step]
-        live.steps += records
-        every = self._plan.sweep.log_every
-        last = live.run.config.num_steps
-        sent = [asdict(record) for record in records if record.step % every == 0 or record.step == last]
-        if sent:
-            self._outbox.put("records", {"run": live.creation_id, "steps": sent})
-
-    def keep_eval(self, identity: str, record: EvalRecord) -> None:
-        """Keep an evaluation."""
-        live = self.live[identity]
-        live.evals = [known for known in live.evals if known.step < record.step] + [record]
-        self._outbox.put("records", {"run": live.creation_id, "evals": [asdict(record)]})
-
-    def keep_usage(self, identity: str, record: UsageRecord) -> None:
-        """Keep what the run's process takes of its machine, at the last step that it told."""
-        live = self.live[identity]
-        step = live.steps[-1].step if live.steps else 0
-        self._outbox.put("records", {"run": live.creation_id, "usage": [(step, asdict(record))]})
+    def hear(self, identity: str, message: Steps | Evaluated | Used) -> None:
+        """Keep what a run has done."""
+        self.live[identity].hear(message)
 
     def finish(self, identity: str, metrics: Metrics) -> float:
         """Keep a run that is complete or diverged, with its files; returns its objective."""
-        live = self.live.pop(identity)
-        tags = {schema.NUM_PARAMETERS: str(metrics.num_parameters), schema.VOCAB_SIZE: str(metrics.vocab_size)}
-        if metrics.weights_sha256:
-            tags[schema.WEIGHTS] = metrics.weights_sha256
-        if metrics.diverged_at is not None:
-            tags["trial.diverged_at"] = str(metrics.diverged_at)
+        self.live.pop(identity).finish(metrics)
         self.results[identity] = metrics.objective
-        self._end(live, metrics.state, schema.summary_metrics(metrics), tags)
         return metrics.objective
 
     def fail(self, identity: str, error: str, traceback: str) -> None:
         """Keep a run that raised, with its traceback."""
-        live = self.live.pop(identity)
-        self._end(live, "FAILED", {}, {"trial.error": error[:5000]}, {"traceback.txt": traceback})
+        self.live.pop(identity).fail(error, traceback)
 
     def interrupt(self, identity: str) -> None:
         """A run that goes on at the next start: its work folder stays."""
-        live = self.live.pop(identity)
-        self._outbox.put("end", end_content(live.creation_id, "INTERRUPTED"), sync=True)
+        self.live.pop(identity).interrupt()
 
-    def _end(
-        self,
-        live: Live,
-        state: str,
-        metrics: dict[str, float],
-        tags: dict[str, str],
-        files: dict[str, str] | None = None,
-    ) -> None:
-        artifacts = self._outbox.when_there_is_room(
-            lambda: gather_artifacts(live.workdir, dumped(live.run.config), live.steps, live.evals, state, files)
-        )
-        content = end_content(live.creation_id, state, metrics, tags, str(artifacts), str(live.workdir))
-        self._outbox.put("end", content, sync=True)
-
-    def close(self, state: str) -> None:
+    def close(self, state: schema.State) -> None:
         """The summary run no longer runs."""
-        self._outbox.put("end", end_content(self._summary, state), sync=True)
+        self._outbox.put(End(run=self._summary, state=state, end_time_ms=now_ms()), sync=True)

@@ -123,14 +123,10 @@ class Drive:
         self.view.started(run)
 
     def _keep(self, message: Message) -> None:
-        run = self.ledger.live[message.key].run
+        run = self.ledger.run_of(message.key)
         match message:
-            case Steps():
-                self.ledger.keep_steps(message.key, message.records)
-            case Evaluated():
-                self.ledger.keep_eval(message.key, message.record)
-            case Used():
-                self.ledger.keep_usage(message.key, message.record)
+            case Steps() | Evaluated() | Used():
+                self.ledger.hear(message.key, message)
             case Ended() if message.metrics.state == "INTERRUPTED":
                 self.ledger.interrupt(message.key)
                 self.view.ended(run, "INTERRUPTED", None)

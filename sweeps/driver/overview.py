@@ -102,7 +102,7 @@ def list_definitions(store: Store, name: str) -> list[OfDefinition]:
 
 def has_driver(store: Store, name: str) -> bool:
     """Whether somebody runs a sweep now, as far as can be seen."""
-    return driver_of(store, name, store.folder / "work" / name) is not None
+    return driver_of(store, name) is not None
 
 
 def progress(
@@ -164,7 +164,7 @@ def best_setting(trials: Iterable[Mapping[str, Any]], chosen: Mapping[str, RawRu
 def folders_of(store: Store, name: str) -> list[Path]:
     """The folders that hold what a sweep keeps on this machine; none where a server has its artifacts."""
     artifacts = store.artifacts_folder(name)
-    return [artifacts, store.folder / "work" / name, store.folder / "reports" / name] if artifacts else []
+    return [artifacts, store.layout.work_of(name).folder, store.layout.report_of(name)] if artifacts else []
 
 
 def folder_bytes(folder: Path) -> int:

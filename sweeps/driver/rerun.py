@@ -1,86 +1,104 @@
-"""Trains a recorded run again, and keeps that as a run of its own."""
+"""Trains a recorded run again and keeps that as a run of its own, as the runs of a sweep are kept.
 
-import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, assert_never
+Knows not what is made of the comparison.
+"""
 
-from tinylm_core.records import RESULTS
+from dataclasses import dataclass
+from typing import assert_never
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
-    from sweeps.outbox.outbox import Outbox
-    from sweeps.store.schema import RunRow
-    from sweeps.workers.protocol import Job
-    from tinylm_core.records import EvalRecord, Metrics, StepRecord
+from sweeps.driver import provenance
+from sweeps.driver.artifacts import history_table
+from sweeps.driver.live_run import LiveRun
+from sweeps.outbox.errors import DiskFullError
+from sweeps.outbox.operations import Start, dataset_of
+from sweeps.outbox.outbox import Outbox
+from sweeps.spec.config_type import Config, dumped
+from sweeps.store import schema
+from sweeps.store.layout import Layout
+from sweeps.store.schema import RunRow
+from sweeps.trainers.own import TrainerFile
+from sweeps.workers.protocol import Died, Ended, Evaluated, Job, NoSpace, Raised, Steps, Used, Workers
+from tinylm_core.machine import conditions
+from tinylm_core.records import Metrics, now_ms
+
+KEPT_TAGS = (schema.SWEEP, schema.DEFINITION, schema.SUMMARY_RUN, schema.SETTING, schema.FILE, schema.IDENTITY,
+             schema.FINGERPRINT, schema.TRAINER)  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
 class Repeat:
     """A second training, as far as it came."""
 
-    steps: list["StepRecord"] = field(default_factory=list)
-    evals: list["EvalRecord"] = field(default_factory=list)
-    metrics: "Metrics | None" = None
+    history: pd.DataFrame  # with the columns of the store's
+    metrics: Metrics | None = None
     error: str | None = None
 
 
-def train_again(outbox: "Outbox", row: "RunRow", job: "Job", repeat: Repeat, last_step: int) -> None:
-    """Train in a worker as the run was, up to where its record ends, and record that as a run of its own."""
-    from sweeps.outbox.errors import DiskFullError
-    from sweeps.workers.local import LocalWorkers
-    from sweeps.workers.protocol import Died, Ended, Evaluated, NoSpace, Raised, Steps, Used
-
-    workers = LocalWorkers([job.device])
-    workers.submit(job)
-    ends_early = row.state not in RESULTS
-    while workers.is_busy():
-        for message in workers.receive(0.5):
-            match message:
-                case Steps():
-                    repeat.steps += message.records
-                    outbox.put("records", {"run": job.key, "steps": [asdict(record) for record in message.records]})
-                case Evaluated():
-                    repeat.evals.append(message.record)
-                    outbox.put("records", {"run": job.key, "evals": [asdict(message.record)]})
-                case Used():
-                    step = repeat.steps[-1].step if repeat.steps else 0
-                    outbox.put("records", {"run": job.key, "usage": [(step, asdict(message.record))]})
-                case Ended():
-                    repeat.metrics = message.metrics
-                case Raised():
-                    repeat.error = message.error
-                case Died():
-                    repeat.error = message.reason
-                case NoSpace():
-                    raise DiskFullError(message.error)
-                case _:
-                    assert_never(message)
-        if ends_early and repeat.steps and repeat.steps[-1].step > last_step:
-            workers.kill()
-
-
-def ended_content(job: "Job", repeat: Repeat) -> dict[str, Any]:
-    """How a reproduction ended, with the files that any run has."""
-    from sweeps.driver.artifacts import gather_artifacts
-    from sweeps.outbox.operations import end_content
-    from sweeps.store import schema
-
-    metrics = repeat.metrics
-    state = metrics.state if metrics else "FAILED" if repeat.error else "INTERRUPTED"
-    return end_content(
-        job.key,
-        state,
-        schema.summary_metrics(metrics) if metrics else {},
-        {schema.WEIGHTS: metrics.weights_sha256} if metrics and metrics.weights_sha256 else {},
-        str(gather_artifacts(job.workdir, json.loads(job.config), repeat.steps, repeat.evals, state)),
-        str(job.workdir),
+def start_again(
+    outbox: Outbox, layout: Layout, row: RunRow, job: Job, config: Config, file: TrainerFile | None
+) -> LiveRun:
+    """The MLflow run of a reproduction: it never enters a report, by its role."""
+    tags = {key: row.tags[key] for key in KEPT_TAGS if key in row.tags}
+    if file is not None:
+        tags[schema.TRAINER_SOURCE] = file.source.sha256
+    tags |= provenance.run_tags(conditions(job.device, job.threads))
+    tags |= {schema.ROLE: "reproduction", schema.REPRODUCTION_OF: row.run_id}
+    start = Start(
+        run=job.key,
+        name=f"{row.name} again",
+        tags=tags,
+        params=row.params,
+        start_time_ms=now_ms(),
+        dataset=dataset_of(row.params.get("data"), row.tags.get(schema.FINGERPRINT)),
     )
+    outbox.put(start, sync=True)
+    return LiveRun(outbox, layout, job.key, job.workdir, dumped(config), config.num_steps)
 
 
-def repeated_frame(repeat: Repeat) -> "pd.DataFrame":
-    """The second training's history, with the columns of the store's."""
-    from sweeps.driver.artifacts import history_table
+def train_again(live: LiveRun, workers: Workers, job: Job, *, last_step: int | None) -> Repeat:
+    """Train a job to its end, or beyond `last_step` where its record ends there, and keep how that went.
 
-    frame: pd.DataFrame = history_table(repeat.steps, repeat.evals).to_pandas()
-    return frame
+    DiskFullError where the run finds no room.
+    """
+    workers.submit(job)
+    ended: Ended | Raised | Died | None = None
+    try:
+        while workers.is_busy():
+            for message in workers.receive(0.5):
+                match message:
+                    case Steps() | Evaluated() | Used():
+                        live.hear(message)
+                    case NoSpace():
+                        raise DiskFullError(message.error)
+                    case Ended() | Raised() | Died():
+                        ended = message
+                    case _:
+                        assert_never(message)
+            if last_step is not None and live.steps and live.steps[-1].step > last_step:
+                workers.kill()
+    except DiskFullError:
+        live.interrupt()  # its files, which nobody needs, would want room too
+        raise
+    except BaseException:
+        live.abandon()
+        raise
+    return _kept(live, ended)
+
+
+def _kept(live: LiveRun, ended: Ended | Raised | Died | None) -> Repeat:
+    history: pd.DataFrame = history_table(live.steps, live.evals).to_pandas()
+    match ended:
+        case Ended():
+            live.finish(ended.metrics)
+            return Repeat(history, metrics=ended.metrics)
+        case Raised():
+            live.fail(ended.error, ended.traceback)
+            return Repeat(history, error=ended.error)
+        case Died():
+            live.fail(ended.reason, ended.reason)
+            return Repeat(history, error=ended.reason)
+        case None:
+            live.abandon()
+            return Repeat(history)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sweeps.outbox.operations import DropWeights
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import Plan
 from sweeps.store import schema
@@ -23,7 +24,7 @@ def drop_weights(plan: Plan, store: Store, outbox: Outbox) -> None:
     kept = keepers(plans, {str(row.identity): row.metrics[schema.OBJECTIVE] for row in rows}, today)
     for row in rows:
         if row.identity in ours - kept and row.tags.get(schema.WEIGHTS_KEPT) != "false":
-            outbox.put("drop_weights", {"run_id": row.run_id})
+            outbox.put(DropWeights(run_id=row.run_id))
 
 
 def keepers(plans: Iterable[Mapping[str, Any]], objectives: Mapping[str, float], today: Mapping[str, str]) -> set[str]:

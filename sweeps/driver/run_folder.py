@@ -1,35 +1,47 @@
-"""The work folder of a run: whose it is, and whether the run can go on from what is in it."""
+"""The work folder of a run: whose it is, and whether the run can go on from what is in it.
+
+Knows no store and no outbox.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sweeps.workers.protocol import LOG
+from tinylm_core.durable import write_durably
+
+NOTE = "run.json"
 
 
-def unfinished_work(work: Path, creation_id: str) -> Path | None:
-    """The folder of a run that was to go on, by its creation ID; None where it has ended."""
-    for note in work.glob("runs/*/run.json"):
-        try:
-            found = json.loads(note.read_text())
-        except (OSError, ValueError):
-            continue  # cut off by a crash: it is nobody's
-        if isinstance(found, dict) and found.get("creation_id") == creation_id:
-            return note.parent
-    return None
+@dataclass(frozen=True)
+class RunNote:
+    """The run that a work folder belongs to, and the conditions of law 1 that it trains under."""
+
+    identity: str
+    conditions: Mapping[str, str]
+    creation_id: str
+
+    def write(self, workdir: Path) -> None:
+        """Keep the note durably, before anything is kept beside it."""
+        write_durably(workdir / NOTE, json.dumps(asdict(self)).encode())
 
 
-def _creation_id(workdir: Path, note: dict[str, Any]) -> str | None:
-    """The creation ID of the run that a work folder belongs to, if it may be continued."""
+def note_in(workdir: Path) -> RunNote | None:
+    """The note in a work folder; None where there is none, or a crash has cut it off: then it is nobody's."""
     try:
-        found = json.loads((workdir / "run.json").read_text())
-    except (OSError, ValueError):
+        content = json.loads((workdir / NOTE).read_text())
+        return RunNote(str(content["identity"]), dict(content["conditions"]), str(content["creation_id"]))
+    except (OSError, KeyError, RecursionError, TypeError, ValueError):
         return None
-    if not isinstance(found, dict) or {key: found.get(key) for key in note} != note:
-        return None
-    return str(found["creation_id"])
 
 
-def _has_kept_something(workdir: Path) -> bool:
+def unfinished_work(runs: Path, creation_id: str) -> Path | None:
+    """The folder, among those of a sweep's runs, of one that was to go on; None where it has ended."""
+    folders = (note.parent for note in runs.glob(f"*/{NOTE}"))
+    return next((folder for folder in folders if (n := note_in(folder)) and n.creation_id == creation_id), None)
+
+
+def has_kept_something(workdir: Path) -> bool:
     """Whether a run has left anything of its own in its folder to go on from."""
-    return any(path.name not in ("run.json", LOG) for path in workdir.glob("*"))
+    return any(path.name not in (NOTE, LOG) for path in workdir.glob("*"))

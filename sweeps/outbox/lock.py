@@ -4,19 +4,18 @@ The file lock dies with its holder. The sign of life is best effort: two drivers
 machines may both see nobody, and one whose machine was lost holds the sweep until its last sign is old enough.
 """
 
-import json
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
 
+from sweeps.store.holder import Holder, holder_from_json
+from sweeps.store.layout import SweepWork
 from sweeps.store.read import Store
 from tinylm_core.durable import is_disk_full
 
@@ -29,64 +28,63 @@ class LockHeldError(ValueError):
 
 
 @contextmanager
-def sole_driver(store: Store, name: str, folder: Path) -> Iterator[dict[str, Any]]:
+def sole_driver(store: Store, name: str) -> Iterator[Holder]:
     """Hold a sweep; gives who holds it now, which is us. LockHeldError says who else does."""
-    lock = FileLock(folder / "lock")
-    note = folder / "holder.json"
+    work = store.layout.work_of(name)
+    lock = FileLock(work.lock)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise _held(name, _read(note)) from None
+        raise _held(name, _noted(work)) from None
     try:
         if not store.is_local and (other := store.holder(name)) is not None and _is_alive(other):
             raise _held(name, other)
-        holder = {"host": platform.node(), "pid": os.getpid(), "since": time.time()}
+        holder = Holder(platform.node(), os.getpid(), time.time())
         try:
-            note.write_text(json.dumps(holder))
+            work.holder.write_text(holder.to_json())
         except OSError as error:
             if not is_disk_full(error):  # which `sweeps.rm` is to make room on; it is a note to people
                 raise
         try:
             yield holder
         finally:
-            note.unlink(missing_ok=True)
+            work.holder.unlink(missing_ok=True)
     finally:
         lock.release()
 
 
-def driver_of(store: Store, name: str, folder: Path) -> dict[str, Any] | None:
+def driver_of(store: Store, name: str) -> Holder | None:
     """Who drives a sweep now, as far as can be seen without holding it: a guess that writes nothing."""
-    holders = [_read(folder / "holder.json"), (store.holder(name) or {}) if not store.is_local else {}]
+    holders = (_noted(store.layout.work_of(name)), None if store.is_local else store.holder(name))
     return next((holder for holder in holders if holder and _is_alive(holder)), None)
 
 
-def _held(name: str, holder: dict[str, Any]) -> LockHeldError:
-    try:
-        since = datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M")
-        by = f"by process {holder['pid']} on {holder['host']} since {since}"
-        if "seen" in holder:
-            by += f", heard of {time.time() - holder['seen']:.0f} s ago (gone after {SIGN_OF_LIFE_SECONDS:.0f} s)"
-    except (KeyError, TypeError, ValueError):
-        by = "by another process"
+def _held(name: str, holder: Holder | None) -> LockHeldError:
+    by = "by another process"
+    if holder is not None:
+        with suppress(OverflowError, ValueError, OSError):  # a time that is none
+            since = datetime.fromtimestamp(holder.since).strftime("%Y-%m-%d %H:%M")
+            by = f"by process {holder.pid} on {holder.host} since {since}"
+        if holder.seen is not None:
+            by += f", heard of {time.time() - holder.seen:.0f} s ago (gone after {SIGN_OF_LIFE_SECONDS:.0f} s)"
     return LockHeldError(f"sweep {name!r} is being run {by}; one driver at a time")
 
 
-def _read(note: Path) -> dict[str, Any]:
+def _noted(work: SweepWork) -> Holder | None:
     try:
-        found = json.loads(note.read_text())
+        return holder_from_json(work.holder.read_text())
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
+def _is_alive(holder: Holder) -> bool:
+    if holder.host != platform.node():
+        return holder.seen is not None and time.time() - holder.seen < SIGN_OF_LIFE_SECONDS
     try:
-        if holder["host"] == platform.node():
-            pid = int(holder["pid"])
-            # After a restart of the machine, or in another container of its name, a younger process has the number.
-            return pid != os.getpid() and psutil.Process(pid).create_time() < float(holder["since"]) + CLOCK_SECONDS
-        return time.time() - float(holder["seen"]) < SIGN_OF_LIFE_SECONDS
+        # After a restart of the machine, or in another container of its name, a younger process has the number.
+        is_older = psutil.Process(holder.pid).create_time() < holder.since + CLOCK_SECONDS
     except psutil.AccessDenied:
         return True  # somebody else's process
-    except (psutil.NoSuchProcess, OverflowError, KeyError, TypeError, ValueError):
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
         return False
+    return holder.pid != os.getpid() and is_older

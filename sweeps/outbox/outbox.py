@@ -1,61 +1,50 @@
 """What the tracker must be told: durable on disk first, then sent by one thread, in order, until it has arrived.
 
-The only caller of the store's write side. An operation is a name and plain data; what it does is in `sweeps.sender`.
-Every operation may be sent twice (a crash between sending and forgetting), so the sender makes each one idempotent.
-What fails is tried again, in order; what is refused for good stops the sending, and the journal keeps it.
+`operations` says what an operation is, and `sender` what it does to the store. Each may be sent twice (a crash between
+sending and forgetting), so the sender makes each one idempotent. What fails is tried again, in order; what is refused
+for good stops the sending, and the journal keeps it. Knows no tracker.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from sweeps.outbox.errors import DiskFullError, RefusedError, TrackerAwayError, reason
+from sweeps.outbox.disk import DiskSpace
+from sweeps.outbox.errors import RefusedError, TrackerAwayError, reason
 from sweeps.outbox.journal import Journal
-from sweeps.outbox.operations import Operation
-from tinylm_core.durable import is_disk_full
+from sweeps.outbox.operations import Operation, Unreadable, coalesced
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 2.0
-MOST_JOINED = 20
+MOST_COALESCED = 20
 SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
 
 
 class Outbox:
     """A journal and the thread that sends it.
 
-    `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away.
-    `joined` gives one operation for two that wait in a row, or None: what has fallen behind catches up by fewer calls.
+    `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away;
+    `replayed` says that an earlier process may have sent it. What has fallen behind catches up by fewer calls.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        send: Callable[[Operation, bool], None],
-        wait: float = 600.0,
-        joined: Callable[[Operation, Operation], Operation | None] = lambda *_: None,
-    ) -> None:
-        self._journal = Journal(path)
-        self._send, self._joined = send, joined
-        self._wait = wait  # seconds that a full disk is waited for
-        self._queue: deque[tuple[Operation, bool]] = deque((op, True) for op in self._journal.left_over)
+    def __init__(self, journal: Journal, send: Callable[[Operation | Unreadable, bool], None], disk: DiskSpace) -> None:
+        self.disk = disk
+        self._journal, self._send = journal, send
+        self._queue: deque[tuple[Operation | Unreadable, bool]] = deque((one, True) for one in journal.left_over)
         self._changed = threading.Condition()
         self._closing = False
         self.refusal: RefusedError | None = None  # why nothing is sent any more
         self._error: str | None = None  # of the last attempt
         self._error_since = 0.0
         self._call_since: float | None = None  # an attempt that is under way
-        self.full_disk: str | None = None  # the folder that has no room, while there is none
-        self.gives_up: Callable[[], bool] = lambda: False  # asked each second that a full disk is waited for
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def put(self, op: str, content: Mapping[str, Any], *, sync: bool = False) -> None:
+    def put(self, operation: Operation, *, sync: bool = False) -> None:
         """Keep an operation durably and let it be sent."""
-        operation = {"op": op, **content}
         with self._changed:
             self.when_there_is_room(lambda: self._journal.append(operation, sync=sync))
             self._queue.append((operation, False))
@@ -63,19 +52,11 @@ class Outbox:
 
     def when_there_is_room(self, write: Callable[[], T]) -> T:
         """Write; while the disk is full whoever does waits, and so do the workers behind it. DiskFullError at last."""
-        deadline = time.monotonic() + self._wait
-        while True:
-            try:
-                return write()
-            except OSError as error:
-                if not is_disk_full(error):
-                    raise
-            self.full_disk = str(self._journal.path.parent)
-            if time.monotonic() > deadline or self.gives_up():
-                raise DiskFullError(f"the disk of {self.full_disk} is full")
-            with self._changed:
-                self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
-            self.full_disk = None
+        return self.disk.when_there_is_room(write, self._rest)
+
+    def _rest(self) -> None:
+        with self._changed:
+            self._changed.wait(1.0)  # and the sender may go on: what has arrived is forgotten and makes room
 
     @property
     def trouble(self) -> str | None:
@@ -122,12 +103,15 @@ class Outbox:
             self._journal.close()
         return arrived
 
-    def _next(self) -> tuple[Operation, bool, int]:
+    def _next(self) -> tuple[Operation | Unreadable, bool, int]:
         """What goes next, whether an earlier process may have sent it, and how many operations it stands for."""
         operation, replayed = self._queue[0]
         number = 1
-        while number < min(MOST_JOINED, len(self._queue)) and self._queue[number][1] == replayed:
-            together = self._joined(operation, self._queue[number][0])
+        while number < min(MOST_COALESCED, len(self._queue)) and self._queue[number][1] == replayed:
+            following = self._queue[number][0]
+            if isinstance(operation, Unreadable) or isinstance(following, Unreadable):
+                break
+            together = coalesced(operation, following)
             if together is None:
                 break
             operation, number = together, number + 1

@@ -3,19 +3,19 @@
 Joins store and outbox for the commands; knows no search.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
 
+from sweeps.outbox.disk import DiskSpace
 from sweeps.outbox.errors import DiskFullError, RefusedError, TrackerAwayError
+from sweeps.outbox.journal import Journal
 from sweeps.outbox.lock import sole_driver
-from sweeps.outbox.operations import joined
+from sweeps.outbox.operations import Hold, MarkDead, Release
 from sweeps.outbox.outbox import Outbox
 from sweeps.outbox.sender import Sender
-from sweeps.spec.naming import check_name
 from sweeps.store.place import without_user_info
 from sweeps.store.read import Store
 from tinylm_core.records import now_ms
@@ -34,19 +34,20 @@ def locked_work(
     Runs that say RUNNING have no driver then: they are marked INTERRUPTED. `discards_journal`: what earlier commands
     have left to send is of no use any more.
     """
-    folder = work_folder(store, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_driver(store, name, folder) as holder:
+    work = store.layout.work_of(name)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with sole_driver(store, name) as holder:
         if discards_journal:
-            (folder / "journal.jsonl").unlink(missing_ok=True)
-        outbox = Outbox(folder / "journal.jsonl", Sender(store, name, click.echo), wait, joined)
+            work.journal.unlink(missing_ok=True)
+        journal = Journal(work.journal, store.layout.root)
+        outbox = Outbox(journal, Sender(store, name, click.echo), DiskSpace(store.folder, wait))
         try:
             if not store.is_local:
-                outbox.put("hold", {"holder": holder})
+                outbox.put(Hold(holder=holder))
             drain(outbox, wait)
-            if name in store.sweeps():
-                mark_dead_runs(outbox, store.running(name))
-                drain(outbox, wait)
+            for run_id in store.running(name) if name in store.sweeps() else ():  # their driver is gone
+                outbox.put(MarkDead(run_id=run_id, end_time_ms=now_ms()))
+            drain(outbox, wait)
             yield outbox
         finally:
             if not store.is_local:
@@ -56,19 +57,19 @@ def locked_work(
 
 def remove_empty_work(store: Store, name: str) -> None:
     """Remove the work folder of a sweep that was removed, unless somebody has begun it anew."""
-    folder = work_folder(store, name)
-    with suppress(Timeout, OSError), FileLock(folder / "lock", blocking=False):
-        if not (folder / "journal.jsonl").read_bytes():
-            (folder / "journal.jsonl").unlink()
-            (folder / "lock").unlink()
-            folder.rmdir()
+    work = store.layout.work_of(name)
+    with suppress(Timeout, OSError), FileLock(work.lock, blocking=False):
+        if not work.journal.read_bytes():
+            work.journal.unlink()
+            work.lock.unlink()
+            work.folder.rmdir()
 
 
 def _release(outbox: Outbox) -> None:
     """Say that nobody drives the sweep now, unless that must be waited for."""
     if not outbox.trouble and not outbox.num_waiting:
         with suppress(DiskFullError, RefusedError):
-            outbox.put("release", {})
+            outbox.put(Release())
             outbox.drain(RELEASE_SECONDS)
 
 
@@ -91,20 +92,3 @@ def drain(outbox: Outbox, wait: float) -> None:
             if outbox.drain(wait):
                 return
     raise TrackerAwayError(outbox.trouble or f"{outbox.num_waiting} records wait")
-
-
-def work_folder(store: Store, name: str) -> Path:
-    """Where a sweep's journal, checkpoints and lock are."""
-    return store.folder / "work" / check_name(name)
-
-
-def publish_files(outbox: Outbox, run: str, folder: Path, artifact_path: str, *, temporary: bool = False) -> None:
-    """Put a folder's files on a run, by its creation ID; a temporary folder goes once they are there."""
-    content = {"run": run, "folder": str(folder), "artifact_path": artifact_path, "temporary": temporary}
-    outbox.put("publish", content, sync=True)
-
-
-def mark_dead_runs(outbox: Outbox, run_ids: Iterable[str]) -> None:
-    """Runs that say RUNNING while their sweep's lock is held by us: their driver is gone."""
-    for run_id in run_ids:
-        outbox.put("mark_dead", {"run_id": run_id, "end_time_ms": now_ms()})

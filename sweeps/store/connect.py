@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from sweeps.store.layout import DATABASE
 from sweeps.store.place import (
-    DATABASE,
     Place,
     check_place,
     finish_database,
@@ -106,7 +106,7 @@ def _quiet() -> None:
 
 
 def _make_database(place: Place) -> None:
-    with FileLock(place.folder / "work" / ".new-store.lock"):
+    with FileLock(place.layout.work / ".new-store.lock"):
         if place.database.exists():  # somebody else was faster
             return
         # MLflow takes two seconds for an empty database, and all are alike.

@@ -15,11 +15,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from sweeps.store.layout import DATABASE, Layout
 from tinylm_core.durable import is_disk_full
 
 DEFAULT_FOLDER = "mlruns"
 SERVERS = "servers"
-DATABASE = "mlflow.db"
 _NEW_DATABASE = "mlflow.db.new"
 _OURS = {"artifacts", "work", "reports", SERVERS, ".gitignore", _NEW_DATABASE, f"{_NEW_DATABASE}-journal"}
 
@@ -34,8 +34,14 @@ class Place:
     is_local: bool
 
     @property
+    def layout(self) -> Layout:
+        """What lies where in the folder."""
+        return Layout(self.folder)
+
+    @property
     def database(self) -> Path:
-        return self.folder / DATABASE
+        """The database, of a store that is local."""
+        return self.layout.database
 
 
 def find_place(where: str | Path | None) -> Place:
@@ -86,8 +92,9 @@ def check_place(place: Place, *, create: bool) -> None:
 def make_folders(place: Place) -> None:
     """Make the folder and what belongs into it, except the database."""
     try:
-        for name in ("work", "reports", *(["artifacts"] if place.is_local else [])):
-            (place.folder / name).mkdir(parents=True, exist_ok=True)
+        layout = place.layout
+        for folder in (layout.work, layout.reports, *([layout.artifacts] if place.is_local else [])):
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if is_disk_full(error):
             raise
@@ -110,7 +117,7 @@ def finish_database(place: Place) -> None:
     path = place.folder / _NEW_DATABASE
     with closing(sqlite3.connect(path)) as connection, connection:
         # MLflow's Default experiment, which it makes for the folder that it happens to run in.
-        location = (place.folder / "artifacts" / "0").as_uri()
+        location = (place.layout.artifacts / "0").as_uri()
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (location,))
     use_wal(path)
     path.rename(place.database)

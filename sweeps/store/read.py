@@ -3,17 +3,17 @@
 pandas is loaded by what returns a DataFrame, as it takes a third of a second.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.store import schema, ui
 from sweeps.store.artifacts import Artifacts
+from sweeps.store.holder import Holder, holder_from_json
+from sweeps.store.layout import Layout
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of, shrink_database
 from sweeps.store.removal import Remover
 from sweeps.store.rows import RawReader, run_row
@@ -56,6 +56,11 @@ class Store:
     def folder(self) -> Path:
         """The local folder, absolute, that holds work/ and reports/."""
         return self._place.folder
+
+    @property
+    def layout(self) -> Layout:
+        """What lies where in `folder`."""
+        return self._place.layout
 
     @property
     def is_local(self) -> bool:
@@ -153,13 +158,11 @@ class Store:
             raise ValueError(f"run ID {run_id_or_prefix!r}: {len(found)} runs start so: {which}")
         return run_row(found[0])
 
-    def holder(self, name: str) -> dict[str, Any] | None:
+    def holder(self, name: str) -> Holder | None:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
         for experiment in self._raw.experiments():
             if experiment.name == name:
-                with suppress(ValueError):
-                    found = json.loads(experiment.tags.get(schema.HOLDER, "null"))
-                    return found if isinstance(found, dict) else None
+                return holder_from_json(experiment.tags.get(schema.HOLDER, "null"))
         return None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":

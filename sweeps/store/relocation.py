@@ -3,7 +3,6 @@
 MLflow keeps absolute addresses. Of a copy they are those of the original, which would get what is written to the copy.
 """
 
-import json
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,7 +12,6 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 
 from sweeps.store.place import Place
-from tinylm_core.durable import write_durably
 
 ADDRESSES = {
     "experiments": ["artifact_location"],
@@ -35,9 +33,8 @@ def relocate(place: Place, *, to_write: bool) -> Path | None:
             return None
         try:
             with ExitStack() as locks:
-                for lock in place.folder.glob("work/*/lock"):
+                for lock in place.layout.work.glob("*/lock"):
                     locks.enter_context(FileLock(lock, blocking=False))
-                _rewrite_journals(place.folder, before)
                 _rewrite_database(connection, f"{before.as_uri()}/", f"{place.folder.as_uri()}/")
         except (sqlite3.OperationalError, OSError) as error:  # Timeout is one: a lock is held
             if not to_write:
@@ -69,11 +66,3 @@ def _rewrite_database(connection: sqlite3.Connection, before: str, now: str) -> 
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                     (now, len(before) + 1, len(before), before),
                 )
-
-
-def _rewrite_journals(folder: Path, before: Path) -> None:
-    for journal in folder.glob("work/*/journal.jsonl"):
-        old, new = (json.dumps(f"{root}/")[1:-1] for root in (before, folder))
-        text = journal.read_text()
-        if old in text:
-            write_durably(journal, text.replace(f'"{old}', f'"{new}').encode())

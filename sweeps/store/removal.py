@@ -131,7 +131,7 @@ class Remover:
 
     def _is_ours(self, folder: Path) -> bool:
         """Whether a folder is one of this store's: a store that was copied names those of the one it came from."""
-        return folder.resolve().is_relative_to((self._place.folder / "artifacts").resolve())
+        return folder.resolve().is_relative_to(self._place.layout.artifacts.resolve())
 
     def _is_shared(self, location: str) -> bool:
         """Whether another experiment keeps its artifacts there, as one that was renamed does."""

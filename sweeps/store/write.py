@@ -8,11 +8,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.spec.naming import check_name
 from sweeps.store import schema, sql
 from sweeps.store.batches import as_metrics, as_tags, batches, chunks, cut, is_same, step_metrics
+from sweeps.store.holder import Holder
 from sweeps.store.model import keep_model
 from sweeps.store.place import Place
 from sweeps.store.removal import has_runs
@@ -44,7 +45,7 @@ class Writer:
         check_name(name)
         tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
-        location = (self._place.folder / "artifacts" / name).as_uri() if self._place.is_local else None
+        location = (self._place.layout.artifacts / name).as_uri() if self._place.is_local else None
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -201,9 +202,9 @@ class Writer:
                 return True
             raise
 
-    def set_holder(self, experiment_id: str, holder: Mapping[str, Any] | None) -> None:
+    def set_holder(self, experiment_id: str, holder: Holder | None) -> None:
         """Say in the store who drives a sweep; None: nobody."""
-        self._client.set_experiment_tag(experiment_id, schema.HOLDER, json.dumps(holder))
+        self._client.set_experiment_tag(experiment_id, schema.HOLDER, "null" if holder is None else holder.to_json())
 
     def created_run(self, experiment_id: str, creation_id: str) -> str | None:
         """The run of a create call: the one that has most in it, then the oldest. Its extras are deleted."""

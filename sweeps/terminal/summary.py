@@ -119,5 +119,5 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
         console.print(Line(sentence))
     console.print()
     console.print(fitting_table("Setting by setting", table, console.width))
-    page = write_page(store.folder / "reports", a, b, sentences, table)
+    page = write_page(store.layout.reports, a, b, sentences, table)
     console.print(Line(f"\nReport: {page}"), soft_wrap=True)

@@ -113,8 +113,8 @@ def _run_fields(run: PlannedRun) -> dict[str, object]:
 def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     """A line for each thing that is waited for."""
     lines = [waits_for] if waits_for else []
-    if outbox.full_disk:
-        lines.append(f"waiting: the disk of {outbox.full_disk} is full; it goes on when there is room")
+    if outbox.disk.full:
+        lines.append(f"waiting: the disk of {outbox.disk.full} is full; it goes on when there is room")
     if outbox.trouble:
         lines.append(f"records wait for the tracker: {without_user_info(outbox.trouble)}")
     return lines

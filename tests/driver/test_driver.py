@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeps import Choice, Range, Sweep
-from sweeps.driver import ledger
-from sweeps.driver.execute import Outcome, execute
+from sweeps.driver import artifacts, run_folder
+from sweeps.driver.execute import NO_LIMITS, Limits, Outcome, execute
 from sweeps.outbox.work import locked_work
 from sweeps.plan.plan import Plan, PlannedRun, make_plan
 from sweeps.search.ask_tell import Setting, TrialSearch
@@ -152,8 +152,7 @@ def go(
     workers: Workers | None = None,
     watcher: Watcher | None = None,
     pause_after: float = math.inf,
-    is_out_of_time: Callable[[], bool] = lambda: False,
-    max_failures: int | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Outcome, Watcher]:
     """One start of the sweep, which pauses after so many messages."""
     watcher = watcher or Watcher()
@@ -165,8 +164,7 @@ def go(
             outbox,
             lambda *_: watcher,
             lambda: watcher.num_messages >= pause_after,
-            is_out_of_time=is_out_of_time,
-            max_failures=max_failures,
+            limits=limits,
         )
         outbox.drain(60)
     return outcome, watcher
@@ -423,7 +421,7 @@ def test_a_disk_that_fills_up_as_a_run_begins_or_ends_is_waited_for(
     tiny: Tiny, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of the files that the driver writes of a run meets a full disk at first."""
-    written, write, copy = set[str](), ledger.write_durably, shutil.copy
+    written, write, copy = set[str](), artifacts.write_durably, shutil.copy
 
     def full_at_first(name: str) -> None:
         if name not in written:
@@ -439,7 +437,8 @@ def test_a_disk_that_fills_up_as_a_run_begins_or_ends_is_waited_for(
         full_at_first(target.name)
         copy(source, target)
 
-    monkeypatch.setattr(ledger, "write_durably", writing)
+    for module in (artifacts, run_folder):
+        monkeypatch.setattr(module, "write_durably", writing)
     monkeypatch.setattr(shutil, "copy", copying)
     config = tiny()
     outcome, _ = go(plan_of(config, {}), store)
@@ -471,9 +470,9 @@ def test_a_sweep_of_which_nothing_is_left_has_not_stopped_whatever_failed(tiny: 
         return Raised(job.key, "ValueError: no", "Traceback") if '"learning_rate": 0.003' in job.config else None
 
     last, first = (plan_of(tiny(), {"learning_rate": Choice(*rates)}) for rates in ((1e-3, 3e-3), (3e-3, 1e-3)))
-    outcome, _ = go(first, store, Troubled(trouble), max_failures=1)
+    outcome, _ = go(first, store, Troubled(trouble), limits=Limits(max_failures=1))
     assert (outcome.paused, len(outcome.failed), outcome.has_results) == (True, 1, False)
-    outcome, _ = go(last, store, Troubled(trouble), max_failures=1)
+    outcome, _ = go(last, store, Troubled(trouble), limits=Limits(max_failures=1))
     assert (outcome.paused, len(outcome.failed), outcome.has_results) == (False, 1, True)
 
 
@@ -497,12 +496,13 @@ def test_an_interrupted_run_is_never_continued_under_other_conditions(tiny: Tiny
 def test_a_sweep_out_of_time_keeps_what_it_has_and_goes_on_to_the_same_bits(tiny: Tiny, store: Store) -> None:
     config = tiny(train_tokens=64 * 3 * 40)
     plan = plan_of(config, {"learning_rate": Choice(1e-3, 3e-3)})
-    outcome, watcher = go(plan, store, is_out_of_time=lambda: True)
+    outcome, watcher = go(plan, store, limits=Limits(end=0.0))
     assert (outcome.paused, outcome.out_of_time, outcome.has_results, watcher.begun) == (True, True, False, [])
 
     watcher = Watcher()
     workers = PausedAtOnce("cpu", num_jobs=2)
-    outcome, _ = go(plan, store, workers, watcher, is_out_of_time=lambda: len(watcher.begun) == 2)
+    two_have_begun = Limits(end=2, clock=lambda: len(watcher.begun))
+    outcome, _ = go(plan, store, workers, watcher, limits=two_have_begun)
     assert (outcome.paused, outcome.out_of_time, outcome.has_results) == (True, True, True)
     assert sorted(made.info.status for made in kept_runs(store)) == ["FINISHED", "KILLED"]
 
@@ -519,7 +519,7 @@ def test_a_sweep_out_of_time_keeps_what_it_has_and_goes_on_to_the_same_bits(tiny
 
 def test_a_sweep_that_is_told_to_pause_or_fails_too_often_is_not_called_out_of_time(tiny: Tiny, store: Store) -> None:
     plan = plan_of(tiny(), {"learning_rate": Choice(1e-3, 3e-3)})
-    outcome, _ = go(plan, store, Instant(1, 0), pause_after=0, is_out_of_time=lambda: True)
+    outcome, _ = go(plan, store, Instant(1, 0), pause_after=0, limits=Limits(end=0.0))
     assert (outcome.paused, outcome.out_of_time) == (True, False)
     outcome, _ = go(plan, store, Instant(1, 0))
     assert (outcome.paused, outcome.out_of_time) == (False, False)

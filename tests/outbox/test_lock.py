@@ -8,11 +8,13 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeps.outbox.lock import SIGN_OF_LIFE_SECONDS, driver_of, sole_driver
 from sweeps.store import open_store
+from sweeps.store.holder import Holder
 
 NOW = "now"  # when the test runs
 HERE = {"host": platform.node(), "pid": os.getppid()}  # a process that lives
@@ -31,12 +33,14 @@ HERE = {"host": platform.node(), "pid": os.getppid()}  # a process that lives
     ],
 )
 def test_a_driver_lives_whose_process_does_or_who_was_heard_of(
-    empty_store: Path, tmp_path: Path, holder: dict[str, object], age: float, lives: bool
+    empty_store: Path, tmp_path: Path, holder: dict[str, Any], age: float, lives: bool
 ) -> None:
     store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
     noted = {key: time.time() - age if value == NOW else value for key, value in holder.items()}
-    (tmp_path / "holder.json").write_text(json.dumps(noted))
-    assert driver_of(store, "question", tmp_path) == (noted if lives else None)
+    work = store.layout.work_of("question")
+    work.folder.mkdir()
+    work.holder.write_text(json.dumps(noted))
+    assert driver_of(store, "question") == (Holder(**noted) if lives else None)
 
 
 @pytest.mark.parametrize(("number", "is_held"), [(errno.ENOSPC, True), (errno.EACCES, False)])
@@ -49,7 +53,9 @@ def test_a_sweep_is_held_without_a_note_where_the_disk_is_full(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
+    work = store.layout.work_of("question")
+    work.folder.mkdir()
     monkeypatch.setattr(Path, "write_text", fail)
-    with nullcontext() if is_held else pytest.raises(PermissionError), sole_driver(store, "question", tmp_path):
-        assert (tmp_path / "lock").exists()
-    assert not (tmp_path / "holder.json").exists()
+    with nullcontext() if is_held else pytest.raises(PermissionError), sole_driver(store, "question"):
+        assert work.lock.exists()
+    assert not work.holder.exists()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import repeat
 from pathlib import Path
@@ -20,26 +20,31 @@ from hypothesis import strategies as st
 from launcher import wait_until
 
 from sweeps.outbox import errors, outbox
+from sweeps.outbox.disk import DiskSpace
 from sweeps.outbox.errors import RefusedError, TrackerAwayError
-from sweeps.outbox.journal import Journal
-from sweeps.outbox.operations import Operation
+from sweeps.outbox.journal import Journal, from_line, to_line
+from sweeps.outbox.operations import MarkDead, Operation, Records, Unreadable
 from sweeps.outbox.outbox import Outbox
+from tinylm_core.records import StepRecord
 
 # A driver: it puts operations and a slow sender writes them to a database, each effect once.
 DRIVER = """
 import sqlite3, sys, time
 from pathlib import Path
-from sweeps.outbox import Outbox
+from sweeps.outbox.disk import DiskSpace
+from sweeps.outbox.journal import Journal
+from sweeps.outbox.operations import MarkDead
+from sweeps.outbox.outbox import Outbox
 
 folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 def send(operation, replayed):
     with sqlite3.connect(folder / "tracker.db", timeout=20) as tracker:
-        tracker.execute("INSERT OR IGNORE INTO arrived VALUES (?)", (operation["number"],))
-        tracker.execute("INSERT INTO sent VALUES (?, ?)", (operation["number"], replayed))
+        tracker.execute("INSERT OR IGNORE INTO arrived VALUES (?)", (operation.end_time_ms,))
+        tracker.execute("INSERT INTO sent VALUES (?, ?)", (operation.end_time_ms, replayed))
     time.sleep(0.002)
-outbox = Outbox(folder / "journal", send)
+outbox = Outbox(Journal(folder / "journal", folder), send, DiskSpace(folder, 600))
 for number in range(first, last):
-    outbox.put("steps", {"number": number}, sync=number % 10 == 0)
+    outbox.put(MarkDead(run_id="r", end_time_ms=number), sync=number % 10 == 0)
     with (folder / "put").open("a") as note:
         print(number, file=note)
     time.sleep(0.001)
@@ -60,11 +65,25 @@ class Tracker:
         self.replayed: list[bool] = []
         self.refusals: Iterator[bool] = iter(())
 
-    def __call__(self, operation: Operation, replayed: bool) -> None:
+    def __call__(self, operation: Operation | Unreadable, replayed: bool) -> None:
         if next(self.refusals, False):
             raise ConnectionError("away")
-        self.arrived.append(operation["number"])
+        self.arrived.append(number_of(operation))
         self.replayed.append(replayed)
+
+
+def numbered(number: int) -> MarkDead:
+    """An operation that is known by a number."""
+    return MarkDead(run_id="r", end_time_ms=number)
+
+
+def number_of(operation: Operation | Unreadable) -> int:
+    assert isinstance(operation, MarkDead)
+    return operation.end_time_ms
+
+
+def open_outbox(path: Path, send: Callable[[Operation | Unreadable, bool], object]) -> Outbox:
+    return Outbox(Journal(path, path.parent), lambda *call: send(*call) and None, DiskSpace(path.parent, 600))
 
 
 def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it() -> None:
@@ -86,16 +105,16 @@ def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it
 
 def put_all(box: Outbox, numbers: range) -> None:
     for number in numbers:
-        box.put("steps", {"number": number})
+        box.put(numbered(number))
 
 
-def journal_lines(path: Path) -> list[Operation]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+def journal_lines(path: Path) -> list[Operation | Unreadable | None]:
+    return [from_line(line, path.parent) for line in path.read_bytes().splitlines()]
 
 
 def test_operations_arrive_once_and_in_order(tmp_path: Path) -> None:
     tracker = Tracker()
-    box = Outbox(tmp_path / "journal", tracker)
+    box = open_outbox(tmp_path / "journal", tracker)
     put_all(box, range(500))
     assert box.drain(10)
     put_all(box, range(500, 600))
@@ -108,11 +127,11 @@ def test_operations_arrive_once_and_in_order(tmp_path: Path) -> None:
 def test_an_operation_is_in_the_journal_before_it_is_sent(tmp_path: Path) -> None:
     missing = []
 
-    def send(operation: Operation, _: bool) -> None:
+    def send(operation: Operation | Unreadable, _: bool) -> None:
         if operation not in journal_lines(tmp_path / "journal"):
             missing.append(operation)
 
-    box = Outbox(tmp_path / "journal", send)
+    box = open_outbox(tmp_path / "journal", send)
     put_all(box, range(200))
     assert box.close(10)
     assert not missing
@@ -123,12 +142,12 @@ def test_a_synced_operation_is_on_the_disk_when_put_returns(tmp_path: Path, monk
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), synced.append((tmp_path / "journal").read_bytes()))[0])
     end = threading.Event()
-    box = Outbox(tmp_path / "journal", lambda *_: end.wait(60))
-    box.put("steps", {"number": 0})
+    box = open_outbox(tmp_path / "journal", lambda *_: end.wait(60))
+    box.put(numbered(0))
     before = len(synced)
-    box.put("ask", {"number": 1}, sync=True)
+    box.put(numbered(1), sync=True)
     assert len(synced) == before + 1
-    assert [op["number"] for op in map(json.loads, synced[-1].splitlines())] == [0, 1]
+    assert [from_line(line, tmp_path) for line in synced[-1].splitlines()] == [numbered(0), numbered(1)]
     end.set()
     assert box.close(10)
 
@@ -139,7 +158,7 @@ def test_a_refused_operation_is_sent_until_it_arrives_and_none_overtakes_it(
 ) -> None:
     tracker = Tracker()
     tracker.refusals = iter(refusals)
-    box = Outbox(tmp_path / "journal", tracker)
+    box = open_outbox(tmp_path / "journal", tracker)
     put_all(box, range(60))
     assert box.close(20)
     assert tracker.arrived == list(range(60))
@@ -150,7 +169,7 @@ def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp
     tracker, away = Tracker(), threading.Event()
     away.set()
     tracker.refusals = iter(away.is_set, None)
-    box = Outbox(tmp_path / "journal", tracker)
+    box = open_outbox(tmp_path / "journal", tracker)
     put_all(box, range(100))
     assert not box.drain(0.1)
     assert box.trouble == "ConnectionError: away"
@@ -160,62 +179,67 @@ def test_while_the_tracker_is_away_nothing_waits_for_it_and_trouble_says_why(tmp
     assert tracker.arrived == list(range(100))
 
 
-def together(first: Operation, second: Operation) -> Operation | None:
-    """For even numbers that come one after another."""
-    numbers = [*first["numbers"], *second["numbers"]]
-    return None if any(number % 2 for number in numbers) else first | {"numbers": numbers}
+def records(run: str, step: int) -> Records:
+    return Records(run=run, steps=(StepRecord(step, step, 1.0, 0.1, timestamp_ms=step),))
+
+
+def told(operation: Operation | Unreadable) -> list[tuple[str, int]]:
+    assert isinstance(operation, Records)
+    return [(operation.run, record.step) for record in operation.steps]
 
 
 def test_what_has_fallen_behind_goes_by_fewer_calls_in_the_same_order_and_again_where_one_failed(
     tmp_path: Path,
 ) -> None:
-    calls: list[list[int]] = []
+    calls: list[list[tuple[str, int]]] = []
     may_answer = threading.Event()
 
-    def send(operation: Operation, _replayed: bool) -> None:
+    def send(operation: Operation | Unreadable, _replayed: bool) -> None:
         may_answer.wait(60)
-        calls.append(operation["numbers"])
+        calls.append(told(operation))
         if len(calls) == 2:
             raise ConnectionError("the answer was lost")
 
-    box = Outbox(tmp_path / "journal", send, joined=together)
-    numbers = [0, 1, *range(2, 100, 2), 101, 103]
-    for number in numbers:
-        box.put("records", {"numbers": [number]})
+    box = open_outbox(tmp_path / "journal", send)
+    put = [("a", 0), ("b", 1), *(("a", number) for number in range(2, 51)), ("b", 101), ("a", 103)]
+    for run, step in put:
+        box.put(records(run, step))
     may_answer.set()
     assert box.close(60)
     assert calls[1] == calls[2]  # once more, as a whole
     del calls[1]
-    assert [number for call in calls for number in call] == numbers
-    assert {len(call) for call in calls} == {1, outbox.MOST_JOINED, 49 % outbox.MOST_JOINED}
+    assert [one for call in calls for one in call] == put
+    assert {len(call) for call in calls} == {1, outbox.MOST_COALESCED, 49 % outbox.MOST_COALESCED}
     assert journal_lines(tmp_path / "journal") == []
 
 
-def test_what_an_earlier_process_left_is_not_joined_with_what_is_new(tmp_path: Path) -> None:
-    (tmp_path / "journal").write_text('{"op": "records", "numbers": [0]}\n{"op": "records", "numbers": [2]}\n')
-    calls: list[tuple[list[int], bool]] = []
+def test_what_an_earlier_process_left_is_not_coalesced_with_what_is_new(tmp_path: Path) -> None:
+    left = Journal(tmp_path / "journal", tmp_path)
+    for number in (0, 2):
+        left.append(records("a", number), sync=True)
+    calls: list[tuple[list[tuple[str, int]], bool]] = []
     may_answer = threading.Event()
 
-    def send(operation: Operation, replayed: bool) -> None:
+    def send(operation: Operation | Unreadable, replayed: bool) -> None:
         may_answer.wait(60)
-        calls.append((operation["numbers"], replayed))
+        calls.append((told(operation), replayed))
 
-    box = Outbox(tmp_path / "journal", send, joined=together)
-    box.put("records", {"numbers": [4]})
+    box = open_outbox(tmp_path / "journal", send)
+    box.put(records("a", 4))
     may_answer.set()
     assert box.close(60)
-    assert calls == [([0, 2], True), ([4], False)]
+    assert calls == [([("a", 0), ("a", 2)], True), ([("a", 4)], False)]
 
 
 def test_what_is_refused_for_good_stops_the_sending_and_stays_in_the_journal(tmp_path: Path) -> None:
     arrived = []
 
-    def send(operation: Operation, _replayed: bool) -> None:
-        if operation["number"] == 2:
+    def send(operation: Operation | Unreadable, _replayed: bool) -> None:
+        if operation == numbered(2):
             raise RefusedError("you may not")
-        arrived.append(operation["number"])
+        arrived.append(number_of(operation))
 
-    box = Outbox(tmp_path / "journal", send)
+    box = open_outbox(tmp_path / "journal", send)
     put_all(box, range(5))
     with pytest.raises(RefusedError, match="you may not"):
         box.drain(60)
@@ -223,13 +247,13 @@ def test_what_is_refused_for_good_stops_the_sending_and_stays_in_the_journal(tmp
     assert (box.refusal is not None, box.trouble) == (True, "you may not")
     assert box.close(5) is False
     assert arrived == [0, 1]
-    assert [operation["number"] for operation in journal_lines(tmp_path / "journal")][-3:] == [2, 3, 4]
+    assert journal_lines(tmp_path / "journal")[-3:] == [numbered(2), numbered(3), numbered(4)]
 
 
 def test_a_call_that_takes_long_is_a_tracker_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "SLOW_SECONDS", 0.05)
     answers = threading.Event()
-    box = Outbox(tmp_path / "journal", lambda _operation, _replayed: answers.wait(60) and None)
+    box = open_outbox(tmp_path / "journal", lambda _operation, _replayed: answers.wait(60))
     assert box.is_stuck(0, idle=True) is False
     put_all(box, range(1))
     wait_until(lambda: box.trouble)
@@ -245,14 +269,14 @@ def test_a_call_that_takes_long_is_a_tracker_that_is_away(tmp_path: Path, monkey
 def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_path: Path) -> None:
     tracker = Tracker()
     tracker.refusals = iter(lambda: len(tracker.arrived) >= 3, None)
-    box = Outbox(tmp_path / "journal", tracker)
+    box = open_outbox(tmp_path / "journal", tracker)
     put_all(box, range(10))
     wait_until(lambda: box.trouble, 10)
     assert not box.close(0)
     assert tracker.arrived == [0, 1, 2]
 
     again = Tracker()
-    box = Outbox(tmp_path / "journal", again)
+    box = open_outbox(tmp_path / "journal", again)
     put_all(box, range(10, 12))
     assert box.close(10)
     assert [number for number in again.arrived if number >= 3] == list(range(3, 12))
@@ -260,18 +284,18 @@ def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_p
     assert again.replayed == [number < 10 for number in again.arrived]
 
 
-@pytest.mark.parametrize("torn", [b'{"op": "steps", "numb', b"{", b'{"op": "steps", "number": 3}'[:-1]])
+@pytest.mark.parametrize("torn", [to_line(numbered(3))[:20], b"{", to_line(numbered(3))[:-1]])
 def test_a_line_that_a_crash_cut_off_is_no_operation(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b"".join(b'{"op": "steps", "number": %d}\n' % number for number in range(3)) + torn)
+    path.write_bytes(b"".join(to_line(numbered(number)) + b"\n" for number in range(3)) + torn)
     away = Tracker()
     away.refusals = repeat(True)
-    box = Outbox(path, away)
+    box = open_outbox(path, away)
     put_all(box, range(3, 5))
     assert not box.close(0)
     # What was written after the torn line stands on lines of its own, for the next start to read.
     tracker = Tracker()
-    assert Outbox(path, tracker).close(10)
+    assert open_outbox(path, tracker).close(10)
     assert tracker.arrived == [0, 1, 2, 3, 4]
 
 
@@ -287,11 +311,11 @@ documents = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_s
 @example([b"NaN", b"\r", b"\x85", b""])
 def test_garbage_in_a_journal_is_skipped(tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
-    good = [b'{"op": "steps", "number": %d}' % number for number in range(len(garbage) + 1)]
+    good = [to_line(numbered(number)) for number in range(len(garbage) + 1)]
     path.write_bytes(b"".join(b"%s\n%s\n" % pair for pair in zip(good, [*garbage, b""], strict=True)))
-    journal = Journal(path)
+    journal = Journal(path, path.parent)
     journal.close()
-    numbers = [operation["number"] for operation in journal.left_over if operation.get("op") == "steps"]
+    numbers = [operation.end_time_ms for operation in journal.left_over if isinstance(operation, MarkDead)]
     assert numbers == list(range(len(good)))
 
 
@@ -334,14 +358,14 @@ def put_so_far(folder: Path) -> int:
 def test_a_call_that_comes_back_after_the_end_leaves_the_journal_to_the_next_start(tmp_path: Path) -> None:
     """A database was locked, say, as a notebook's cell was interrupted, and the next cell goes on."""
     comes_back, stays_away = threading.Event(), threading.Event()
-    first = Outbox(tmp_path / "journal", lambda *_: comes_back.wait() and None)
-    first.put("end", {"number": 1}, sync=True)
+    first = open_outbox(tmp_path / "journal", lambda *_: comes_back.wait())
+    first.put(numbered(1), sync=True)
     wait_until(lambda: first._call_since)
     assert not first.close(0)
-    second = Outbox(tmp_path / "journal", lambda *_: stays_away.wait() and None)
-    second.put("ask", {"number": 2}, sync=True)
+    second = open_outbox(tmp_path / "journal", lambda *_: stays_away.wait())
+    second.put(numbered(2), sync=True)
     comes_back.set()
     first._thread.join()
-    assert [operation["number"] for operation in Journal(tmp_path / "journal").left_over] == [1, 2]
+    assert Journal(tmp_path / "journal", tmp_path).left_over == [numbered(1), numbered(2)]
     stays_away.set()
     assert second.close(10)

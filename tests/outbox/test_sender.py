@@ -1,14 +1,15 @@
-"""Operations that were joined on their way leave what they would have left one by one."""
+"""Operations that were coalesced on their way leave what they would have left one by one."""
 
 import functools
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.outbox.operations import Operation, joined
+from sweeps.outbox.operations import End, Open, Records, Start, coalesced
 from sweeps.outbox.sender import Sender
 from sweeps.store import open_store, schema
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
@@ -16,43 +17,38 @@ from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 NOW = 1_700_000_000_000
 
 
-def records(run: str, **told: object) -> Operation:
-    return {"op": "records", "run": run, **told}
+def step(number: int) -> StepRecord:
+    return StepRecord(number, 8 * number, 1 / number, 0.1, 1.0, 100.0, False, NOW + number)
 
 
-def step(number: int) -> dict[str, object]:
-    return asdict(StepRecord(number, 8 * number, 1 / number, 0.1, 1.0, 100.0, False, NOW + number))
+def evaluation(number: int) -> EvalRecord:
+    return EvalRecord(number, 8 * number, 2.0, 0.1, 1.9, 0.1, NOW + number)
 
 
-def evaluation(number: int) -> dict[str, object]:
-    return asdict(EvalRecord(number, 8 * number, 2.0, 0.1, 1.9, 0.1, NOW + number))
-
-
-def usage(number: int) -> tuple[int, dict[str, object]]:
-    return number, asdict(UsageRecord(NOW + number, 99.0, 100.0 + number, 1.0))
+def usage(number: int) -> tuple[int, UsageRecord]:
+    return number, UsageRecord(NOW + number, 99.0, 100.0 + number, 1.0)
 
 
 TOLD = st.one_of(
-    st.builds(lambda start, count: {"steps": [step(start + k) for k in range(count)]}, st.integers(1, 9),
+    st.builds(lambda start, count: {"steps": tuple(step(start + k) for k in range(count))}, st.integers(1, 9),
               st.integers(1, 9)),
-    st.builds(lambda number: {"evals": [evaluation(number)]}, st.integers(0, 9)),
-    st.builds(lambda number: {"usage": [usage(number)]}, st.integers(0, 9)),
+    st.builds(lambda number: {"evals": (evaluation(number),)}, st.integers(0, 9)),
+    st.builds(lambda number: {"usage": (usage(number),)}, st.integers(0, 9)),
 )  # fmt: skip
 
 
-def test_what_was_joined_is_what_it_was_made_of(empty_store: Path, tmp_path: Path) -> None:
+def test_what_was_coalesced_is_what_it_was_made_of(empty_store: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copytree(empty_store, tmp_path / "store")))
     sender = Sender(store, "question")
     plan = {"created_ms": 0, "trials": [], "swept": []}
-    sender({"op": "open", "run": "s", "name": "summary", "note": "", "tags": {}, "plan": plan}, False)
+    sender(Open(run="s", name="summary", note="", tags={}, plan=plan), False)
     made: list[str] = []
 
-    def histories(operations: list[Operation]) -> dict[str, list[tuple[int, int, float]]]:
+    def histories(operations: list[Records]) -> dict[str, list[tuple[int, int, float]]]:
         made.append(f"run{len(made)}")
-        start = {"op": "start", "name": "one", "tags": {schema.ROLE: "run"}, "params": {}, "start_time_ms": NOW}
-        sender(start | {"run": made[-1], "summary": None, "dataset": None}, False)
+        sender(Start(run=made[-1], name="one", tags={schema.ROLE: "run"}, params={}, start_time_ms=NOW), False)
         for operation in operations:
-            sender(operation | {"run": made[-1]}, False)
+            sender(replace(operation, run=made[-1]), False)
         (run_id,) = [row.run_id for row in store.runs("question") if row.tags[schema.CREATION] == made[-1]]
         client = store.writer()._client
         names = [*schema.HISTORY_METRICS, *schema.USAGE_METRICS]
@@ -63,17 +59,16 @@ def test_what_was_joined_is_what_it_was_made_of(empty_store: Path, tmp_path: Pat
 
     @given(st.lists(TOLD, min_size=1, max_size=6))
     @settings(max_examples=10)
-    def check(told: list[dict[str, object]]) -> None:
-        operations = [records("x", **one) for one in told]
-        whole = functools.reduce(lambda one, other: joined(one, other) or {}, operations)
+    def check(told: list[dict[str, Any]]) -> None:
+        operations = [Records(run="x", **one) for one in told]
+        whole: Any = functools.reduce(lambda one, other: coalesced(one, other), operations)
         assert histories([whole]) == histories(operations)
 
     check()
 
 
-def test_only_records_of_one_run_are_joined() -> None:
-    one = records("a", steps=[step(1)])
-    assert joined(one, records("a", steps=[step(2)])) == records("a", steps=[step(1), step(2)])
-    assert joined(one, records("b", steps=[step(2)])) is None
-    assert joined(one, {"op": "end", "run": "a"}) is None
-    assert joined(one, records("a", steps="garbage")) is None
+def test_only_records_of_one_run_are_coalesced() -> None:
+    one = Records(run="a", steps=(step(1),))
+    assert coalesced(one, Records(run="a", steps=(step(2),))) == Records(run="a", steps=(step(1), step(2)))
+    assert coalesced(one, Records(run="b", steps=(step(2),))) is None
+    assert coalesced(one, End(run="a", state="COMPLETE", end_time_ms=0)) is None

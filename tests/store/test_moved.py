@@ -1,6 +1,5 @@
 """A local store may be moved and copied: it keeps to itself, wherever it is."""
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils
 from stores import put_file, write_experiment, write_sweep
 
+from sweeps.outbox.journal import Journal
+from sweeps.outbox.operations import End
 from sweeps.store import open_store
 
 SOME = {(0, 0): ("COMPLETE", 3.5), (1, 0): ("COMPLETE", 3.2)}
@@ -26,8 +27,8 @@ def original(tmp_path: Path, empty_store: Path, text_file: Path) -> Path:
     work = folder / "work" / "question"
     work.mkdir()
     (work / "lock").touch()
-    operation = {"do": "end", "workdir": str(work / "abc"), "note": f"{work} is a folder"}
-    (work / "journal.jsonl").write_text(json.dumps(operation) + "\n")
+    journal = Journal(work / "journal.jsonl", folder)
+    journal.append(End(run="r", state="INTERRUPTED", end_time_ms=0, workdir="work/question/abc"), sync=True)
     return folder
 
 
@@ -60,8 +61,10 @@ def test_a_store_at_another_place_reads_and_writes_its_own_files(
     copied = Path(client.download_artifacts(run_id, "new.txt", str(tmp_path)))
     assert copied.read_text() == "of the copy"
     assert next(there.rglob("new.txt")).is_relative_to(there / "artifacts")
-    operation = json.loads((there / "work" / "question" / "journal.jsonl").read_text())
-    assert operation["workdir"] == str(there / "work" / "question" / "abc")
+    (waiting,) = Journal(store.layout.work_of("question").journal, there).left_over
+    assert isinstance(waiting, End)
+    assert waiting.workdir is not None
+    assert store.layout.own(waiting.workdir) == there / "work" / "question" / "abc"
     if is_copy:
         assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
     else:

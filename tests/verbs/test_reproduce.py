@@ -18,9 +18,8 @@ from servers import ROOT
 from small_sweeps import GRID, Kept, assert_whole, run_sweep, wait_for_steps, write_experiment
 
 from sweeps.driver.conditions import device_like
-from sweeps.driver.rerun import Repeat, train_again
+from sweeps.driver.rerun import train_again
 from sweeps.outbox.errors import DiskFullError
-from sweeps.workers import local
 from sweeps.workers.protocol import NoSpace
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")
@@ -160,10 +159,9 @@ def test_no_credential_is_kept(text_file: Path, empty_store: Path, tmp_path: Pat
     assert "hunter" not in ended.stdout + ended.stderr
 
 
-def test_a_disk_that_is_full_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_is_no_difference() -> None:
     workers = MagicMock()
     workers.is_busy.side_effect = [True, False]
     workers.receive.return_value = [NoSpace("key", "OSError: no space", "Traceback")]
-    monkeypatch.setattr(local, "LocalWorkers", lambda _: workers)
     with pytest.raises(DiskFullError, match="no space"):
-        train_again(MagicMock(), MagicMock(state="COMPLETE"), MagicMock(), Repeat(), 3)
+        train_again(MagicMock(), workers, MagicMock(), last_step=3)

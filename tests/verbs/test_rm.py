@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from servers import Server
 from stores import NUM_STEPS, write_experiment, write_sweep
 
+from sweeps.driver.run_folder import RunNote
 from sweeps.rm import agreed
 from sweeps.store import Store, open_store, schema
 
@@ -176,8 +177,7 @@ def test_the_checkpoints_of_a_removed_run_go_too(launcher: Launcher, local: Stor
     folders = {}
     for run in ids.values():
         folders[run] = local.folder / "work" / "question" / "runs" / run
-        folders[run].mkdir(parents=True)
-        (folders[run] / "run.json").write_text(json.dumps({"creation_id": creation[run]}))
+        RunNote(f"{run} identity", {}, creation[run]).write(folders[run])
         (folders[run] / "checkpoint.safetensors").write_bytes(b"x" * 1_000_000)
     result = remove(launcher, str(local.folder), file.parent, ids[0, 1], "--yes")
     assert ", 1.0 MB" in result.out
