@@ -32,6 +32,7 @@ def run_sweep(
     what can't be run; Ctrl-C pauses the sweep and is a KeyboardInterrupt then. Runs are trained in processes of their
     own, so a program calls this under `if __name__ == "__main__":`.
     """
+    # A program's workers import what it imports, and need none of this.
     from sweeps.answer.report import read_results
     from sweeps.driver.execute import NO_LIMITS
     from sweeps.plan.plan import make_plan

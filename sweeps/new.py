@@ -6,11 +6,11 @@ A small grid over learning rate and warmup; a comment on each line says what may
 """
 
 import importlib.util
+import shlex
 from pathlib import Path
 
 import click
 
-from sweeps.spec.template import NUM_SETTINGS, SEEDS, experiment_text, fitting_size
 from sweeps.terminal.command import DONE, run_command
 
 
@@ -18,10 +18,10 @@ from sweeps.terminal.command import DONE, run_command
 @click.argument("name")
 @click.option("--data", required=True, metavar="PATH", help="A UTF-8 text, a folder of them, token files, or hf:NAME.")
 def new(name: str, data: str) -> int:
-    import shlex
-
+    # pydantic and NumPy, which --help need not wait for
     from sweeps.spec.catalog import list_experiments
     from sweeps.spec.naming import check_name
+    from sweeps.spec.template import NUM_SETTINGS, SEEDS, experiment_text, fitting_size
 
     file = Path(name if name.endswith(".py") else f"{name}.py")
     check_name(file.stem)

@@ -8,16 +8,9 @@ Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, a
 --compare holds two sweeps, or two definitions or commits of one, side by side: cells paired by setting and seed.
 """
 
-from typing import TYPE_CHECKING
-
 import click
 
-from sweeps.answer.publish import publish
-from sweeps.answer.report import make_report
 from sweeps.terminal.command import DONE, run_command, store_option
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
@@ -26,18 +19,19 @@ if TYPE_CHECKING:
 @click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")
 @store_option
 def report(name: str | None, compare: tuple[str, str] | None, definition: str | None, store: str | None) -> int:
-    from sweeps.answer.publish import publish_answer
+    # pandas and what draws, which --help need not wait for
+    from sweeps.answer.publish import publish, publish_answer
+    from sweeps.answer.report import make_report
     from sweeps.outbox.errors import RefusedError
     from sweeps.outbox.lock import LockHeldError
     from sweeps.outbox.work import WAIT_SECONDS, drain, locked_work
     from sweeps.spec.catalog import sweep_name
     from sweeps.store import open_store
+    from sweeps.terminal.summary import print_comparison, print_summary
 
     opened = open_store(store)
     known_sweeps = opened.sweeps()
     if compare:
-        from sweeps.terminal.summary import print_comparison
-
         print_comparison(opened, None if name is None else sweep_name(name, known_sweeps), *compare)
         return DONE
     if name is None:
@@ -53,8 +47,6 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     except (LockHeldError, RefusedError) as why:
         click.echo(f"{why}; this is the report of what is there so far, and it is not put on the summary run")
         made = make_report(opened, name, definition)
-    from sweeps.terminal.summary import print_summary
-
     print_summary(opened, made)
     if known and made.results.plan["definition"] != known[0]:
         click.echo("this is an earlier definition: the commands above run its file as it is now")

@@ -9,12 +9,13 @@ Ctrl-C pauses; the same command goes on. Results are in MLflow and in STORE/repo
 """
 
 import math
+import shlex
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.session import run_session, tell_notes
 from sweeps.spec.searches import SAMPLING
 from sweeps.terminal.command import DONE, OneOf, run_command, store_option
 from sweeps.terminal.signals import Paused, Signals
@@ -128,6 +129,7 @@ def run(
 ) -> int:
     end = math.inf if max_hours is None else time.monotonic() + max_hours * 3600
 
+    # pydantic and what runs need, which --help and --list need not wait for
     from sweeps.spec.catalog import list_experiments
 
     if list_ or name is None:
@@ -161,6 +163,8 @@ def run(
     resume_hint = f"the same command goes on: {command_line()}"
     try:
         with Signals(ends_after=True) as signals, where as place:
+            from sweeps.session import run_session, tell_notes  # while the workers' server loads torch
+
             if confirm is not None:
                 from sweeps.driver.confirm import confirmed
 
@@ -188,9 +192,6 @@ def run(
 
 def command_line() -> str:
     """The command that was given, for going on."""
-    import shlex
-    import sys
-
     return f"python -m sweeps.run {shlex.join(sys.argv[1:])}"
 
 

@@ -1,46 +1,46 @@
-"""One start of a sweep, from its plan to what is printed of it: what `sweeps.run` and a program's `run_sweep` share."""
+"""One start of a sweep, from its plan to what is printed of it: what `sweeps.run` and a program's `run_sweep` share.
+
+A report needs pandas, SciPy and matplotlib, which no run need wait for: they are loaded within functions.
+"""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
+from sweeps.driver.execute import Limits, execute
+from sweeps.driver.ledger import Ledger
+from sweeps.driver.loop import View
+from sweeps.driver.retention import drop_weights
+from sweeps.outbox.work import drain, locked_work
+from sweeps.plan.plan import Plan, Trial
+from sweeps.store.read import Store
 from sweeps.terminal.command import COME_BACK_LATER, DONE, DONE_WITH_FAILURES
+from sweeps.terminal.live_view import view_for
 from sweeps.terminal.signals import Paused, Signals
-
-if TYPE_CHECKING:
-    from sweeps.driver.execute import Limits
-    from sweeps.driver.ledger import Ledger
-    from sweeps.driver.loop import View
-    from sweeps.plan.plan import Plan, Trial
-    from sweeps.store.read import Store
-    from sweeps.terminal.views import Output
-    from sweeps.workers.protocol import Workers
+from sweeps.terminal.views import Output
+from sweeps.workers.protocol import Workers
 
 LOAD_REPORT_SECONDS = 5.0  # into a sweep: what it begins with has been loaded by then
 
 
 def run_session(
-    plan: "Plan",
-    workers: "Workers",
-    store: "Store",
+    plan: Plan,
+    workers: Workers,
+    store: Store,
     *,
-    limits: "Limits",
+    limits: Limits,
     signals: Signals,
-    output: "Output",
+    output: Output,
     resume_hint: str,
 ) -> int:
     """Run what is missing of a plan, report and print; returns the exit code. Paused where a signal came.
 
     `resume_hint` says how somebody goes on with a sweep that has stopped before it was done.
     """
-    from sweeps.driver.execute import execute
-    from sweeps.outbox.work import drain, locked_work
-    from sweeps.terminal.live_view import view_for
 
-    def make_view(trials: "list[Trial]", ledger: "Ledger") -> "View":
+    def make_view(trials: list[Trial], ledger: Ledger) -> View:
         tell_notes(ledger.notes_on(trials), output)
         return view_for(plan, trials, ledger, outbox, workers.waits_for, output)
 
@@ -70,10 +70,8 @@ def run_session(
             _tell_failures(store, name, outcome.failed)
             say(f"out of time; {resume_hint}")
             return COME_BACK_LATER
-        # pandas and SciPy, which no run need wait for
         from sweeps.answer.publish import publish, publish_answer
         from sweeps.answer.report import make_report
-        from sweeps.driver.retention import drop_weights
         from sweeps.terminal.summary import print_answer, print_summary, say_answer
 
         if not outcome.out_of_time:
@@ -97,7 +95,7 @@ def run_session(
 
 
 @contextmanager
-def _report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
+def _report_loaded_meanwhile(plan: Plan) -> Iterator[None]:
     """Load what a report needs, pandas, SciPy and matplotlib, beside the runs, so that it follows the last at once."""
 
     def load() -> None:
@@ -116,13 +114,13 @@ def _report_loaded_meanwhile(plan: "Plan") -> Iterator[None]:
         timer.cancel()
 
 
-def tell_notes(notes: list[str], output: "Output") -> None:
+def tell_notes(notes: list[str], output: Output) -> None:
     """What there is to know of a plan, a line each."""
     for note in notes:
         click.echo(note, err=output != "people")
 
 
-def _tell_failures(store: "Store", sweep_name: str, failed: dict[str, str]) -> None:
+def _tell_failures(store: Store, sweep_name: str, failed: dict[str, str]) -> None:
     """A line for each run that failed, and where the whole of it stands."""
     if not failed:
         return

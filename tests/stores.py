@@ -17,7 +17,8 @@ from servers import Server
 from sweeps.plan.plan import make_plan
 from sweeps.spec.catalog import load_experiment
 from sweeps.spec.config_type import to_params
-from sweeps.store import Store, Writer, open_store, schema
+from sweeps.store import Store, open_store, schema
+from sweeps.store.write import Writer
 from tinylm_core.config import NUMERICS_VERSION, RunConfig, identity, resolve
 from tinylm_core.machine import Machine, this_machine
 from tinylm_core.records import EvalRecord, StepRecord

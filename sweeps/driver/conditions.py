@@ -3,23 +3,25 @@
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import torch
 
-if TYPE_CHECKING:
-    from sweeps.spec.config_type import Config
-    from sweeps.store.read import Store
-    from sweeps.store.schema import RunRow
-    from sweeps.trainers.own import TrainerFile
-    from tinylm_core.config import RunConfig
+from sweeps.driver import provenance
+from sweeps.driver.provenance import versions
+from sweeps.spec.catalog import load_experiment
+from sweeps.spec.config_type import Config
+from sweeps.store import schema
+from sweeps.store.read import Store
+from sweeps.store.schema import RunRow
+from sweeps.trainers.own import TrainerFile, trainer_file
+from tinylm_core.config import RunConfig
+from tinylm_core.corpus import load_corpus
+from tinylm_core.machine import conditions, this_machine
 
 
-def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
+def with_same_data(store: Store, row: RunRow, folder: Path) -> RunConfig:
     """The run's config, its data taken from the store where this machine's differs. ValueError where neither has it."""
-    from sweeps.store import schema
-    from tinylm_core.corpus import load_corpus
-
     assert row.config
     fingerprint = row.tags[schema.FINGERPRINT]
     try:
@@ -46,16 +48,12 @@ def with_same_data(store: "Store", row: "RunRow", folder: Path) -> "RunConfig":
 class RecordedTrainer:
     """The trainer of a recorded run, as its file has it today."""
 
-    file: "TrainerFile"
+    file: TrainerFile
     config_class: "type[Config]"
 
 
-def own_trainer(row: "RunRow") -> RecordedTrainer:
+def own_trainer(row: RunRow) -> RecordedTrainer:
     """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
-    from sweeps.spec.catalog import load_experiment
-    from sweeps.store import schema
-    from sweeps.trainers.own import trainer_file
-
     experiment = load_experiment(row.tags[schema.FILE])
     file = trainer_file(experiment)
     if file is None:
@@ -63,12 +61,8 @@ def own_trainer(row: "RunRow") -> RecordedTrainer:
     return RecordedTrainer(file, type(experiment.sweep.base))
 
 
-def here_and_there(store: "Store", row: "RunRow", trainer: RecordedTrainer | None) -> tuple[str, list[str]]:
+def here_and_there(store: Store, row: RunRow, trainer: RecordedTrainer | None) -> tuple[str, list[str]]:
     """The device to train on, and a line for each condition that is not as recorded."""
-    from sweeps.driver import provenance
-    from sweeps.store import schema
-    from tinylm_core.machine import conditions
-
     device = device_like(row.tags.get(schema.DEVICE, "cpu"))
     tags = provenance.run_tags(conditions(device, int(row.tags.get(schema.THREADS, 1))))
     if trainer is not None:
@@ -94,10 +88,6 @@ def here_and_there(store: "Store", row: "RunRow", trainer: RecordedTrainer | Non
 
 def device_like(recorded: str) -> str:
     """The device here for a run with that `machine.device`: the first GPU of that name, or else the first of all."""
-    import torch
-
-    from tinylm_core.machine import conditions, this_machine
-
     first = this_machine("cpu" if recorded == "cpu" else None).device
     gpus = (f"cuda:{index}" for index in range(torch.cuda.device_count() if first == "cuda" else 0))
     return next((gpu for gpu in gpus if conditions(gpu, 1)["machine.device"] == recorded), first)
@@ -105,8 +95,6 @@ def device_like(recorded: str) -> str:
 
 def package_differences(recorded: str, here: str) -> list[str]:
     """A line for each installed package of environment.txt that is another here; none where there is no record."""
-    from sweeps.driver.provenance import versions
-
     then, now = versions(recorded), versions(here)
     both = sorted(then.keys() | now.keys()) if then else []
     return [

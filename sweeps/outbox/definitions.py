@@ -7,11 +7,13 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.store import schema
 from sweeps.store.read import Store
-from sweeps.store.write import Writer
+
+if TYPE_CHECKING:
+    from sweeps.store.write import Writer
 
 
 class Definitions:
@@ -21,19 +23,19 @@ class Definitions:
         self._store, self._name, self._run_id_of = store, name, run_id_of
         self._plans: dict[str, dict[str, Any]] = {}
 
-    def set_views(self, writer: Writer, experiment_id: str, plan: dict[str, Any], *, is_new: bool) -> None:
+    def set_views(self, writer: "Writer", experiment_id: str, plan: dict[str, Any], *, is_new: bool) -> None:
         """Let MLflow's views of the sweep suit a plan; one of a new sweep has nothing to differ from."""
         differing = [] if is_new else self._differing(plan)
         writer.set_views(experiment_id, plan["swept"], differing, plan["created_ms"])
 
-    def add_trial(self, writer: Writer, summary: str, trial: dict[str, Any]) -> None:
+    def add_trial(self, writer: "Writer", summary: str, trial: dict[str, Any]) -> None:
         """Enter a trial that the search proposed into its definition's plan."""
         plan = self._plans.get(summary) or self._stored(summary)
         if plan is not None:
             known = {known["trial"]: known for known in plan["trials"]} | {trial["trial"]: trial}
             self.put(writer, summary, plan | {"trials": [known[number] for number in sorted(known)]})
 
-    def put(self, writer: Writer, summary: str, plan: dict[str, Any]) -> None:
+    def put(self, writer: "Writer", summary: str, plan: dict[str, Any]) -> None:
         """Keep a plan on its summary run."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / schema.PLAN).write_text(json.dumps(plan, indent=1))

@@ -9,19 +9,22 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from sweeps.outbox import operations as to_do
 from sweeps.outbox.definitions import Definitions
 from sweeps.outbox.errors import RefusedError
 from sweeps.outbox.operations import Operation, Unreadable
 from sweeps.outbox.tracked import RunGoneError, TrackedRuns
-from sweeps.store import Writer, is_temporary, schema
+from sweeps.store import is_temporary, schema
 from sweeps.store.artifacts import NoArtifactError
 from sweeps.store.holder import Holder
 from sweeps.store.read import Store
-from sweeps.store.removal import Remover
 from tinylm_core.records import EvalRecord, StepRecord
+
+if TYPE_CHECKING:
+    from sweeps.store.removal import Remover
+    from sweeps.store.write import Writer
 
 HELD_AGAIN_SECONDS = 20.0  # between two signs of life of a driver
 
@@ -71,12 +74,12 @@ class Sender:
         self._failed = False
 
     @cached_property
-    def _writer(self) -> Writer:
+    def _writer(self) -> "Writer":
         """Made when there is something to send: loading MLflow takes seconds, and runs can begin meanwhile."""
         return self._store.writer()
 
     @cached_property
-    def _remover(self) -> Remover:
+    def _remover(self) -> "Remover":
         return self._store.remover()
 
     def _send(self, operation: Operation) -> None:

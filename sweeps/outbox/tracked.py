@@ -1,10 +1,14 @@
 """The runs of a sweep as the tracker has them: MLflow's ID of each, and how far its records are. Part of the sender."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sweeps.outbox.operations import Operation
-from sweeps.store import Writer, schema
+from sweeps.store import schema
 from sweeps.store.read import Store
+
+if TYPE_CHECKING:
+    from sweeps.store.write import Writer
 
 Mark = tuple[int, int]  # the last step and evaluation that are in the store; -1 = none
 
@@ -16,7 +20,7 @@ class RunGoneError(Exception):
 class TrackedRuns:
     """What is known of a sweep's experiment and runs; the tracker is asked once, and after a call that failed."""
 
-    def __init__(self, store: Store, name: str, writer: Callable[[], Writer]) -> None:
+    def __init__(self, store: Store, name: str, writer: Callable[[], "Writer"]) -> None:
         self._store, self._name, self._writer = store, name, writer
         self._experiment: str | None = None
         self._ids: dict[str, str] = {}  # by creation ID

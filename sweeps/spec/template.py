@@ -4,26 +4,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinylm_core.config import RunConfig
+from tinylm_core.corpus import load_corpus
+
 SMALL_TEXT_BYTES = 200_000  # below, a vocabulary of byte pairs has too little to be learnt from
-
-
 SMALL_TEXT_TOKENS = 200_000  # below, a model of half the width is wide enough
-
-
 MOST_TOKENS = 327_680  # a run of this model takes some ten seconds a core
-
-
 MOST_EPOCHS = 4
-
-
 MOST_EVAL_TOKENS = 16_384
-
-
 BATCH_SIZE = 8
-
-
 NUM_EVALS = 8
-
 
 FILE = '''"""Which learning rate, and how much warmup, does {title} want?
 
@@ -63,10 +53,7 @@ SWEEP = Sweep(
 )
 '''
 
-
 NUM_SETTINGS = 6
-
-
 SEEDS = 2
 
 
@@ -91,9 +78,6 @@ class Size:
 
 def fitting_size(data: str) -> Size:
     """Model and budget for a text. ValueError where it can't be read or is too short for a sweep."""
-    from tinylm_core.config import RunConfig
-    from tinylm_core.corpus import load_corpus
-
     tokenizer = fitting_tokenizer(data)
     corpus = load_corpus(RunConfig(data=data, tokenizer=tokenizer))
     num_train, num_val = len(corpus.train), len(corpus.val)
@@ -119,9 +103,6 @@ def fitting_size(data: str) -> Size:
 
 def fitting_tokenizer(data: str) -> str:
     """The tokenizer that suits a corpus; of a small text characters, bytes where its end has some that are new."""
-    from tinylm_core.config import RunConfig
-    from tinylm_core.corpus import load_corpus
-
     path = Path(data).expanduser()
     if data == "random" or path.suffix.lower() in (".bin", ".npy") or (path / "train.bin").is_file():
         return "ids"

@@ -10,9 +10,8 @@ from sweeps.store.place import find_place
 from sweeps.store.read import Store
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.ui import UiLinks
-from sweeps.store.write import Writer
 
-__all__ = ["Definition", "RunRow", "Store", "UiLinks", "Writer", "is_temporary", "open_store"]
+__all__ = ["Definition", "RunRow", "Store", "UiLinks", "is_temporary", "open_store"]
 
 
 def open_store(where: str | Path | None = None, *, create: bool = False) -> Store:

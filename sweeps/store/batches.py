@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+from mlflow.entities import Metric, RunTag
 
 from sweeps.store import schema
 from tinylm_core.records import StepRecord
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric, RunTag
 
 _Item = TypeVar("_Item")
 
@@ -28,15 +27,11 @@ def step_metrics(record: StepRecord) -> "list[Metric]":
 
 def as_metrics(values: Mapping[str, float], timestamp_ms: int, step: int) -> "list[Metric]":
     """Values of one moment and step, by their names."""
-    from mlflow.entities import Metric
-
     return [Metric(name, value, timestamp_ms, step) for name, value in values.items()]
 
 
 def as_tags(tags: Mapping[str, str]) -> "list[RunTag]":
     """Tags by their keys."""
-    from mlflow.entities import RunTag
-
     return [RunTag(key, value) for key, value in tags.items()]
 
 

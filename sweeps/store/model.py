@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import add_to_model
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import tinylm_core
 from sweeps.store import schema
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
 
 NAME = "model"  # so that runs:/RUN_ID/model is its address
 _REQUIREMENTS = ("mlflow", "numpy", "platformdirs", "pydantic", "safetensors", "tokenizers", "torch")
@@ -28,14 +30,11 @@ _PARAMS = {
 }  # as of `sweeps.sample`
 
 
-def keep_model(client: "MlflowClient", run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
+def keep_model(client: MlflowClient, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
     """Make the definition's model that of this run, and return its ID; one of another run goes to MLflow's bin.
 
     `get_checkpoint` puts the folder with the run's weights into a folder, where they are needed.
     """
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.exceptions import MlflowException
-
     run = client.get_run(run_id)
     experiment_id = run.info.experiment_id
     if not [model for model in _models(client, experiment_id, definition) if model.source_run_id == run_id]:
@@ -63,12 +62,12 @@ def keep_model(client: "MlflowClient", run_id: str, definition: str, get_checkpo
     return str(kept.model_id)
 
 
-def _outputs(run: "Run") -> list[str]:
+def _outputs(run: Run) -> list[str]:
     """The IDs of the models that a run has made."""
     return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
-def _models(client: "MlflowClient", experiment_id: str, definition: str) -> "list[LoggedModel]":
+def _models(client: MlflowClient, experiment_id: str, definition: str) -> "list[LoggedModel]":
     """Those of a definition that are not deleted, oldest first."""
     query = f"tags.`{schema.DEFINITION}` = '{definition}'"
     found = client.search_logged_models([experiment_id], query, max_results=_MOST)
@@ -80,10 +79,6 @@ def _save(to: Path, checkpoint: Path, run_id: str, model_id: str) -> None:
 
     That function takes another second, to look at all that is installed, and keeps the paths of this machine.
     """
-    from mlflow.models import Model, ModelSignature
-    from mlflow.pyfunc import add_to_model
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
     weights = Path("artifacts") / schema.CHECKPOINT
     shutil.copytree(checkpoint, to / weights)
     shutil.copy(Path(__file__).with_name(_CODE), to)

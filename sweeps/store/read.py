@@ -1,6 +1,6 @@
 """The store's read side: everything comes back as plain data or a DataFrame. Writes nothing.
 
-pandas is loaded by what returns a DataFrame, as it takes a third of a second.
+What needs pandas, which takes a third of a second to load, or MLflow, which takes one and a half, loads it then.
 """
 
 import re
@@ -15,15 +15,16 @@ from sweeps.store.artifacts import Artifacts
 from sweeps.store.holder import Holder, holder_from_json
 from sweeps.store.layout import Layout
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of, shrink_database
-from sweeps.store.removal import Remover
 from sweeps.store.rows import RawReader, run_row
 from sweeps.store.schema import Definition, RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
 from sweeps.store.ui import UiLinks
-from sweeps.store.write import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sweeps.store.removal import Remover
+    from sweeps.store.write import Writer
 
 _HISTORIES = 200
 
@@ -67,12 +68,15 @@ class Store:
         """Whether runs and artifacts are in `folder`, not on a server."""
         return self._place.is_local
 
-    def writer(self) -> Writer:
+    def writer(self) -> "Writer":
         """The write side; only the outbox's thread calls it."""
+        from sweeps.store.write import Writer
+
         return Writer(self._raw.client, self._place)
 
-    def remover(self) -> Remover:
+    def remover(self) -> "Remover":
         """What removes runs and sweeps; only the outbox's thread calls it."""
+
         return Remover(self._raw.client, self._place)
 
     def shrink(self) -> None:

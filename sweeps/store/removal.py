@@ -6,23 +6,23 @@ From a folder all goes for good, as by `mlflow gc`. A server has a bin, and arti
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sweeps.spec.naming import check_name
 from sweeps.store import schema
 from sweeps.store.place import Place, folder_of
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 _REMOVED = ".removed-"  # what follows the name of an experiment that a server keeps in its bin
 
 
-def has_runs(client: "MlflowClient", place: Place, experiment_id: str) -> bool:
+def has_runs(client: MlflowClient, place: Place, experiment_id: str) -> bool:
     """Whether an experiment has runs; on a server those that we remove stay in its bin, and count for nothing."""
-    from mlflow.entities import ViewType
-
     view = ViewType.ALL if place.is_local else ViewType.ACTIVE_ONLY
     return bool(client.search_runs([experiment_id], run_view_type=view, max_results=1))
 
@@ -30,7 +30,7 @@ def has_runs(client: "MlflowClient", place: Place, experiment_id: str) -> bool:
 class Remover:
     """Removes from one store; only the outbox's thread calls it."""
 
-    def __init__(self, client: "MlflowClient", place: Place) -> None:
+    def __init__(self, client: MlflowClient, place: Place) -> None:
         self._client = client
         self._place = place
 
@@ -44,8 +44,6 @@ class Remover:
 
         From a folder the record goes for good, as by `mlflow gc`; of a server it goes to the bin.
         """
-        from mlflow.exceptions import MlflowException
-
         try:
             run = self._client.get_run(run_id)
         except MlflowException as error:
@@ -67,8 +65,6 @@ class Remover:
         From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
         experiment brings its runs back: so it is renamed first.
         """
-        from mlflow.entities import ViewType
-
         # By its name, since somebody may have renamed it in MLflow.
         query, all_gone = f"name LIKE '{check_name(name)}%'", True
         for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
@@ -93,8 +89,6 @@ class Remover:
 
     def _remove_model(self, model_id: str) -> str | None:
         """Remove an MLflow model that a run made, as the run is removed."""
-        from mlflow.exceptions import MlflowException
-
         try:
             problem = self._free_artifacts(str(self._client.get_logged_model(model_id).artifact_location))
             self._client.delete_logged_model(model_id)
@@ -124,8 +118,6 @@ class Remover:
         return None
 
     def _artifacts_at(self, uri: str) -> Any:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         # An address of a proxy names no host: it is that of the tracking URI, which else is MLflow's global one.
         return get_artifact_repository(uri, tracking_uri=self._place.tracking_uri)
 
@@ -135,8 +127,6 @@ class Remover:
 
     def _is_shared(self, location: str) -> bool:
         """Whether another experiment keeps its artifacts there, as one that was renamed does."""
-        from mlflow.entities import ViewType
-
         there = self._client.search_experiments(view_type=ViewType.ALL)
         return any(experiment.artifact_location == location for experiment in there)
 

@@ -8,7 +8,10 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
+from mlflow.exceptions import MlflowException
 
 from sweeps.spec.naming import check_name
 from sweeps.store import schema, sql
@@ -20,10 +23,6 @@ from sweeps.store.removal import has_runs
 from sweeps.store.ui import saved_views
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-
 _PARAMS_A_BATCH = 100
 _DIGEST_LENGTH = 36
 
@@ -31,7 +30,7 @@ _DIGEST_LENGTH = 36
 class Writer:
     """Writes into one store; only the outbox's thread calls it."""
 
-    def __init__(self, client: "MlflowClient", place: Place) -> None:
+    def __init__(self, client: MlflowClient, place: Place) -> None:
         self._client = client
         self._place = place
 
@@ -40,8 +39,6 @@ class Writer:
 
         `note` is its description; None leaves it as it is.
         """
-        from mlflow.exceptions import MlflowException
-
         check_name(name)
         tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
@@ -150,8 +147,6 @@ class Writer:
 
     def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, context: str) -> None:
         """Log the data as an input of the run: `source` says where from, `context` what for, e.g. training."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         dataset = Dataset(
             name=name, digest=digest[:_DIGEST_LENGTH], source_type="local", source=json.dumps({"uri": source})
         )
@@ -193,8 +188,6 @@ class Writer:
 
     def is_deleted(self, run_id: str) -> bool:
         """Whether a run is in MLflow's bin, or gone from there too."""
-        from mlflow.exceptions import MlflowException
-
         try:
             return str(self._client.get_run(run_id).info.lifecycle_stage) == "deleted"
         except MlflowException as error:
@@ -216,12 +209,10 @@ class Writer:
         return ids[0] if ids else None
 
     def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
         for some in chunks([Param(key, value) for key, value in params.items()], _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=some, synchronous=True)
 
 
-def _adoption_order(run: "Run") -> tuple[int, int, int, str]:
+def _adoption_order(run: Run) -> tuple[int, int, int, str]:
     # One call's runs have one start time; the ID then decides, the same way every time.
     return (-len(run.data.metrics), -len(run.data.params), run.info.start_time, run.info.run_id)

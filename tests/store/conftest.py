@@ -7,7 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from stores import SWEEP_NAMES, new_run
 
-from sweeps.store import Store, Writer, open_store
+from sweeps.store import Store, open_store
+from sweeps.store.write import Writer
 
 
 @pytest.fixture

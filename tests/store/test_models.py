@@ -7,7 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from stores import new_run
 
-from sweeps.store import Writer, schema
+from sweeps.store import schema
+from sweeps.store.write import Writer
 
 
 def test_a_definition_has_one_model_however_often_it_is_made(

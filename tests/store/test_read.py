@@ -22,7 +22,8 @@ from stores import (
     write_sweep,
 )  # fmt: skip
 
-from sweeps.store import Store, Writer, read, rows, schema, sql
+from sweeps.store import Store, read, rows, schema, sql
+from sweeps.store.write import Writer
 from tinylm_core.config import RunConfig, identity
 from tinylm_core.records import Metrics
 

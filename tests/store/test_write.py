@@ -22,8 +22,9 @@ from mlflow.exceptions import MlflowException
 from stores import FINGERPRINT, START, SWEEP_NAMES, config_of, eval_of, history, new_run, steps_of
 
 from sweeps.spec.config_type import from_params, to_params
-from sweeps.store import Store, Writer, is_temporary, open_store, schema, sql
+from sweeps.store import Store, is_temporary, open_store, schema, sql
 from sweeps.store.ui import saved_views
+from sweeps.store.write import Writer
 from tinylm_core.config import RunConfig
 from tinylm_core.records import UsageRecord
 
