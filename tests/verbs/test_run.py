@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -302,6 +303,50 @@ def test_an_extended_grid_runs_only_its_new_cells(launcher: Launcher, copy: Path
     assert report.code == 0
     assert "other definitions of question" in report.out
     assert len((copy / "reports" / "question" / "trials.csv").read_text().splitlines()) == 7
+
+
+def as_the_version_before_left_it(store: Path, file: Path) -> None:
+    """Its plan has the command as text, and its journal an operation that names folders from the root, or by ""."""
+    (plan,) = store.glob("artifacts/question/*/artifacts/plan.json")
+    content = json.loads(plan.read_text())
+    assert content["command"]["target"] == str(file)
+    plan.write_text(json.dumps(content | {"command": f"python -m sweeps.run {shlex.quote(str(file))}"}))
+    kept = Kept(store)
+    run, work = kept.runs[0], store / "work" / "question"
+    (work / "corpus").mkdir()
+    (work / "corpus" / "left.txt").write_text("left to send")
+    waiting = [
+        {"op": "publish", "run": kept.summary.data.tags["sweep.creation_id"], "folder": str(work / "corpus"),
+         "artifact_path": "corpus", "temporary": True},
+        {"op": "records", "run": run.data.tags["sweep.creation_id"], "steps": []},
+        {"op": "end", "run": run.data.tags["sweep.creation_id"], "state": "COMPLETE", "end_time_ms": run.info.end_time,
+         "metrics": {}, "tags": {}, "artifacts": "", "workdir": ""},
+    ]  # fmt: skip
+    (work / "journal.jsonl").write_text("".join(json.dumps(operation) + "\n" for operation in waiting))
+
+
+@pytest.mark.slow
+def test_a_store_of_the_version_before_reports_reproduces_and_goes_on(
+    launcher: Launcher, copy: Path, grid_file: Path
+) -> None:
+    science = Kept(copy).science()
+    as_the_version_before_left_it(copy, grid_file)
+    report = launcher.run("sweeps.report", "question", "--store", copy)
+    assert report.code == 0, report
+    kept = Kept(copy)
+    assert "corpus/left.txt" in kept.files(kept.summary, "corpus")
+    assert_whole(kept)
+    assert f"Next: python -m sweeps.run {grid_file} --store {copy}" in " ".join(report.out.split())
+    assert launcher.run("sweeps.reproduce", kept.runs[0].info.run_id, "--store", copy).code == 0
+    result = run_sweep(launcher, grid_file, copy, "--sweep", "learning_rate=1e-3,2e-3,3e-3")
+    assert result.code == 0
+    assert "6 runs, 4 known" in result.out
+    again = run_sweep(launcher, grid_file, copy)
+    assert "4 runs, 4 known" in again.out
+    now = Kept(copy).science()
+    assert {identity: now[identity] for identity in science} == science
+    listed = launcher.run("sweeps.ls", "question", "--store", copy, env={"COLUMNS": "200"})
+    assert "--sweep learning_rate=1e-3,2e-3,3e-3" in listed.out
 
 
 @pytest.mark.slow
