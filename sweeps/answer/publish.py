@@ -15,14 +15,14 @@ from sweeps.store.read import Store
 def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     """Put the note on the definition's summary run and on the experiment, and make the best run the model."""
     plan = report.results.plan
-    name, definition = str(plan["name"]), str(plan["definition"])
+    name, definition = plan.name, plan.definition
     found = links(store, report)
-    is_text_model = plan.get("trainer") is None and plan.get("keep_checkpoints") != 0
+    is_text_model = plan.trainer is None and plan.keep_checkpoints != 0
     with_weights = report.best_runs("COMPLETE") if is_text_model else []
     if with_weights:
         found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
         outbox.put("model", {"run_id": with_weights[0], "definition": definition})
-    content = note(str(plan["question"]), answer(report.results), str(plan["command"]), found)
+    content = note(plan.question, answer(report.results), str(plan.command), found)
     outbox.put("note", {"run": summary_key(name, definition), "note": content}, sync=True)
 
 
@@ -41,5 +41,5 @@ def publish(outbox: Any, report: Report) -> None:
     from sweeps.outbox.operations import summary_key
     from sweeps.outbox.work import publish_files
 
-    key = summary_key(str(report.results.plan["name"]), str(report.results.plan["definition"]))
+    key = summary_key(report.results.plan.name, report.results.plan.definition)
     publish_files(outbox, key, report.page.parent, "report")

@@ -72,8 +72,8 @@ class Ledger:
     def open(self, trials: list[Trial]) -> None:
         """Make the definition's summary run, or take it up again, with the trials known so far."""
         experiment = self._plan.experiment
-        plan = self._plan.to_json(trials) | {"created_ms": now_ms()}
-        note = f"{experiment.docstring.strip()}\n\n`{plan['command']}`"
+        plan = self._plan.record(trials, created_ms=now_ms())
+        note = f"{experiment.docstring.strip()}\n\n`{plan.command}`"
         tags = provenance.run_tags(self._conditions_of(self._plan.machine.device)) | {
             schema.ROLE: "summary",
             schema.SWEEP: experiment.name,
@@ -82,7 +82,7 @@ class Ledger:
             schema.NOTE: note,
         }
         content = {"run": self._summary, "name": f"summary {self._plan.sweep.definition}", "note": note}
-        self._outbox.put("open", content | {"tags": tags, "plan": plan}, sync=True)
+        self._outbox.put("open", content | {"tags": tags, "plan": plan.to_json()}, sync=True)
         self._archive_corpora()
 
     def _archive_corpora(self) -> None:
@@ -106,7 +106,7 @@ class Ledger:
 
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""
-        self._outbox.put("ask", {"summary": self._summary, "trial": trial.to_json()}, sync=True)
+        self._outbox.put("ask", {"summary": self._summary, "trial": trial.record().to_json()}, sync=True)
 
     def start(self, run: PlannedRun, device: str) -> Job:
         """The job of a run: its own interrupted one where the conditions are the same, else a new one."""

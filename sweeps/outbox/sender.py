@@ -169,7 +169,7 @@ class Sender:
 
     def _differing(self, plan: dict[str, Any]) -> list[str]:
         """The fields of a definition's base in which another of the sweep differs."""
-        others = [known.plan.get("base", {}) for known in self._store.definitions(self._name) if known.plan]
+        others = [known.plan.base for known in self._store.definitions(self._name) if known.plan]
         return [field for field, value in plan.get("base", {}).items() if any(b.get(field) != value for b in others)]
 
     def _ask(self, summary: str, trial: dict[str, Any]) -> None:
@@ -334,7 +334,8 @@ class Sender:
 
     def _stored_plan(self, summary: str) -> dict[str, Any] | None:
         run_id = self._run_id(summary)
-        return next((d.plan for d in self._store.definitions(self._name) if d.run_id == run_id), None)
+        plan = next((d.plan for d in self._store.definitions(self._name) if d.run_id == run_id), None)
+        return None if plan is None else plan.to_json()
 
     def _put_plan(self, run: str, plan: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:

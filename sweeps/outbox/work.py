@@ -44,9 +44,8 @@ def locked_work(
             if not store.is_local:
                 outbox.put("hold", {"holder": holder})
             drain(outbox, wait)
-            if name in store.sweeps():
-                mark_dead_runs(outbox, store.running(name))
-                drain(outbox, wait)
+            mark_dead_runs(outbox, store.running(name))
+            drain(outbox, wait)
             yield outbox
         finally:
             if not store.is_local:
