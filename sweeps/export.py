@@ -21,6 +21,7 @@ from tinylm_core.records import RESULTS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sweeps.plan.record import PlanRecord, TrialRecord
     from sweeps.search.export import StudyTrial
     from sweeps.store.read import Store
 
@@ -35,57 +36,52 @@ def export(name: str, url: str, definition: str | None, store: str | None) -> in
     from sweeps.outbox.lock import LockHeldError
     from sweeps.outbox.work import locked_work
     from sweeps.search.export import MARK, write_study
-    from sweeps.spec.catalog import sweep_name
-    from sweeps.spec.space import dimension_from_json
     from sweeps.store import open_store
     from sweeps.store.place import without_user_info
 
     opened = open_store(store)
-    name = sweep_name(name, opened.sweeps())
+    name = opened.named(name)
     plan = opened.plan(name, definition)
     try:
         with locked_work(opened, name):
             plan = opened.plan(name, definition)
     except (LockHeldError, RefusedError) as why:
         click.echo(f"{why}; this is what is there so far")
-    space = {field: dimension_from_json(content) for field, content in plan["space"].items()}
     trials = list(study_trials(opened, plan))
-    attributes = {MARK: plan["definition"], "question": plan["question"], "command": plan["command"]}
-    replaced = write_study(url, name, space, trials, attributes)
+    attributes = {MARK: plan.definition, "question": plan.question, "command": str(plan.command)}
+    replaced = write_study(url, name, plan.space, trials, attributes)
     where = without_user_info(url)
     if replaced is not None:
         click.echo(f"in place of the study {name} of definition {replaced}, which was there")
     click.echo(f"{counted(len(trials), 'trial')} of {name} are in {where}: optuna-dashboard {where}")
-    others = [d.definition for d in opened.definitions(name) if d.definition != plan["definition"]]
+    others = [d.definition for d in opened.definitions(name) if d.definition != plan.definition]
     if others:
         click.echo(f"other definitions of {name}: {', '.join(others)} (--definition ID)")
     return DONE
 
 
-def study_trials(store: "Store", plan: Mapping[str, Any]) -> "Iterator[StudyTrial]":
+def study_trials(store: "Store", plan: "PlanRecord") -> "Iterator[StudyTrial]":
     """The trials of a plan in their order, as Optuna sees them."""
-    runs = store.trials(plan["name"], plan["definition"])
+    runs = store.trials(plan.name, plan.definition)
     curves = validation_losses(store, runs)
     by_trial = dict(list(runs.groupby("trial")))
-    for trial in sorted(plan["trials"], key=lambda trial: int(trial["trial"])):
-        yield study_trial(trial, by_trial.get(trial["trial"], runs.iloc[:0]), curves)
+    for trial in sorted(plan.trials, key=lambda trial: trial.number):
+        yield study_trial(trial, by_trial.get(trial.number, runs.iloc[:0]), curves)
 
 
-def study_trial(
-    trial: Mapping[str, Any], runs: "pd.DataFrame", curves: Mapping[str, Mapping[int, float]]
-) -> "StudyTrial":
+def study_trial(trial: "TrialRecord", runs: "pd.DataFrame", curves: Mapping[str, Mapping[int, float]]) -> "StudyTrial":
     """One trial from its runs: complete with the value of all seeds, failed with one, running where some are missing.
 
     A diverged run has a value, its worst.
     """
     from sweeps.search.export import StudyTrial
 
-    state = "COMPLETE" if len(runs) == len(trial["runs"]) and runs["state"].isin(RESULTS).all() else "RUNNING"
+    state = "COMPLETE" if len(runs) == len(trial.runs) and runs["state"].isin(RESULTS).all() else "RUNNING"
     if runs.empty:
         state = "WAITING"
     elif (runs["state"] == "FAILED").any():
         state = "FAIL"
-    attributes: dict[str, Any] = {"label": trial["label"]}
+    attributes: dict[str, Any] = {"label": trial.label}
     for run in runs.to_dict("records"):
         attributes[f"run_id seed={run['seed']}"] = run["run_id"]
         attributes[f"state seed={run['seed']}"] = run["state"]
@@ -93,7 +89,7 @@ def study_trial(
             attributes[f"objective seed={run['seed']}"] = run["objective"]
     ends = runs["end_time"].dropna()
     return StudyTrial(
-        setting=trial["setting"],
+        setting=trial.setting,
         state=state,  # type: ignore[arg-type]  # one of the four above
         objective=float(runs["objective"].mean()) if state == "COMPLETE" else None,
         intermediate=mean_curve([curves.get(run_id, {}) for run_id in runs["run_id"]]),

@@ -21,7 +21,7 @@ from sweeps.terminal.command import DONE, run_command, store_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sweeps.driver.overview import OfDefinition, Overview, Progress
+    from sweeps.driver.overview import OfDefinition, Overview, Standing
 
 L = TypeVar("L")
 
@@ -41,9 +41,7 @@ def ls(name: str | None, store: str | None) -> int:
 
     opened = open_store(store)
     if name is not None:
-        from sweeps.spec.catalog import sweep_name
-
-        show(OF_A_DEFINITION, list_definitions(opened, sweep_name(name, opened.sweeps())), definition_row)
+        show(OF_A_DEFINITION, list_definitions(opened, opened.named(name)), definition_row)
         return DONE
     overviews = list_sweeps(opened)
     if not overviews:
@@ -80,13 +78,13 @@ def show(columns: Sequence[str], listed: Iterable[L], cells: Callable[[L], dict[
             click.echo("\t".join(texts))
 
 
-def progress_cells(row: "Progress", moment: datetime | None, moment_name: str) -> dict[str, Cell]:
+def standing_cells(standing: "Standing", moment: datetime | None, moment_name: str) -> dict[str, Cell]:
     """The cells that a sweep and a definition have."""
-    best, setting = row.best or (None, "")
+    best, setting = standing.best or (None, "")
     time = moment.isoformat(timespec="seconds") if moment else ""
     return {
-        "runs": alike(f"{row.done}/{row.planned}"),
-        "state": alike(row.state),
+        "runs": alike(f"{standing.done}/{standing.planned}"),
+        "state": alike(standing.state),
         "best": Cell("-", "") if best is None else Cell(f"{best:.4f}", str(best)),
         "setting": alike(setting),
         moment_name: Cell(when(moment, datetime.now().astimezone()), time),
@@ -95,7 +93,7 @@ def progress_cells(row: "Progress", moment: datetime | None, moment_name: str) -
 
 def sweep_row(row: "Overview") -> dict[str, Cell]:
     """The cells of a sweep."""
-    return progress_cells(row, row.last, "last") | {
+    return standing_cells(row.standing, row.last, "last") | {
         "sweep": alike(row.name),
         "definitions": alike(str(row.num_definitions)),
         "size": Cell(size(row.num_bytes), "" if row.num_bytes is None else str(row.num_bytes)),
@@ -104,7 +102,7 @@ def sweep_row(row: "Overview") -> dict[str, Cell]:
 
 def definition_row(row: "OfDefinition") -> dict[str, Cell]:
     """The cells of a definition."""
-    return progress_cells(row, row.started, "started") | {
+    return standing_cells(row.standing, row.started, "started") | {
         "definition": alike(row.definition),
         "flags": alike(row.flags),
     }

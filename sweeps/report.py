@@ -25,18 +25,16 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     from sweeps.outbox.errors import RefusedError
     from sweeps.outbox.lock import LockHeldError
     from sweeps.outbox.work import WAIT_SECONDS, drain, locked_work
-    from sweeps.spec.catalog import sweep_name
     from sweeps.store import open_store
     from sweeps.terminal.summary import print_comparison, print_summary
 
     opened = open_store(store)
-    known_sweeps = opened.sweeps()
     if compare:
-        print_comparison(opened, None if name is None else sweep_name(name, known_sweeps), *compare)
+        print_comparison(opened, None if name is None else opened.named(name), *compare)
         return DONE
     if name is None:
-        raise ValueError(f"name a sweep; {opened.where} has {', '.join(known_sweeps) or 'none yet'}")
-    name = sweep_name(name, known_sweeps)
+        raise ValueError(f"name a sweep; {opened.where} has {', '.join(opened.sweeps()) or 'none yet'}")
+    name = opened.named(name)
     known = [d.definition for d in opened.definitions(name)]
     try:
         with locked_work(opened, name) as outbox:
@@ -48,9 +46,9 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
         click.echo(f"{why}; this is the report of what is there so far, and it is not put on the summary run")
         made = make_report(opened, name, definition)
     print_summary(opened, made)
-    if known and made.results.plan["definition"] != known[0]:
+    if known and made.results.plan.definition != known[0]:
         click.echo("this is an earlier definition: the commands above run its file as it is now")
-    others = [d for d in known if d != made.results.plan["definition"]]
+    others = [d for d in known if d != made.results.plan.definition]
     if others:
         click.echo(f"other definitions of {name}: python -m sweeps.ls {name}{opened.option} (here --definition ID)")
     return DONE

@@ -100,15 +100,11 @@ def find_run(store: "Store", run_id: str) -> "RunRow | None":
 
 def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool) -> str:
     """The sweep that is meant, or whose run is. ValueError where there is none, or only the start of its name."""
-    from sweeps.spec.catalog import sweep_name
     from sweeps.store import schema
 
     if row is not None:
         return row.tags[schema.SWEEP]
-    known = store.sweeps()
-    name = sweep_name(given, known)
-    if name not in known:
-        store.definitions(name)  # says that there is none
+    name = store.named(given)
     if whole and name != given:
         raise ValueError(f"{given!r} is no whole name; --yes removes without asking, so write {name}")
     return name

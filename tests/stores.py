@@ -132,7 +132,7 @@ def write_sweep(
         tags=tags | {schema.ROLE: "summary"}, start_time_ms=start_ms,
     )  # fmt: skip
     trials = plan.known_trials()
-    put_file(writer, summary, schema.PLAN, json.dumps(plan.to_json(trials)))
+    put_file(writer, summary, schema.PLAN, json.dumps(plan.record(trials).to_json()))
     writer.end_run(summary, state="COMPLETE", end_time_ms=start_ms + 1)
     ids = {}
     for number, ((trial, seed), (state, objective)) in enumerate(outcomes.items()):

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from sweeps.analysis.results import Results
+from sweeps.plan.record import PlanRecord, TrialRecord
+from sweeps.spec.command import Command
 from sweeps.spec.naming import short
+from sweeps.spec.space import Choice, Range, Space, Value
 from tinylm_core import RunConfig
 
 VOCAB_SIZE = 1000
@@ -44,21 +47,21 @@ def lr_effect(setting: Mapping[str, Any]) -> float:
     return 0.45 * (rate + 3) ** 2 + 0.05 * (setting.get("warmup_ratio") == 0)
 
 
-def choice(*values: Any) -> dict[str, Any]:
-    return {"kind": "choice", "values": list(values)}
+def choice(*values: Value) -> Choice:
+    return Choice(*values)
 
 
-def value_range(low: float, high: float, points: int | None = None, *, log: bool = False) -> dict[str, Any]:
-    return {"kind": "range", "low": low, "high": high, "points": points, "log": log}
+def value_range(low: float, high: float, points: int | None = None, *, log: bool = False) -> Range:
+    return Range(low, high, points, log)
 
 
-def lr_warmup_space() -> dict[str, Any]:
+def lr_warmup_space() -> Space:
     return {"learning_rate": choice(1e-4, 3e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.05, 0.1, 0.2)}
 
 
 def make_plan(
-    space: Mapping[str, Any], *, seeds: Sequence[int] = (0, 1), num_trials: int | None = None, matched: bool = True
-) -> dict[str, Any]:
+    space: Space, *, seeds: Sequence[int] = (0, 1), num_trials: int | None = None, matched: bool = True
+) -> PlanRecord:
     """A grid over the choices; with `num_trials`, that many points drawn at random."""
     rng = np.random.default_rng(7)
     if num_trials is None:
@@ -67,47 +70,46 @@ def make_plan(
         ]
     else:
         settings = [{field: _draw(one, rng) for field, one in space.items()} for _ in range(num_trials)]
-    return {
-        "name": "lr_warmup",
-        "definition": "0123456789abcdef",
-        "question": "What happens without warmup?",
-        "search": "grid" if num_trials is None else "random",
-        "space": dict(space),
-        "swept": list(space),
-        "seeds": list(seeds),
-        "num_trials": len(settings),
-        "matched": matched,
-        "command": "python -m sweeps.run lr_warmup",
-        "base": BASE.model_dump(),
-        "trials": [
-            {
-                "trial": number,
-                "setting": setting,
-                "label": " ".join(f"{SHORT.get(field, field)}={short(value)}" for field, value in setting.items()),
-                "runs": {str(seed): f"identity-{number}-{seed}" for seed in seeds},
-            }
+    return PlanRecord(
+        name="lr_warmup",
+        definition="0123456789abcdef",
+        question="What happens without warmup?",
+        search="grid" if num_trials is None else "random",
+        space=dict(space),
+        seeds=tuple(seeds),
+        num_trials=len(settings),
+        matched=matched,
+        command=Command("lr_warmup"),
+        base=BASE.model_dump(),
+        trials=tuple(
+            TrialRecord(
+                number=number,
+                setting=setting,
+                label=" ".join(f"{SHORT.get(field, field)}={short(value)}" for field, value in setting.items()),
+                runs={seed: f"identity-{number}-{seed}" for seed in seeds},
+            )
             for number, setting in enumerate(settings)
-        ],
-    }
+        ),
+    )
 
 
-def _points(one: Mapping[str, Any]) -> list[Any]:
-    if one["kind"] == "choice":
-        return list(one["values"])
-    space = np.geomspace if one["log"] else np.linspace
-    return [float(value) for value in space(one["low"], one["high"], one["points"])]
+def _points(one: Choice | Range) -> list[Any]:
+    if isinstance(one, Choice):
+        return list(one.grid())
+    space = np.geomspace if one.log else np.linspace
+    return [float(value) for value in space(one.low, one.high, one.points)]
 
 
-def _draw(one: Mapping[str, Any], rng: np.random.Generator) -> Any:
-    if one["kind"] == "choice":
-        return one["values"][rng.integers(len(one["values"]))]
-    if one["log"]:
-        return float(np.exp(rng.uniform(np.log(one["low"]), np.log(one["high"]))))
-    return float(rng.uniform(one["low"], one["high"]))
+def _draw(one: Choice | Range, rng: np.random.Generator) -> Any:
+    if isinstance(one, Choice):
+        return one.grid()[rng.integers(len(one.grid()))]
+    if one.log:
+        return float(np.exp(rng.uniform(np.log(one.low), np.log(one.high))))
+    return float(rng.uniform(one.low, one.high))
 
 
 def make_sweep(
-    plan: Mapping[str, Any],
+    plan: PlanRecord,
     *,
     effect: Effect = lr_effect,
     noise: float = 0.004,
@@ -122,23 +124,23 @@ def make_sweep(
     """Trials and history of a plan. `states` names the (trial, seed) that end otherwise than COMPLETE; MISSING ones
     have no row. `overfitting`, `spiking` and `clipped` name trials."""
     rng = np.random.default_rng(rng_seed)
-    seed_shift = {seed: rng.normal(0, noise) for seed in plan["seeds"]}
+    seed_shift = {seed: rng.normal(0, noise) for seed in plan.seeds}
     rows, histories = [], []
-    for trial in plan["trials"]:
-        for seed in map(int, trial["runs"]):
-            state = (states or {}).get((trial["trial"], seed), "COMPLETE")
+    for trial in plan.trials:
+        for seed in trial.runs:
+            state = (states or {}).get((trial.number, seed), "COMPLETE")
             if state == "MISSING":
                 continue
-            final = 3.6 + effect(trial["setting"]) + seed_shift[seed] + rng.normal(0, noise)
+            final = 3.6 + effect(trial.setting) + seed_shift[seed] + rng.normal(0, noise)
             row = _row(trial, seed, state, final, gap + rng.normal(0, noise))
-            if with_history or trial["trial"] in overfitting:
-                history = _history(row, rng, spiking=trial["trial"] in spiking, clipped=trial["trial"] in clipped)
-                if trial["trial"] in overfitting:
+            if with_history or trial.number in overfitting:
+                history = _history(row, rng, spiking=trial.number in spiking, clipped=trial.number in clipped)
+                if trial.number in overfitting:
                     row = _overfit(row, history)
                 histories.append(history)
             rows.append(row)
-    columns = list(_row(plan["trials"][0], 0, "COMPLETE", 4.0, gap))
-    history_columns = list(_history(_row(plan["trials"][0], 0, "COMPLETE", 4.0, gap), rng))
+    columns = list(_row(plan.trials[0], 0, "COMPLETE", 4.0, gap))
+    history_columns = list(_history(_row(plan.trials[0], 0, "COMPLETE", 4.0, gap), rng))
     trials = pd.DataFrame(rows, columns=columns)
     history = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=history_columns)
     return as_stored(trials), as_stored(history)
@@ -155,11 +157,11 @@ def as_stored(frame: pd.DataFrame) -> pd.DataFrame:
     return typed.astype(dict.fromkeys(floats, "float64"))
 
 
-def _row(trial: Mapping[str, Any], seed: int, state: str, final: float, gap: float) -> dict[str, Any]:
+def _row(trial: TrialRecord, seed: int, state: str, final: float, gap: float) -> dict[str, Any]:
     complete = state == "COMPLETE"
     nan = float("nan")
-    number = trial["trial"]
-    accumulation = int(trial["setting"].get("gradient_accumulation_steps", 1))
+    number = trial.number
+    accumulation = int(trial.setting.get("gradient_accumulation_steps", 1))
     base = {
         "learning_rate": 1e-3,
         "warmup_ratio": 0.1,
@@ -181,12 +183,12 @@ def _row(trial: Mapping[str, Any], seed: int, state: str, final: float, gap: flo
     losses = {"val_loss": final, "train_loss": final - gap, "gap": gap, "val_perplexity": math.exp(final)}
     return {
         "run_id": f"{number * 1009 + seed * 7 + 0xABCDEF:032x}",
-        "run_name": f"t{number:03d} {trial['label']} seed={seed}",
+        "run_name": f"t{number:03d} {trial.label} seed={seed}",
         "trial": number,
-        "setting": trial["label"],
+        "setting": trial.label,
         "state": state,
         **base,
-        **trial["setting"],
+        **trial.setting,
         "seed": seed,
         **{f"{when}_{key}": value if complete else nan for when in ("final", "best") for key, value in losses.items()},
         "objective": {"COMPLETE": min(final, WORST), "DIVERGED": WORST}.get(state, nan),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from launcher import Launcher
 from small_sweeps import HEAD
 from stores import listing
+from synthetic import make_plan
 
 from sweeps.outbox.errors import RefusedError
 from sweeps.outbox.journal import from_line
@@ -189,7 +190,7 @@ def test_a_journal_reads_and_removes_no_folder_of_others(store: Store, tmp_path:
     inside.mkdir(parents=True)
     (inside / "link").symlink_to(elsewhere)
     sender = Sender(store, "question")
-    plan = {"created_ms": 0, "trials": [], "swept": []}
+    plan = make_plan({})
     sender(Open(run="s", name="summary", note="", tags={}, plan=plan), False)
     end = {"op": "end", "run": "s", "state": "COMPLETE", "end_time_ms": 0, "metrics": {}, "tags": {}}
     outside = (elsewhere, inside / ".." / ".." / ".." / "elsewhere", inside / "link", Path("/"))

@@ -16,8 +16,10 @@ from scipy.special import gammaln
 from sweeps.analysis.decomposition import positions
 from sweeps.analysis.noise import SIGNIFICANCE
 from sweeps.analysis.ranking import holm
-from sweeps.analysis.settings import Floats, Plan, is_number, is_sampled, ordered_values, unconditional
+from sweeps.analysis.settings import Floats, is_number, is_sampled, ordered_values, unconditional
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.naming import short
+from sweeps.spec.space import Choice
 
 LEAST_BEST = 3  # settings in the quarter, for anything to be said of where they lie
 AT_THE_END = 0.1  # of a range: its outermost tenth
@@ -53,7 +55,7 @@ def best_quarter(board: pd.DataFrame) -> pd.DataFrame:
     return best
 
 
-def concentrations(plan: Plan, board: pd.DataFrame) -> list[Concentration]:
+def concentrations(plan: PlanRecord, board: pd.DataFrame) -> list[Concentration]:
     """One for each swept number that all settings vary, in the order of the sweep; empty where too little is done."""
     best = best_quarter(board)
     ranked = board[board["rank"].notna()]
@@ -64,8 +66,8 @@ def concentrations(plan: Plan, board: pd.DataFrame) -> list[Concentration]:
     ]
     if best.empty or not fields:
         return []
-    order = [trial["trial"] for trial in plan["trials"]]
-    rows = pd.Index(order).get_indexer(ranked["trial"])
+    order = [trial.number for trial in plan.trials]
+    rows = pd.Index(order).get_indexer(pd.Index(ranked["trial"]))
     place = {field: positions(plan, field)[rows] for field in fields}
     p_values = [
         _p_of_extent(place[field], len(best)) if is_sampled(plan, field) else _p_of_end(place[field], len(best))
@@ -83,16 +85,16 @@ def values_said(one: Concentration) -> str:
     return f"{one.field} {short(one.low)}" + (f" to {short(one.high)}" if one.low < one.high else "")
 
 
-def _concentration(plan: Plan, field: str, place_T: Floats, best: pd.DataFrame, *, told: bool) -> Concentration:
+def _concentration(plan: PlanRecord, field: str, place_T: Floats, best: pd.DataFrame, *, told: bool) -> Concentration:
     values = best[field].astype(float)
     low, high = float(values.min()), float(values.max())
-    if not is_sampled(plan, field):
+    dimension = plan.space[field]
+    if isinstance(dimension, Choice) or not is_sampled(plan, field):
         listed = [float(value) for value in ordered_values(plan, field)]
         end = {listed[0]: "low", listed[-1]: "high"}.get(low, "") if low == high else ""
         return Concentration(field, low, high, end, None, told)
-    space = plan["space"][field]
-    log = bool(space["log"])
-    start, stop = (math.log(space[key]) if log else float(space[key]) for key in ("low", "high"))
+    log = dimension.log
+    start, stop = (math.log(end) if log else float(end) for end in (dimension.low, dimension.high))
     share_B = (place_T[: len(best)] - start) / (stop - start)
     end = ""
     if share_B[0] <= AT_THE_END and share_B.max() <= NEAR_THE_END:

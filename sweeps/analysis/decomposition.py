@@ -11,7 +11,6 @@ from sweeps.analysis.noise import all_complete, residual_variance
 from sweeps.analysis.ranking import holm
 from sweeps.analysis.settings import (
     Floats,
-    Plan,
     is_full_grid,
     is_log,
     is_number,
@@ -19,6 +18,7 @@ from sweeps.analysis.settings import (
     ordered_values,
     unconditional,
 )
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.space import MAX_VALUES
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
@@ -36,7 +36,7 @@ MOST_CELLS = 20_000  # of the table that a forest fills
 TREES = 64
 
 
-def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+def decompose(plan: PlanRecord, runs: pd.DataFrame) -> pd.DataFrame:
     """Main effects and two-way interactions as shares of the variance of the objective between settings.
 
     One row a component, largest share first; a forest's are shares of what it predicts of settings that it was not
@@ -45,9 +45,9 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     What is missing from a sum of 1 are interactions of three and more, and fields that are varied under a condition.
     Empty where too little has finished.
     """
-    order = [trial["trial"] for trial in plan["trials"]]
+    order = [trial.number for trial in plan.trials]
     columns = ["fields", "share", "p_value", "method"]
-    if not plan["swept"] or runs.empty:
+    if not plan.swept or runs.empty:
         return pd.DataFrame(columns=columns)
     objective_TS = objectives(runs, order)
     known_T = np.isfinite(objective_TS).any(1)
@@ -81,19 +81,17 @@ def decompose(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("share", ascending=False, ignore_index=True, kind="stable")
 
 
-def _grid_table(plan: Plan, mean_T: Floats) -> Floats:
+def _grid_table(plan: PlanRecord, mean_T: Floats) -> Floats:
     """The settings' means as an array with an axis a swept field."""
-    values = [[repr(value) for value in ordered_values(plan, field)] for field in plan["swept"]]
+    values = [[repr(value) for value in ordered_values(plan, field)] for field in plan.swept]
     table = np.empty([len(one) for one in values])
-    for trial, mean in zip(plan["trials"], mean_T, strict=True):
-        place = tuple(
-            one.index(repr(trial["setting"][field])) for field, one in zip(plan["swept"], values, strict=True)
-        )
+    for trial, mean in zip(plan.trials, mean_T, strict=True):
+        place = tuple(one.index(repr(trial.setting[field])) for field, one in zip(plan.swept, values, strict=True))
         table[place] = mean
     return table
 
 
-def _forest_table(plan: Plan, mean_T: Floats) -> tuple[Floats, float]:
+def _forest_table(plan: PlanRecord, mean_T: Floats) -> tuple[Floats, float]:
     """What a random forest says of every combination of up to eight values a field (of a range, its quantiles).
 
     And how much of the variance of settings that a tree was not grown on the trees explain (R², out of bag).
@@ -112,10 +110,10 @@ def _forest_table(plan: Plan, mean_T: Floats) -> tuple[Floats, float]:
     return table, float(forest.oob_score_)
 
 
-def positions(plan: Plan, field: str) -> Floats:
+def positions(plan: PlanRecord, field: str) -> Floats:
     """Each setting's place on a field's axis: its number or the logarithm of it, else its rank in the space."""
     domain = ordered_values(plan, field)
-    values = [trial["setting"][field] for trial in plan["trials"]]
+    values = [trial.setting[field] for trial in plan.trials]
     if not is_number(domain):
         ranks = {repr(value): float(rank) for rank, value in enumerate(domain)}
         return np.array([ranks[repr(value)] for value in values])

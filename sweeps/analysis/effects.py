@@ -15,17 +15,17 @@ from sweeps.analysis.distributions import t_isf
 from sweeps.analysis.noise import SIGNIFICANCE, Noise
 from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.settings import (
-    Plan,
     comparable_objectives,
     ordered_values,
     unconditional,
     value_groups,
     where_varied,
 )
+from sweeps.plan.record import PlanRecord
 from tinylm_core.records import RESULTS
 
 
-def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+def gaps(plan: PlanRecord, runs: pd.DataFrame) -> pd.DataFrame:
     """Train against validation by swept parameter and value, over COMPLETE runs, in nats per token.
 
     Columns: parameter, value (label), num_runs, train_loss, val_loss, gap, gap_standard_error over those runs (which
@@ -33,7 +33,7 @@ def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     """
     complete = runs[runs["state"] == "COMPLETE"]
     tables = []
-    for field in plan["swept"]:
+    for field in plan.swept:
         groups = complete.groupby(value_groups(plan, complete, field), observed=False)
         error, count = groups["final_gap"].sem(), groups.size()
         half = error * t_isf(SIGNIFICANCE / 2, np.maximum(count - 1, 1))
@@ -57,7 +57,7 @@ def gaps(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+def main_effects(plan: PlanRecord, runs: pd.DataFrame) -> pd.DataFrame:
     """Each swept parameter's main effect on the objective: the spread of its marginal means, largest first.
 
     Columns: parameter, best and worst (value labels), spread (nats per token). On a full grid a marginal mean averages
@@ -66,18 +66,18 @@ def main_effects(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     """
     done = runs[runs["state"].isin(RESULTS)]
     objective = done["objective"].astype(float)
-    means = {field: objective.groupby(value_groups(plan, done, field), observed=True).mean() for field in plan["swept"]}
+    means = {field: objective.groupby(value_groups(plan, done, field), observed=True).mean() for field in plan.swept}
     return _spreads(means)
 
 
-def tuned_effects(plan: Plan, runs: pd.DataFrame, board: pd.DataFrame, noise: Noise) -> pd.DataFrame:
+def tuned_effects(plan: PlanRecord, runs: pd.DataFrame, board: pd.DataFrame, noise: Noise) -> pd.DataFrame:
     """What each swept parameter does to somebody who tunes the others: `main_effects`, of the best setting at a value.
 
     Where parameters interact, means are of settings that nobody would choose. One more column, p_value: that the worst
     of these settings is no worse than the best (`told_from_first` of them all, Bonferroni over the parameters). `noise`
     is that of the board's settings.
     """
-    tuned = {field: isolated(plan, board, field) for field in plan["swept"]}
+    tuned = {field: isolated(plan, board, field) for field in plan.swept}
     table = _spreads({field: one.set_index("value")["objective"].astype(float) for field, one in tuned.items()})
     p_values = []
     for field in table["parameter"]:
@@ -103,7 +103,7 @@ def _spreads(losses: Mapping[str, pd.Series]) -> pd.DataFrame:
     return table.sort_values("spread", ascending=False, ignore_index=True)
 
 
-def isolated(plan: Plan, board: pd.DataFrame, field: str) -> pd.DataFrame:
+def isolated(plan: PlanRecord, board: pd.DataFrame, field: str) -> pd.DataFrame:
     """The best setting at each value of a field, whatever the others are: an isolation plot's points.
 
     Columns: value (label, in order; of a fine range its quarters), trial, objective, standard_error, and the field's
@@ -117,14 +117,14 @@ def isolated(plan: Plan, board: pd.DataFrame, field: str) -> pd.DataFrame:
     return best[["value", "trial", "objective", "standard_error", field]].reset_index(drop=True)
 
 
-def pair_table(plan: Plan, board: pd.DataFrame, fields: tuple[str, str]) -> pd.DataFrame:
+def pair_table(plan: PlanRecord, board: pd.DataFrame, fields: tuple[str, str]) -> pd.DataFrame:
     """Mean objective at each pair of values, rows the first field's, columns the second's; NaN where none finished."""
     done = board[board["objective"].notna()]
     first, second = (value_groups(plan, done, field) for field in fields)
     return done["objective"].astype(float).groupby([first, second], observed=False).mean().unstack()  # noqa: PD010 (a pivot table drops what is missing)
 
 
-def interesting_pairs(plan: Plan, decomposition: pd.DataFrame) -> list[tuple[str, str]]:
+def interesting_pairs(plan: PlanRecord, decomposition: pd.DataFrame) -> list[tuple[str, str]]:
     """The pairs of fields with several values: those first that interact most, else in the order of the sweep."""
     varied = [field for field in unconditional(plan) if len(ordered_values(plan, field)) > 1]
     pairs: list[Any] = [fields for fields in decomposition["fields"] if len(fields) == 2 and set(fields) <= set(varied)]

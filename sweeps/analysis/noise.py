@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sweeps.analysis.distributions import chi2_median, f_sf, trigamma_inverse
-from sweeps.analysis.settings import Floats, Plan, comparable_objectives, value_groups
+from sweeps.analysis.settings import Floats, comparable_objectives, value_groups
+from sweeps.plan.record import PlanRecord
 
 SIGNIFICANCE = 0.05
 OUTLYING = 0.01  # of sweeps without one name a setting noisy
@@ -199,7 +200,7 @@ class Uneven:
     ratio: float
 
 
-def uneven(plan: Plan, runs: pd.DataFrame) -> Uneven | None:
+def uneven(plan: PlanRecord, runs: pd.DataFrame) -> Uneven | None:
     """The value of a swept field at which seeds scatter most beyond what they do at its others, if that is no chance.
 
     By the ranks of the complete settings' variances (Mann & Whitney 1947), so that a single `noisy` one is no trait of
@@ -212,7 +213,7 @@ def uneven(plan: Plan, runs: pd.DataFrame) -> Uneven | None:
     variance_T = _own_variances(objective_TS)
     first = runs.drop_duplicates("trial").set_index("trial").loc[trials].reset_index()
     num_values, candidates = 0, []
-    for field in plan["swept"]:
+    for field in plan.swept:
         groups = value_groups(plan, first, field)
         for value in groups.cat.categories:
             here = (groups == value).to_numpy(dtype=np.bool_)

@@ -15,7 +15,6 @@ from sweeps.analysis.noise import SIGNIFICANCE, Noise, noise_by_setting, noise_o
 from sweeps.analysis.ranking import told_from_first
 from sweeps.analysis.settings import (
     Floats,
-    Plan,
     comparable_objectives,
     ends_of,
     is_number,
@@ -24,8 +23,9 @@ from sweeps.analysis.settings import (
     ordered_values,
     unconditional,
 )
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.naming import short
-from sweeps.spec.space import MAX_VALUES
+from sweeps.spec.space import MAX_VALUES, Value
 
 RATE = "learning_rate"
 LEAST_SPAN = 3.0  # the fit takes in the rates within this factor of the best, and a neighbour on each side at least
@@ -34,7 +34,7 @@ LEAST_BATCHES = 3
 LEAST_POINTS = 6  # of a range, for a parabola through them
 
 
-def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFrame:
+def rate_table(plan: PlanRecord, runs: pd.DataFrame, initial_loss: float) -> pd.DataFrame:
     """The learning rate's optimum and sensitivity, one row for the whole sweep and one a value of each other field.
 
     `initial_loss` is that before the first update, in nats per token. Columns:
@@ -62,19 +62,19 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     columns += ["sensitivity", "sensitivity_error", "best_loss"]
     if RATE not in unconditional(plan) or not is_number(ordered_values(plan, RATE)):
         return pd.DataFrame(columns=columns)
-    order = [trial["trial"] for trial in plan["trials"]]
+    order = [trial.number for trial in plan.trials]
     objective_TS = objectives(runs, order)
     comparable_TS = comparable_objectives(runs, order)
     noise = noise_of(runs, pd.Series(order))
     diverged = (runs["state"] == "DIVERGED").groupby(runs["trial"]).any()
     unstable_T = diverged.reindex(order).to_numpy(dtype=np.bool_) | np.isin(order, noisy_settings(runs))
-    rate_T = np.array([trial["setting"][RATE] for trial in plan["trials"]], dtype=np.float64)
+    rate_T = np.array([trial.setting[RATE] for trial in plan.trials], dtype=np.float64)
     groups = [("", "", np.full(len(order), True))]
     for field in unconditional(plan):
         if field == RATE or is_sampled(plan, field) or len(ordered_values(plan, field)) > MAX_VALUES:
             continue
         for value in ordered_values(plan, field):
-            inside = np.array([repr(trial["setting"][field]) == repr(value) for trial in plan["trials"]])
+            inside = np.array([repr(trial.setting[field]) == repr(value) for trial in plan.trials])
             groups.append((field, short(value), inside))
     listed = not is_sampled(plan, RATE)
     ends = ends_of(plan, RATE)
@@ -82,7 +82,7 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     for field, label, inside in groups:
         if listed and not _is_balanced(plan, inside):
             continue
-        is_alone = set(plan["swept"]) <= {RATE, field}
+        is_alone = set(plan.swept) <= {RATE, field}
         found = _rate_row(
             rate_T[inside], objective_TS[inside], comparable_TS[inside], unstable_T[inside], noise[inside],
             initial_loss,
@@ -93,13 +93,13 @@ def rate_table(plan: Plan, runs: pd.DataFrame, initial_loss: float) -> pd.DataFr
     return pd.DataFrame(rows, columns=columns)
 
 
-def _is_balanced(plan: Plan, inside: NDArray[np.bool_]) -> bool:
+def _is_balanced(plan: PlanRecord, inside: NDArray[np.bool_]) -> bool:
     """Whether every rate meets the same values of the other fields: else its mean is not the rate's alone."""
-    rest: dict[float, set[str]] = {}
-    for trial, is_in in zip(plan["trials"], inside, strict=True):
+    rest: dict[Value, set[str]] = {}
+    for trial, is_in in zip(plan.trials, inside, strict=True):
         if is_in:
-            others = {field: value for field, value in trial["setting"].items() if field != RATE}
-            rest.setdefault(trial["setting"][RATE], set()).add(repr(others))
+            others = {field: value for field, value in trial.setting.items() if field != RATE}
+            rest.setdefault(trial.setting[RATE], set()).add(repr(others))
     return len(set(map(frozenset, rest.values()))) <= 1
 
 

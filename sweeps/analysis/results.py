@@ -9,15 +9,15 @@ import pandas as pd
 
 from sweeps.analysis import best_quarter, curves, decomposition, diagnosis, effects, noise, ranking, rates, settings
 from sweeps.analysis.noise import Noise, Uneven
-from sweeps.analysis.settings import Plan
+from sweeps.plan.record import PlanRecord
 from tinylm_core.records import RESULTS
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a store holds of a definition. `plan` is plan.json, `trials` has a row a run, `history` a row a step."""
+    """What a store holds of a definition. `trials` has a row a run, `history` a row a step."""
 
-    plan: Plan
+    plan: PlanRecord
     trials: pd.DataFrame
     history: pd.DataFrame
     importances_of: Callable[["Results"], Mapping[str, float]] = lambda _: {}  # Optuna's, which only `search` knows
@@ -35,7 +35,7 @@ class Results:
     @property
     def num_planned(self) -> int:
         """How many runs the sweep has in the end, those of trials that a search has yet to propose too."""
-        return max(len(self.runs), int(self.plan.get("num_trials", 0)) * len(self.plan["seeds"]))
+        return max(len(self.runs), self.plan.num_trials * len(self.plan.seeds))
 
     @cached_property
     def started(self) -> pd.DataFrame:
@@ -50,7 +50,7 @@ class Results:
     @cached_property
     def board(self) -> pd.DataFrame:
         """`ranking.leaderboard`; nothing is tested where losses are of different tokens."""
-        board = ranking.leaderboard(self.runs, self.plan["swept"])
+        board = ranking.leaderboard(self.runs, self.plan.swept)
         if settings.incomparable(self.plan):
             board = board.assign(tied_with_best=pd.array([pd.NA] * len(board), dtype="boolean"), p_value=np.nan)
         return board

@@ -1,41 +1,42 @@
 """The plan's runs and the values of what is swept: how rows become settings. Pure functions.
 
-A plan is the content of `plan.json`; `trials` has one row a run.
+`trials` has one row a run.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.fields import MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.spec.naming import short
 from sweeps.spec.searches import TPE_STARTUP_TRIALS
 from sweeps.spec.settings import is_varied
-from sweeps.spec.space import MAX_VALUES, dimension_from_json
+from sweeps.spec.space import MAX_VALUES, Choice, Range
 from tinylm_core.records import RESULTS
 
-Plan = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 LOG_RATIO = 8  # choices that span less are on a linear axis
 
 
-def planned_runs(plan: Plan, trials: pd.DataFrame) -> pd.DataFrame:
+def planned_runs(plan: PlanRecord, trials: pd.DataFrame) -> pd.DataFrame:
     """One row a planned run, in the plan's order: that run's row of `trials`, or state MISSING where it has none.
 
     Swept fields hold the plan's values. Rows of other plans are left out.
     """
-    swept = list(plan["swept"])
+    swept = list(plan.swept)
     planned = pd.DataFrame(
         [
-            {"trial": trial["trial"], "seed": int(seed), "label": trial["label"]}
-            | {field: trial["setting"][field] for field in swept}
-            for trial in plan["trials"]
-            for seed in trial["runs"]
+            {"trial": trial.number, "seed": seed, "label": trial.label}
+            | {field: trial.setting[field] for field in swept}
+            for trial in plan.trials
+            for seed in trial.runs
         ],
         columns=["trial", "seed", "label", *swept],
         dtype=object,  # a None among numbers stays None
@@ -75,7 +76,7 @@ def objectives(runs: pd.DataFrame, order: list[int] | pd.Series) -> Floats:
     return table.reindex(order).to_numpy(dtype=np.float64)
 
 
-def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
+def value_groups(plan: PlanRecord, runs: pd.DataFrame, field: str) -> pd.Series:
     """An ordered categorical beside `runs`: each run's value of a swept field as a label.
 
     Numbers ascend, other values keep the order of the space. A sampled range, and a grid's with more than eight
@@ -83,13 +84,13 @@ def value_groups(plan: Plan, runs: pd.DataFrame, field: str) -> pd.Series:
     eight settings were drawn. NaN where the field is not varied.
     """
     varied = _varied_trials(plan, field)
-    settings = [trial["setting"][field] for trial in plan["trials"] if trial["trial"] in varied]
-    space = plan["space"][field]
+    settings = [trial.setting[field] for trial in plan.trials if trial.number in varied]
+    dimension = plan.space[field]
     here = runs["trial"].isin(varied)
     distinct = list(dict.fromkeys(settings))
-    if len(distinct) > 1 and (is_sampled(plan, field) or (space["kind"] == "range" and len(distinct) > MAX_VALUES)):
+    if len(distinct) > 1 and (is_sampled(plan, field) or (isinstance(dimension, Range) and len(distinct) > MAX_VALUES)):
         shares = [0, 0.25, 0.5, 0.75, 1] if len(settings) >= MAX_VALUES else [0, 0.5, 1]
-        edges = np.unique(np.quantile([float(value) for value in settings], shares))
+        edges = np.unique(np.quantile(np.array(settings, dtype=np.float64), shares))
         labels = _interval_labels(edges)
         return pd.cut(runs[field].where(here).astype(float), edges.tolist(), labels=labels, include_lowest=True)
     labels = [short(value) for value in ordered_values(plan, field)]
@@ -108,76 +109,73 @@ def _interval_labels(edges: Floats) -> list[str]:
     return [f"{low}…{high}" for low, high in itertools.pairwise(ends)]
 
 
-def ordered_values(plan: Plan, field: str) -> list[Any]:
+def ordered_values(plan: PlanRecord, field: str) -> list[Any]:
     """The distinct planned values of a swept field: numbers ascending and None last; others as the space has them.
 
     Only those of settings in which it is varied: elsewhere it has the base's value.
     """
     varied = _varied_trials(plan, field)
-    values = list(dict.fromkeys(trial["setting"][field] for trial in plan["trials"] if trial["trial"] in varied))
+    values = list(dict.fromkeys(trial.setting[field] for trial in plan.trials if trial.number in varied))
     if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
         return sorted(values, key=lambda value: (value is None, value or 0))
-    declared = plan["space"][field].get("values", [])
+    dimension = plan.space[field]
+    declared = dimension.grid() if isinstance(dimension, Choice) else ()
     return [value for value in declared if value in values] + [value for value in values if value not in declared]
 
 
-def is_conditional(plan: Plan, field: str) -> bool:
+def is_conditional(plan: PlanRecord, field: str) -> bool:
     """Whether a field is varied only where others have certain values."""
-    return bool(plan["space"][field].get("when"))
+    return bool(plan.space[field].when)
 
 
-def unconditional(plan: Plan) -> list[str]:
+def unconditional(plan: PlanRecord) -> list[str]:
     """The swept fields that are varied in every setting."""
-    return [field for field in plan["swept"] if not is_conditional(plan, field)]
+    return [field for field in plan.swept if not is_conditional(plan, field)]
 
 
-def where_varied(plan: Plan, rows: pd.DataFrame, field: str) -> pd.DataFrame:
+def where_varied(plan: PlanRecord, rows: pd.DataFrame, field: str) -> pd.DataFrame:
     """The rows of settings in which a field is varied."""
     return rows[rows["trial"].isin(_varied_trials(plan, field))] if is_conditional(plan, field) else rows
 
 
-def _varied_trials(plan: Plan, field: str) -> set[int]:
-    dimension = dimension_from_json(plan["space"][field])
-    return {trial["trial"] for trial in plan["trials"] if is_varied(dimension, trial["setting"])}
+def _varied_trials(plan: PlanRecord, field: str) -> set[int]:
+    return {trial.number for trial in plan.trials if is_varied(plan.space[field], trial.setting)}
 
 
-def is_sampled(plan: Plan, field: str) -> bool:
+def is_sampled(plan: PlanRecord, field: str) -> bool:
     """Whether a search drew a field's values from a range, so that each setting has one of its own.
 
     A range of a few whole numbers is none: its values come again.
     """
-    space = plan["space"][field]
-    if plan["search"] == "grid" or space["kind"] != "range":
+    dimension = plan.space[field]
+    if plan.search == "grid" or isinstance(dimension, Choice):
         return False
-    whole = isinstance(space["low"], int) and isinstance(space["high"], int)
-    return not (whole and space["high"] - space["low"] < MAX_VALUES)
+    return not (dimension.is_integer and dimension.high - dimension.low < MAX_VALUES)
 
 
-def distinct(plan: Plan) -> Plan:
+def distinct(plan: PlanRecord) -> PlanRecord:
     """A plan without the trials that repeat an earlier one's runs, which a search may propose: copies show nothing.
 
     `num_repeated` of it says how many those are.
     """
-    first = {frozenset(trial["runs"].values()): trial for trial in reversed(plan["trials"])}
-    trials = [trial for trial in plan["trials"] if first[frozenset(trial["runs"].values())] is trial]
-    repeated = len(plan["trials"]) - len(trials)
-    return {**plan, "trials": trials, "num_trials": plan["num_trials"] - repeated, "num_repeated": repeated}
+    first = {frozenset(trial.runs.values()): trial for trial in reversed(plan.trials)}
+    trials = tuple(trial for trial in plan.trials if first[frozenset(trial.runs.values())] is trial)
+    repeated = len(plan.trials) - len(trials)
+    return replace(plan, trials=trials, num_trials=plan.num_trials - repeated, num_repeated=repeated)
 
 
-def incomparable(plan: Plan) -> list[str]:
+def incomparable(plan: PlanRecord) -> list[str]:
     """The swept fields that change what a loss is of: another unit or another text, and losses aren't comparable."""
-    if plan.get("trainer") is not None:
+    if plan.trainer is not None:
         return []
     return [
-        name
-        for name in (*UNIT_FIELDS, *MEASURE_FIELDS)
-        if name in plan["swept"] and len(ordered_values(plan, name)) > 1
+        name for name in (*UNIT_FIELDS, *MEASURE_FIELDS) if name in plan.swept and len(ordered_values(plan, name)) > 1
     ]
 
 
-def is_gathered(plan: Plan) -> bool:
+def is_gathered(plan: PlanRecord) -> bool:
     """Whether the search has tried most where the loss was low; TPE's first trials are drawn at random."""
-    return plan["search"] == "tpe" and len(plan["trials"]) > TPE_STARTUP_TRIALS
+    return plan.search == "tpe" and len(plan.trials) > TPE_STARTUP_TRIALS
 
 
 def is_number(values: Sequence[Any]) -> bool:
@@ -185,28 +183,28 @@ def is_number(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def ends_of(plan: Plan, field: str) -> tuple[float, float]:
+def ends_of(plan: PlanRecord, field: str) -> tuple[float, float]:
     """The lowest and the highest number in a field's space, of which --confirm leaves a part in the plan."""
-    space = plan["space"][field]
-    if space["kind"] == "range":
-        return space["low"], space["high"]
-    numbers = [value for value in space["values"] if is_number([value])]
+    dimension = plan.space[field]
+    if isinstance(dimension, Range):
+        return dimension.low, dimension.high
+    numbers = [value for value in dimension.grid() if isinstance(value, int | float) and not isinstance(value, bool)]
     return min(numbers), max(numbers)
 
 
-def is_log(plan: Plan, field: str) -> bool:
+def is_log(plan: PlanRecord, field: str) -> bool:
     """Whether a field's values are spaced logarithmically: as its range says, or choices over a factor of 8."""
     values = ordered_values(plan, field)
     if not values or not is_number(values) or min(values) <= 0:
         return False
-    space = plan["space"][field]
-    return bool(space["log"]) if space["kind"] == "range" else max(values) / min(values) >= LOG_RATIO
+    dimension = plan.space[field]
+    return dimension.log if isinstance(dimension, Range) else max(values) / min(values) >= LOG_RATIO
 
 
-def is_full_grid(plan: Plan) -> bool:
+def is_full_grid(plan: PlanRecord) -> bool:
     """Whether the plan's settings are every combination of their values, each once."""
-    if len(unconditional(plan)) < len(plan["swept"]):
+    if len(unconditional(plan)) < len(plan.swept):
         return False
-    sizes = [len(ordered_values(plan, field)) for field in plan["swept"]]
-    distinct = {tuple(map(repr, trial["setting"].values())) for trial in plan["trials"]}
-    return len(distinct) == len(plan["trials"]) == int(np.prod(sizes))
+    sizes = [len(ordered_values(plan, field)) for field in plan.swept]
+    distinct = {tuple(map(repr, trial.setting.values())) for trial in plan.trials}
+    return len(distinct) == len(plan.trials) == int(np.prod(sizes))

@@ -11,7 +11,7 @@ import pandas as pd
 from sweeps.analysis.comparison import Comparison
 from sweeps.answer.markup import Block, Heading, Table, Text, to_html, to_markdown
 from sweeps.answer.tables import number, p_value
-from sweeps.spec.catalog import sweep_name
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.fields import MATCHING_FIELDS, MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.spec.naming import short
 from sweeps.store import schema
@@ -32,7 +32,7 @@ class Side:
 def read_side(store: Store, name: str | None, side: str) -> Side:
     """A sweep, or a definition or commit of the one with that name. ValueError where it has no run with a result."""
     if name is None:
-        sweep, is_commit, definition = sweep_name(side, store.sweeps()), False, None
+        sweep, is_commit, definition = store.named(side), False, None
     else:
         is_commit = not any(known.definition.startswith(side) for known in store.definitions(name))
         sweep, definition = name, None if is_commit else side
@@ -51,7 +51,7 @@ def read_side(store: Store, name: str | None, side: str) -> Side:
     else:
         trials = store.trials(sweep, definition)
         runs = trials.loc[trials["state"].isin(RESULTS), COLUMNS]
-        base = _base(plan := store.plan(sweep, definition), plan["swept"]) if len(runs) else {}
+        base = _base(plan := store.plan(sweep, definition), plan.swept) if len(runs) else {}
     if runs.empty:
         what = f"{sweep}: neither a definition nor a commit {side!r}" if is_commit else f"{side}: no run"
         raise ValueError(f"{what} with a result in {store.where}")
@@ -64,7 +64,7 @@ def read_side(store: Store, name: str | None, side: str) -> Side:
 def _common_base(store: Store, name: str, commit: str, definitions: set[str]) -> Mapping[str, Any]:
     """What a commit's definitions share. ValueError where their bases differ: their settings are not one side's."""
     plans = [known.plan for known in store.definitions(name) if known.definition in definitions and known.plan]
-    swept = {field for plan in plans for field in plan["swept"]}
+    swept = {field for plan in plans for field in plan.swept}
     bases = [_base(plan, swept) for plan in plans]
     if different := next((base for base in bases if base != bases[0]), None):
         what = unlike(different, bases[0])
@@ -72,8 +72,8 @@ def _common_base(store: Store, name: str, commit: str, definitions: set[str]) ->
     return bases[0] if bases else {}
 
 
-def _base(plan: Mapping[str, Any], swept: Collection[str]) -> dict[str, Any]:
-    return {field: value for field, value in plan["base"].items() if field not in swept}
+def _base(plan: PlanRecord, swept: Collection[str]) -> dict[str, Any]:
+    return {field: value for field, value in plan.base.items() if field not in swept}
 
 
 def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

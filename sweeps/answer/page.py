@@ -11,13 +11,13 @@ from pathlib import Path
 from sweeps.analysis import ranking
 from sweeps.analysis.rates import RATE, batch_growth
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan, is_conditional, is_sampled
+from sweeps.analysis.settings import is_conditional, is_sampled
 from sweeps.answer import sentences, tables
-from sweeps.answer.advice.commands import flags_of
 from sweeps.answer.advice.cost import cost
 from sweeps.answer.advice.next_steps import advise
 from sweeps.answer.markup import Block, Code, Heading, Links, Picture, Table, Text, to_html, to_markdown
 from sweeps.answer.tables import MOST_ROWS, TOP_SETTINGS
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.naming import counted
 
 
@@ -43,7 +43,7 @@ def write_report(results: Results, folder: Path, links: Mapping[str, str]) -> Pa
         frame.to_csv(folder / f"{name}.csv", index=False)
     pictures = {name: Picture(name, FIGURES[name][1]) for name in save_figures(results, folder / "figures")}
 
-    title, blocks = str(results.plan["name"]), _blocks(results, pictures, links)
+    title, blocks = results.plan.name, _blocks(results, pictures, links)
     (folder / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     page = folder / "index.html"
     page.write_text(to_html(title, blocks, folder), encoding="utf-8")
@@ -52,20 +52,19 @@ def write_report(results: Results, folder: Path, links: Mapping[str, str]) -> Pa
 
 def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[str, str]) -> list[Block]:
     plan = results.plan
-    num_settings, num_seeds = len(plan["trials"]), len(plan["seeds"])
-    flags = flags_of(plan["command"])
-    chosen = " ".join(f"{flag} {value}" for flag in ("--confirm", "--at") for value in flags.get(flag, ()))
+    num_settings, num_seeds = len(plan.trials), len(plan.seeds)
+    chosen = " ".join(f"{flag} {value}" for flag in ("--confirm", "--at") for value in plan.command.values(flag))
     facts = (
-        f"{plan['search']} over {', '.join(plan['swept']) or 'nothing'}{f' ({chosen})' * bool(chosen)} · "
+        f"{plan.search} over {', '.join(plan.swept) or 'nothing'}{f' ({chosen})' * bool(chosen)} · "
         f"{counted(num_settings, 'setting')} with {counted(num_seeds, 'seed')} each · definition "
-        f"{str(plan['definition'])[:12]}"
+        f"{plan.definition[:12]}"
     )
 
     def shown(*names: str) -> list[Block]:
         return [pictures[name] for name in names if name in pictures]
 
     return [
-        *([Text(str(plan["question"]))] if plan["question"] else []),
+        *([Text(plan.question)] if plan.question else []),
         Text(facts, "note"),
         Heading("Answer"),
         *(Text(sentence, "answer") for sentence in sentences.answer(results)),
@@ -81,7 +80,7 @@ def _blocks(results: Results, pictures: Mapping[str, Picture], links: Mapping[st
         *_findings(results),
         *_unfinished(results),
         Heading("Go on from here"),
-        Links({"Run it again or go on": plan["command"], **links}),
+        Links({"Run it again or go on": str(plan.command), **links}),
     ]
 
 
@@ -144,7 +143,7 @@ def _rates(results: Results, pictures: list[Block]) -> list[Block]:
     text = tables.rate_text_table(results)
     if text.empty:
         return []
-    is_averaged = len(results.plan["swept"]) > 1
+    is_averaged = len(results.plan.swept) > 1
     blocks: list[Block] = [
         Heading("Learning rate"),
         *pictures,
@@ -200,8 +199,8 @@ def _effects(results: Results, pictures: list[Block]) -> list[Block]:
     ]
 
 
-def _left_out(plan: Plan) -> str:
-    fields = [field for field in plan["swept"] if is_conditional(plan, field)]
+def _left_out(plan: PlanRecord) -> str:
+    fields = [field for field in plan.swept if is_conditional(plan, field)]
     return f" Left out are fields that not all settings vary: {', '.join(fields)}." if fields else ""
 
 
@@ -211,9 +210,9 @@ def _advice(results: Results) -> list[Block]:
     if not advice:
         return [*blocks, Text("Nothing that this sweep's numbers ask for.")]
     for one in advice:
-        its_cost = cost(results, one.command)
+        its_cost = cost(results, one.command) if one.command else ""
         blocks.append(Text(one.text + f" It takes {its_cost}." * bool(its_cost)))
-        blocks += [Code([one.command])] * bool(one.command)
+        blocks += [Code([str(one.command)])] if one.command else []
     return blocks
 
 

@@ -13,14 +13,14 @@ from sweeps.store.read import Store
 def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     """Put the note on the definition's summary run and on the experiment, and make the best run the model."""
     plan = report.results.plan
-    name, definition = str(plan["name"]), str(plan["definition"])
+    name, definition = plan.name, plan.definition
     found = links(store, report)
-    is_text_model = plan.get("trainer") is None and plan.get("keep_checkpoints") != 0
+    is_text_model = plan.trainer is None and plan.keep_checkpoints != 0
     with_weights = report.best_runs("COMPLETE") if is_text_model else []
     if with_weights:
         found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
         outbox.put(KeepModel(run_id=with_weights[0], definition=definition))
-    content = note(str(plan["question"]), answer(report.results), str(plan["command"]), found)
+    content = note(plan.question, answer(report.results), str(plan.command), found)
     outbox.put(Note(run=summary_key(name, definition), note=content), sync=True)
 
 
@@ -37,5 +37,5 @@ def _step(where: str) -> str:
 def publish(outbox: Outbox, store: Store, report: Report) -> None:
     """Put a report's files on its definition's summary run."""
     plan, folder = report.results.plan, store.layout.relative(report.page.parent)
-    key = summary_key(str(plan["name"]), str(plan["definition"]))
+    key = summary_key(plan.name, plan.definition)
     outbox.put(Publish(run=key, folder=folder, artifact_path="report"), sync=True)

@@ -1,7 +1,7 @@
 """What a report is made of: a definition of a sweep, read from the store, and the results computed from it."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,7 @@ if TYPE_CHECKING:
 
 
 COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
-
-
-NEEDED = ("name", "definition", "question", "command", "search", "space", "swept", "base", "seeds", "matched", "trials")
-
-
 ENDED = ("COMPLETE", "DIVERGED", "FAILED")
-
-
 LEAST_FOR_IMPORTANCE = 4  # settings
 
 
@@ -43,7 +36,7 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
     results = read_results(store, name, definition)
     if not results.runs["state"].isin(ENDED).any():
         raise ValueError(
-            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan['command']}; "
+            f"no run of {name} has finished yet ({len(results.trials)} have begun); go on: {results.plan.command}; "
             f"other definitions: python -m sweeps.ls {name}{store.option}"
         )
     report = Report(store.layout.report_of(name) / "index.html", results)
@@ -57,32 +50,28 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     from sweeps.analysis.settings import distinct
 
     plan = store.plan(name, definition)
-    if lacking := [key for key in NEEDED if key not in plan]:
-        raise ValueError(f"the plan of {name} in {store.where} lacks {', '.join(lacking)}: another version wrote it")
-    if plan["command"].startswith("python "):
-        plan = plan | {"command": plan["command"] + store.option}
-    kept = distinct(plan)
-    trials = store.trials(name, plan["definition"])
-    trials = trials[trials["trial"].isin([trial["trial"] for trial in kept["trials"]])].reset_index(drop=True)
-    return Results(kept, trials, store.history(name, plan["definition"]), _importances)
+    kept = distinct(replace(plan, command=plan.command.on(store.where if store.option else None)))
+    trials = store.trials(name, plan.definition)
+    trials = trials[trials["trial"].isin([trial.number for trial in kept.trials])].reset_index(drop=True)
+    return Results(kept, trials, store.history(name, plan.definition), _importances)
 
 
 def _importances(results: "Results") -> dict[str, float]:
     """Optuna's, over the settings that have a mean."""
     done = results.board[results.board["objective"].notna()]
-    if len(results.plan["swept"]) < 2 or len(done) < LEAST_FOR_IMPORTANCE:
+    if len(results.plan.swept) < 2 or len(done) < LEAST_FOR_IMPORTANCE:
         return {}
     from sweeps.search.importance import importances
 
-    settings = {trial["trial"]: trial["setting"] for trial in results.plan["trials"]}
+    settings = {trial.number: trial.setting for trial in results.plan.trials}
     return importances(
-        results.plan["space"], [settings[trial] for trial in done["trial"]], [float(v) for v in done["objective"]]
+        results.plan.space, [settings[trial] for trial in done["trial"]], [float(v) for v in done["objective"]]
     )
 
 
 def links(store: "Store", report: Report) -> dict[str, str]:
     """Where to go from a report: commands and pages."""
-    name = str(report.results.plan["name"])
+    name = report.results.plan.name
     best = report.best_runs()[:COMPARED_RUNS]
     pages = store.ui_links(name, best)
     found = {}
@@ -91,9 +80,9 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
     if best:
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
-    if best and report.results.plan.get("trainer") is None:
+    if best and report.results.plan.trainer is None:
         found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
-    definition = str(report.results.plan["definition"])
+    definition = report.results.plan.definition
     earlier = f" --definition {definition}" * (store.definitions(name)[0].definition != definition)
     return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}
 

@@ -90,7 +90,7 @@ def _runner_up(results: Results) -> str:
     if pd.isna(second["tied_with_best"]):
         if "diverged" in str(second["state"]) or "diverged" in str(ranked.iloc[0]["state"]):
             return f"{lead}; some of their runs diverged, which is no seed noise, so that can't be tested."
-        which = "one seed" if len(results.plan["seeds"]) == 1 else "fewer than two shared seeds"
+        which = "one seed" if len(results.plan.seeds) == 1 else "fewer than two shared seeds"
         return f"{lead}; with {which}, differences can't be told from seed noise."
     corrected = "Holm" if len(results.board) <= MOST_FOR_HOLM else "Bonferroni"
     how = f"paired t-test, noise moderated over settings, {corrected}-corrected p {_p(second['p_value'])}"
@@ -107,7 +107,7 @@ def _p(value: float) -> str:
 
 def _effects(results: Results) -> str:
     """What is tested is told; of what is not, the means alone, and only where each is over the same of the rest."""
-    if results.plan["search"] in SAMPLING:
+    if results.plan.search in SAMPLING:
         return _sampled_effects(results)
     table = results.main_effects
     if table.empty or not is_full_grid(results.plan) or results.board["objective"].isna().any():
@@ -149,7 +149,7 @@ def _capped(results: Results) -> str:
 
 
 def _why_untested(results: Results) -> str:
-    if len(results.plan["seeds"]) == 1:
+    if len(results.plan.seeds) == 1:
         return "there is one seed"
     states = results.runs["state"]
     if (states == "DIVERGED").any():
@@ -167,7 +167,7 @@ def _sampled_effects(results: Results) -> str:
         # TPE gathers its trials around what was good, in fields that do nothing too.
         chance = "" if is_gathered(results.plan) else "closer together than chance would put them "
         parts.append(f"the best {len(best)} settings lie {chance}in {where}")
-    if len(shares) and len(results.plan["swept"]) > 1:
+    if len(shares) and len(results.plan.swept) > 1:
         alone = [row for _, row in shares.iterrows() if len(row["fields"]) == 1]
         explained = ", ".join(f"{row['fields'][0]} {row['share']:.0%}" for row in alone)
         total = f"{shares['share'].sum():.0%}"
@@ -199,7 +199,7 @@ def _trouble(results: Results) -> str:
             f"{len(results.noisy)} {whose} far more than the others' ({some(pd.Series(results.noisy))}), what a seed "
             "does to all settings alike taken away"
         )
-    if repeated := results.plan.get("num_repeated", 0):
+    if repeated := results.plan.num_repeated:
         parts.append(f"{counted(repeated, 'trial')} repeat{'s' * (repeated == 1)} an earlier one and count once")
     if (uneven := results.uneven) is not None:
         parts.append(
@@ -212,7 +212,7 @@ def _trouble(results: Results) -> str:
     planned = results.num_planned
     if 0 < done < planned - failed:
         parts.append(f"this is half-finished, {_of(done, planned, 'run')} done, and the rest may change the answer")
-    if not results.plan["matched"] and not incomparable(results.plan):
+    if not results.plan.matched and not incomparable(results.plan):
         parts.append("the settings are not matched (they don't all see the same tokens), so compare with care")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}." if parts else ""
@@ -230,13 +230,13 @@ def _seeds_do_nothing(results: Results) -> bool:
 
 def _next(results: Results) -> str:
     """The first advice that there is a command for."""
-    with_command = [advice for advice in advise(results) if advice.command]
-    if not with_command or not results.runs["state"].isin(RESULTS).any():
+    told = ((advice.text, advice.command) for advice in advise(results))
+    text, command = next(((text, command) for text, command in told if command is not None), ("", None))
+    if command is None or not results.runs["state"].isin(RESULTS).any():
         return ""
-    advice = with_command[0]
-    its_cost = cost(results, advice.command)
-    why = f"{advice.text[0].lower()}{advice.text[1:].rstrip('.')}{'; ' * bool(its_cost)}{its_cost}"
-    return f"Next: {advice.command} ({why})."
+    its_cost = cost(results, command)
+    why = f"{text[0].lower()}{text[1:].rstrip('.')}{'; ' * bool(its_cost)}{its_cost}"
+    return f"Next: {command} ({why})."
 
 
 def _of(number: int, total: int, noun: str) -> str:

@@ -133,7 +133,7 @@ def effect_table(results: Results) -> pd.DataFrame:
         for _, row in table.iterrows()
     ]
     text = pd.DataFrame(rows)
-    sampled = any(is_sampled(results.plan, field) for field in results.plan["swept"])
+    sampled = any(is_sampled(results.plan, field) for field in results.plan.swept)
     spare = ["Optuna's importance"] * (not results.importances)
     spare += [*spreads, "p"] * sampled  # no means of like company, and no test
     return text.drop(columns=spare, errors="ignore")

@@ -12,18 +12,14 @@ from tinylm_core.records import RESULTS
 
 def earlier_trials(store: Store, plan: Plan) -> list[Trial]:
     """The trials that earlier starts of this definition asked, with today's identities."""
-    name = plan.experiment.name
-    if name not in store.sweeps():
-        return []
-    plans = [known.plan for known in store.definitions(name) if known.definition == plan.sweep.definition]
-    asked = sorted((plans[0] or {}).get("trials", []) if plans else [], key=lambda trial: trial["trial"])
-    return [plan.trial(number, trial["setting"]) for number, trial in enumerate(asked[: plan.num_trials])]
+    definitions = store.definitions(plan.experiment.name)
+    earlier = next((known.plan for known in definitions if known.definition == plan.sweep.definition), None)
+    asked = sorted(earlier.trials, key=lambda trial: trial.number) if earlier else []
+    return [plan.trial(number, trial.setting) for number, trial in enumerate(asked[: plan.num_trials])]
 
 
 def earlier_results(store: Store, plan: Plan) -> list[RunRow]:
     """The sweep's runs with a result, whichever definition made them."""
-    if plan.experiment.name not in store.sweeps():
-        return []
     return [row for row in store.runs(plan.experiment.name) if row.identity and row.state in RESULTS]
 
 

@@ -71,8 +71,7 @@ def execute(
     """
     name = plan.experiment.name
     check_file(store, plan.experiment)
-    rows = store.runs(name) if name in store.sweeps() else []
-    ledger = Ledger(plan, outbox, store.layout, rows, workers.conditions)
+    ledger = Ledger(plan, outbox, store.layout, store.runs(name), workers.conditions)
     search = TrialSearch(plan.sweep)
     trials = earlier_trials(store, plan)
     for trial in trials:
@@ -134,8 +133,6 @@ def bytes_to_keep(plan: Plan, trials: list[Trial], ledger: Ledger) -> int:
 
 def check_file(store: Store, experiment: Experiment) -> None:
     """ValueError where another file of the same name has made this sweep."""
-    if experiment.name not in store.sweeps():
-        return
     for row in store.runs(experiment.name, "summary"):
         made_by = row.tags.get(schema.FILE, experiment.made_by)
         was_moved = store.is_local and Path(made_by).is_absolute() and not Path(made_by).exists()

@@ -60,8 +60,8 @@ class Ledger:
     def open(self, trials: list[Trial]) -> None:
         """Make the definition's summary run, or take it up again, with the trials known so far."""
         experiment = self._plan.experiment
-        plan = self._plan.to_json(trials) | {"created_ms": now_ms()}
-        note = f"{experiment.docstring.strip()}\n\n`{plan['command']}`"
+        plan = self._plan.record(trials, created_ms=now_ms())
+        note = f"{experiment.docstring.strip()}\n\n`{plan.command}`"
         tags = provenance.run_tags(self._conditions_of(self._plan.machine.device)) | {
             schema.ROLE: "summary",
             schema.SWEEP: experiment.name,
@@ -96,7 +96,7 @@ class Ledger:
 
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""
-        self._outbox.put(Ask(summary=self._summary, trial=trial.to_json()), sync=True)
+        self._outbox.put(Ask(summary=self._summary, trial=trial.record()), sync=True)
 
     def run_of(self, identity: str) -> PlannedRun:
         """The planned run that is, or was, under way as this identity."""

@@ -4,16 +4,15 @@ Knows not how a list looks.
 """
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from sweeps.outbox.lock import driver_of
+from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.store.sql import RawRun
@@ -21,7 +20,7 @@ from tinylm_core.records import RESULTS
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """How far a definition of a sweep is."""
 
     planned: int  # runs
@@ -46,20 +45,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Overview(Progress):
+class Overview:
     """A sweep as a list shows it, by the definition that was run last."""
 
     name: str
+    standing: Standing  # of that definition
     num_definitions: int
     last: datetime | None  # when a run began or ended; None where there was none
     num_bytes: int | None  # None where a server has the artifacts
 
 
 @dataclass(frozen=True)
-class OfDefinition(Progress):
+class OfDefinition:
     """A definition as a list shows it."""
 
     definition: str
+    standing: Standing
     started: datetime | None
     flags: str  # of the command that made it; none where that is the file as it stands
 
@@ -76,25 +77,26 @@ def overview(store: Store, name: str, rows: Sequence[RawRun]) -> Overview:
     runs = [row for row in rows if row.tags.get(schema.ROLE) == "run"]
     moments = [moment for row in runs for moment in (row.start_time, row.end_time) if moment]
     return Overview(
-        **progress(store, runs, plan, is_driven=has_driver(store, name)),
         name=name,
+        standing=standing_of(store, runs, plan, is_driven=has_driver(store, name)),
         num_definitions=len(definitions),
-        last=datetime.fromtimestamp(max(moments) / 1000).astimezone() if moments else None,
+        last=_moment(max(moments, default=None)),
         num_bytes=sum(map(folder_bytes, folders)) if (folders := folders_of(store, name)) else None,
     )
 
 
 def list_definitions(store: Store, name: str) -> list[OfDefinition]:
-    """Every definition of a sweep that has a plan, the one that was started last first. ValueError for no sweep."""
+    """Every definition of a sweep that has a plan, the one that was started last first."""
     plans = [known.plan for known in store.definitions(name) if known.plan is not None]
-    runs = [row for row in store.listed_runs()[name] if row.tags.get(schema.ROLE) == "run"]
+    runs = [row for row in store.listed_runs().get(name, ()) if row.tags.get(schema.ROLE) == "run"]
     driven = has_driver(store, name)
     return [
         OfDefinition(
-            **progress(store, runs, plan, is_driven=driven) | {"is_driven": driven and plan is plans[0]},
-            definition=plan["definition"],
-            started=datetime.fromtimestamp(plan["created_ms"] / 1000).astimezone() if "created_ms" in plan else None,
-            flags=flags_of(plan["command"]),
+            definition=plan.definition,
+            # Its runs may be those of the one that is driven.
+            standing=replace(standing_of(store, runs, plan, is_driven=driven), is_driven=driven and plan is plans[0]),
+            started=_moment(plan.created_ms),
+            flags=plan.command.flags_text,
         )
         for plan in plans
     ]
@@ -105,59 +107,40 @@ def has_driver(store: Store, name: str) -> bool:
     return driver_of(store, name) is not None
 
 
-def progress(
-    store: Store, runs: Sequence[RawRun], plan: Mapping[str, Any] | None, *, is_driven: bool
-) -> dict[str, Any]:
-    """The fields of `Progress` for a plan."""
-    chosen = best_of_each(runs, *planned_identities(store, runs, plan))
-    planned = [identity for trial in plan["trials"] for identity in trial["runs"].values()] if plan else []
+def standing_of(store: Store, runs: Sequence[RawRun], plan: PlanRecord | None, *, is_driven: bool) -> Standing:
+    """How far a plan is; nothing is planned where it has not arrived yet."""
+    planned = plan.identities if plan else []
+    identities = identities_among(store, runs, set(planned))
+    chosen = schema.best_of_each(runs, lambda row: identities[row.run_id])
     states = Counter(chosen[identity].tags.get(schema.STATE, "") for identity in planned if identity in chosen)
     if not is_driven and "RUNNING" in states:  # nobody has said yet that they are dead
         states["INTERRUPTED"] += states.pop("RUNNING")
-    return {
-        "planned": plan["num_trials"] * len(plan["seeds"]) if plan else 0,
-        "states": states,
-        "is_driven": is_driven,
-        "best": best_setting(plan["trials"], chosen) if plan else None,
-    }
+    return Standing(
+        planned=plan.num_trials * len(plan.seeds) if plan else 0,
+        states=states,
+        is_driven=is_driven,
+        best=best_setting(plan.trials, chosen) if plan else None,
+    )
 
 
-def flags_of(command: str) -> str:
-    """What stands behind `python -m sweeps.run NAME`; nothing where a program has made it."""
-    return shlex.join(shlex.split(command)[4:]) if command.startswith("python ") else ""
-
-
-def planned_identities(
-    store: Store, runs: Sequence[RawRun], plan: Mapping[str, Any] | None
-) -> tuple[set[str], dict[str, str | None]]:
-    """The identities a plan holds, and run ID → identity of the runs that may be among them."""
-    planned = {identity for trial in plan["trials"] for identity in trial["runs"].values()} if plan else set()
+def identities_among(store: Store, runs: Sequence[RawRun], planned: set[str]) -> dict[str, str | None]:
+    """Run ID → identity of runs, of which those that are planned go by the name that the plan has for them."""
     tagged = {row.run_id: row.tags.get(schema.IDENTITY) for row in runs}
     if planned <= set(tagged.values()):
-        return planned, tagged
+        return tagged
     # The tag is what the version that made a run computed; only for what it doesn't find is a config read (law 7).
     others = [run_id for run_id, identity in tagged.items() if identity not in planned]
-    return planned, tagged | store.identities(others)
+    return tagged | store.identities(others)
 
 
-def best_of_each(runs: Iterable[RawRun], planned: set[str], identities: Mapping[str, str | None]) -> dict[str, RawRun]:
-    """The run of each planned identity that counts: one with a result, else one that runs, else the newest."""
-
-    def order(row: RawRun) -> tuple[int, float, str]:
-        return schema.attempt_order(row.tags.get(schema.STATE, ""), row.start_time or 0, row.run_id)
-
-    found = ((identities[row.run_id], row) for row in sorted(runs, key=order))
-    return {identity: row for identity, row in found if identity in planned and identity is not None}
-
-
-def best_setting(trials: Iterable[Mapping[str, Any]], chosen: Mapping[str, RawRun]) -> tuple[float, str] | None:
+def best_setting(trials: Iterable[TrialRecord], chosen: Mapping[str, RawRun]) -> tuple[float, str] | None:
     """The lowest mean objective of the settings that have it for every seed."""
     found = []
     for trial in trials:
-        rows = [chosen[identity] for identity in trial["runs"].values() if identity in chosen]
+        rows = [chosen[identity] for identity in trial.runs.values() if identity in chosen]
         values = [row.metrics[schema.OBJECTIVE] for row in rows if row.tags[schema.STATE] in RESULTS]
-        if values and len(values) == len(trial["runs"]):
-            found.append((fmean(values), str(trial["label"])))
+        if values and len(values) == len(trial.runs):
+            found.append((fmean(values), trial.label))
     return min(found, key=lambda one: one[0], default=None)  # of trials that share their runs the first
 
 
@@ -180,3 +163,7 @@ def folder_bytes(folder: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):  # not there, or gone meanwhile
         return total
     return total
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000).astimezone()

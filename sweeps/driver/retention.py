@@ -1,11 +1,11 @@
 """Which runs keep their weights after a sweep: `Sweep(keep_checkpoints=k)`. Digests stay, so any can be made again."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sweeps.outbox.operations import DropWeights
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import Plan
+from sweeps.plan.record import PlanRecord
 from sweeps.store import schema
 from sweeps.store.read import Store
 
@@ -18,7 +18,7 @@ def drop_weights(plan: Plan, store: Store, outbox: Outbox) -> None:
     plans = [known.plan for known in store.definitions(name) if known.plan is not None]
     runs = store.runs(name)
     today = schema.identities_today(runs)
-    mine = [known for known in plans if known["definition"] == plan.sweep.definition]
+    mine = [known for known in plans if known.definition == plan.sweep.definition]
     ours = {identity for known in mine for identity in _runs(known, today)}
     rows = [row for row in runs if row.state == "COMPLETE" and row.identity is not None]
     kept = keepers(plans, {str(row.identity): row.metrics[schema.OBJECTIVE] for row in rows}, today)
@@ -27,22 +27,21 @@ def drop_weights(plan: Plan, store: Store, outbox: Outbox) -> None:
             outbox.put(DropWeights(run_id=row.run_id))
 
 
-def keepers(plans: Iterable[Mapping[str, Any]], objectives: Mapping[str, float], today: Mapping[str, str]) -> set[str]:
+def keepers(plans: Iterable[PlanRecord], objectives: Mapping[str, float], today: Mapping[str, str]) -> set[str]:
     """The identities whose weights some plan keeps: all of its runs, or the k with the lowest objective.
 
     Of runs with the same objective the earlier trial's counts as better. `today` maps identities of older plans.
     """
     kept: set[str] = set()
     for plan in plans:
-        keep = plan.get("keep_checkpoints", "all")
         runs = _runs(plan, today)
-        if keep != "all":
-            runs = sorted((run for run in runs if run in objectives), key=objectives.__getitem__)[:keep]
+        if plan.keep_checkpoints != "all":
+            runs = sorted((run for run in runs if run in objectives), key=objectives.__getitem__)
+            runs = runs[: plan.keep_checkpoints]
         kept.update(runs)
     return kept
 
 
-def _runs(plan: Mapping[str, Any], today: Mapping[str, str]) -> list[str]:
+def _runs(plan: PlanRecord, today: Mapping[str, str]) -> list[str]:
     """The identities of a plan's runs, once each, by trial and seed."""
-    planned = (identity for trial in plan["trials"] for identity in trial["runs"].values())
-    return list(dict.fromkeys(today.get(identity, identity) for identity in planned))
+    return list(dict.fromkeys(today.get(identity, identity) for identity in plan.identities))

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeps.outbox.operations import Operation, Unreadable
+from sweeps.plan.record import PlanRecord, TrialRecord
 
 SYNC_SECONDS = 1.0
 
@@ -107,4 +108,4 @@ def _what_is_wrong(op: object, error: ValidationError) -> str:
 
 
 def _plain(record: Any) -> dict[str, Any]:
-    return asdict(record)
+    return record.to_json() if isinstance(record, PlanRecord | TrialRecord) else asdict(record)

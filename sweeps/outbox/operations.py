@@ -6,11 +6,12 @@ store may be moved while operations wait in it. What an operation does to the st
 
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass
 
+from sweeps.plan.record import PlanRecord, TrialRecord, plan_from_json, trial_from_json
 from sweeps.store import schema
 from sweeps.store.holder import Holder
 from sweeps.store.layout import check_own
@@ -19,6 +20,14 @@ from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 OwnFolder = Annotated[str, AfterValidator(check_own)]  # `work/NAME/…` or `reports/NAME/…`
 
 _CHECKED = ConfigDict(extra="forbid")
+
+
+def _as_plan(content: object) -> object:
+    return plan_from_json(content) if isinstance(content, dict) else content
+
+
+def _as_trial(content: object) -> object:
+    return trial_from_json(content) if isinstance(content, dict) else content
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
@@ -44,7 +53,7 @@ class Open:
     name: str
     note: str
     tags: dict[str, str]
-    plan: dict[str, Any]
+    plan: Annotated[InstanceOf[PlanRecord], BeforeValidator(_as_plan)]
     op: Literal["open"] = "open"
 
 
@@ -53,7 +62,7 @@ class Ask:
     """A trial that the search proposed enters its definition's plan."""
 
     summary: str
-    trial: dict[str, Any]
+    trial: Annotated[InstanceOf[TrialRecord], BeforeValidator(_as_trial)]
     op: Literal["ask"] = "ask"
 
 

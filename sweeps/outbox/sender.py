@@ -20,7 +20,7 @@ from sweeps.store import is_temporary, schema
 from sweeps.store.artifacts import NoArtifactError
 from sweeps.store.holder import Holder
 from sweeps.store.read import Store
-from tinylm_core.records import EvalRecord, StepRecord
+from tinylm_core.records import EvalRecord, StepRecord, now_ms
 
 if TYPE_CHECKING:
     from sweeps.store.removal import Remover
@@ -131,7 +131,7 @@ class Sender:
         is_new = not self._runs.has_experiment  # else its note has an answer, until there is another
         experiment = self._runs.experiment_id(operation.note if is_new else None)
         self._definitions.set_views(self._writer, experiment, operation.plan, is_new=is_new)
-        began = operation.plan["created_ms"]
+        began = operation.plan.created_ms or now_ms()
         tags = operation.tags
         self._runs.create(operation.run, name=operation.name, tags=tags, params={}, start_time_ms=began, adopt=True)
         self._definitions.put(self._writer, operation.run, operation.plan)

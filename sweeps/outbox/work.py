@@ -45,7 +45,7 @@ def locked_work(
             if not store.is_local:
                 outbox.put(Hold(holder=holder))
             drain(outbox, wait)
-            for run_id in store.running(name) if name in store.sweeps() else ():  # their driver is gone
+            for run_id in store.running(name):  # their driver is gone
                 outbox.put(MarkDead(run_id=run_id, end_time_ms=now_ms()))
             drain(outbox, wait)
             yield outbox

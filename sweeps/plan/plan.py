@@ -1,26 +1,17 @@
 """Which trials a sweep makes and whether they can be compared. Knows no Optuna, no MLflow, and not how to train."""
 
-from typing import TYPE_CHECKING
-
-from sweeps.spec.naming import setting_label
-from sweeps.trainers.protocol import Trainer
-
-if TYPE_CHECKING:
-    from sweeps.spec.catalog import Experiment
-    from tinylm_core.machine import Machine
-
-
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.spec.catalog import Experiment
 from sweeps.spec.config_type import Config, changed, dumped, train_tokens
-from sweeps.spec.naming import short
+from sweeps.spec.naming import setting_label, short
 from sweeps.spec.searches import COUNTED, TPE_STARTUP_TRIALS
 from sweeps.spec.settings import grid_settings, is_varied
 from sweeps.spec.space import MAX_VALUES, TYPED_DIGITS, Choice, Value
 from sweeps.spec.sweep import Sweep, counted_settings
+from sweeps.trainers.protocol import Trainer
 from tinylm_core.config import NUMERICS_VERSION
 from tinylm_core.machine import Machine
 
@@ -58,17 +49,17 @@ class Trial:
     label: str
     runs: tuple[PlannedRun, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """As plan.json holds it."""
+    def record(self) -> TrialRecord:
+        """As the plan's record keeps it."""
         config = self.runs[0].config
-        return {
-            "trial": self.number,
-            "setting": self.setting,
-            "label": self.label,
-            "num_steps": config.num_steps,
-            "tokens_per_step": config.tokens_per_step,
-            "runs": {str(run.seed): run.identity for run in self.runs},
-        }
+        return TrialRecord(
+            number=self.number,
+            setting=self.setting,
+            label=self.label,
+            runs={run.seed: run.identity for run in self.runs},
+            num_steps=config.num_steps,
+            tokens_per_step=config.tokens_per_step,
+        )
 
 
 @dataclass
@@ -102,31 +93,31 @@ class Plan:
             return []
         return [self.trial(number, setting) for number, setting in enumerate(counted_settings(self.sweep))]
 
-    def to_json(self, trials: Iterable[Trial]) -> dict[str, Any]:
-        """plan.json: what belongs to the definition, and all that a report needs to know of it."""
+    def record(self, trials: Iterable[Trial], *, created_ms: int | None = None) -> PlanRecord:
+        """What belongs to the definition, with these trials; `created_ms` is when it was started."""
         sweep = self.sweep
-        return {
-            "name": self.experiment.name,
-            "definition": sweep.definition,
-            "question": self.experiment.question,
-            "command": self.experiment.command,
-            "file": self.experiment.made_by,
-            "search": sweep.search,
-            "search_seed": sweep.search_seed,
-            "concurrency": sweep.concurrency,
-            "objective": sweep.objective,
-            "space": {name: dimension.to_json() for name, dimension in sweep.space.items()},
-            "swept": list(sweep.space),
-            "base": dumped(sweep.base),
-            "trainer": sweep.version,  # of its own; None: tinylm_core
-            "seeds": list(sweep.seed_values),
-            "keep_checkpoints": sweep.keep_checkpoints,
-            "num_trials": self.num_trials,
-            "matched": self.matched,
-            "numerics_version": NUMERICS_VERSION,
-            "trials": [trial.to_json() for trial in trials],
-            **({"allowed": sweep.constraint} if sweep.constraint else {}),
-        }
+        return PlanRecord(
+            name=self.experiment.name,
+            definition=sweep.definition,
+            question=self.experiment.question,
+            command=self.experiment.command,
+            file=self.experiment.made_by,
+            search=sweep.search,
+            search_seed=sweep.search_seed,
+            concurrency=sweep.concurrency,
+            objective=sweep.objective,
+            space=sweep.space,
+            base=dumped(sweep.base),
+            trainer=sweep.version,
+            seeds=tuple(sweep.seed_values),
+            keep_checkpoints=sweep.keep_checkpoints,
+            num_trials=self.num_trials,
+            matched=self.matched,
+            numerics_version=NUMERICS_VERSION,
+            trials=tuple(trial.record() for trial in trials),
+            allowed=sweep.constraint,
+            created_ms=created_ms,
+        )
 
 
 def make_plan(experiment: Experiment, machine: Machine) -> Plan:
@@ -174,7 +165,7 @@ def check_labels(sweep: Sweep) -> None:
                 )
 
 
-def trainer_of(experiment: "Experiment", machine: "Machine") -> Trainer:
+def trainer_of(experiment: Experiment, machine: Machine) -> Trainer:
     """The trainer that the experiment's sweep names, on a machine. ValueError where a worker can't be sent it."""
     if experiment.sweep.run is not None:
         from sweeps.trainers.own import OwnTrainer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweeps.spec.command import Command, command_from_text
-from sweeps.spec.searches import Search
+from sweeps.spec.searches import SEARCHES, Search
 from sweeps.spec.space import Setting, Space, dimension_from_json
 
 NEEDED = ("name", "definition", "question", "command", "search", "space", "base", "seeds", "matched", "trials")
@@ -102,15 +102,18 @@ class PlanRecord:
 
 
 def plan_from_json(content: object) -> PlanRecord:
-    """The plan that `to_json` wrote, in this version or an earlier one. ValueError, in one line, for what is none."""
+    """The plan that `to_json` wrote, in this version or an earlier one. ValueError, in one line, for what is none.
+
+    The line goes on from whose plan it is: `lacks seeds: another version wrote it`.
+    """
     if not isinstance(content, Mapping):
-        raise ValueError("it is no plan")
+        raise ValueError("is no plan")
     if lacking := [key for key in NEEDED if key not in content]:
-        raise ValueError(f"it lacks {', '.join(lacking)}: another version wrote it")
+        raise ValueError(f"lacks {', '.join(lacking)}: another version wrote it")
     try:
         return _plan(content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"it is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def trial_from_json(content: Mapping[str, Any]) -> TrialRecord:
@@ -126,6 +129,8 @@ def trial_from_json(content: Mapping[str, Any]) -> TrialRecord:
 
 
 def _plan(content: Mapping[str, Any]) -> PlanRecord:
+    if content["search"] not in SEARCHES:
+        raise ValueError(f"search {content['search']!r} is none of {', '.join(SEARCHES)}")
     trials = tuple(map(trial_from_json, content["trials"]))
     known = ("file", "search_seed", "concurrency", "objective", "trainer", "allowed", "keep_checkpoints",
              "numerics_version", "created_ms")  # fmt: skip

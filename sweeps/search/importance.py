@@ -1,26 +1,22 @@
 """How much each field matters, by Optuna's evaluators."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from sweeps.search.studies import _params, _study
-from sweeps.spec.space import Setting, Space, dimension_from_json
+from sweeps.spec.space import Setting, Space
 
 MOST_FOR_IMPORTANCE = 1000  # settings: Optuna's forest takes seconds with more
 
 
-def importances(
-    space: Mapping[str, Mapping[str, Any]], settings: Sequence[Setting], values: Sequence[float]
-) -> dict[str, float]:
-    """Optuna's importance of each field (functional ANOVA, Hutter et al. 2014), shares of 1; `space` as in plan.json.
+def importances(space: Space, settings: Sequence[Setting], values: Sequence[float]) -> dict[str, float]:
+    """Optuna's importance of each field (functional ANOVA, Hutter et al. 2014), shares of 1.
 
     Of many settings a thousand, evenly spread. A field that is varied under a condition has none. Empty where there are
     too few to say, or all values are equal.
     """
-    dimensions: Space = {name: dimension_from_json(content) for name, content in space.items()}
-    dimensions = {name: dimension for name, dimension in dimensions.items() if not dimension.when}
+    dimensions = {name: dimension for name, dimension in space.items() if not dimension.when}
     if len(dimensions) < 2 or len(settings) < 2 or min(values) == max(values):
         return {}
     import optuna

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
+from sweeps.spec.command import Command
 from sweeps.spec.naming import check_name
 from sweeps.spec.sweep import Sweep
 from tinylm_core.config import explain, unknown_name
@@ -31,7 +31,7 @@ class Experiment:
     sweep: Sweep
     path: Path | None = None  # the file, and its content as it was read
     source: bytes = b""
-    flags: tuple[str, ...] = ()  # what a command line has changed of the file
+    flags: tuple[tuple[str, str], ...] = ()  # with their values: what a command line has changed of the file
 
     @property
     def question(self) -> str:
@@ -39,12 +39,12 @@ class Experiment:
         return self.docstring.strip().partition("\n")[0]
 
     @property
-    def command(self) -> str:
+    def command(self) -> Command:
         """What runs it again: the name, or the file, and what was changed; a call where it stands in no file."""
         if self.file is None:
-            return f"run_sweep(…, {self.name!r})"
+            return Command(self.name, is_call=True)
         comes_along = self.file == f"experiments/{self.name}.py"
-        return f"python -m sweeps.run {shlex.join([self.name if comes_along else self.file, *self.flags])}"
+        return Command(self.name if comes_along else self.file, self.flags)
 
     @property
     def made_by(self) -> str:

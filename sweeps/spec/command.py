@@ -67,11 +67,16 @@ class Command:
 
 
 def command_from_text(text: str) -> Command:
-    """The command that was kept as text: `python -m sweeps.run NAME --flag value …`, or `run_sweep(…, 'NAME')`."""
+    """The command that was kept as text: `python -m sweeps.run NAME --flag value …`, or `run_sweep(…, 'NAME')`.
+
+    ValueError for what is neither.
+    """
     if not text.startswith("python "):
         return Command(text.removeprefix("run_sweep(…, ").removesuffix(")").strip("'\""), is_call=True)
-    target, *words = shlex.split(text)[len(RUN) :]
-    return Command(target, tuple(zip(words[::2], words[1::2], strict=True)))
+    words = shlex.split(text)[len(RUN) :]
+    if len(words) % 2 == 0:
+        raise ValueError(f"{text!r} is no command that runs a sweep")
+    return Command(words[0], tuple(zip(words[1::2], words[2::2], strict=True)))
 
 
 def _pairs(flag: str, value: object) -> list[tuple[str, str]]:

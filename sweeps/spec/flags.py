@@ -57,9 +57,8 @@ def overridden(
         settings=values, dimensions=space, search=search, num_trials=num_trials, seeds=seeds
     )
     given = {"--search": search, "--num-trials": num_trials, "--seeds": seeds}
-    flags = [word for text in settings for word in ("--set", text)]
-    flags += [word for text in swept for word in ("--sweep", text)]
-    flags += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    flags = [*(("--set", text) for text in settings), *(("--sweep", text) for text in swept)]
+    flags += [(flag, str(value)) for flag, value in given.items() if value is not None]
     return replace(experiment, sweep=sweep, flags=tuple(flags))
 
 

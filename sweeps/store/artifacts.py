@@ -4,8 +4,8 @@ import json
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from sweeps.plan.record import PlanRecord, plan_from_json
 from sweeps.store import schema
 from sweeps.store.place import folder_of
 from sweeps.store.rows import RawReader
@@ -65,16 +65,19 @@ class Artifacts:
                     sizes += info.file_size or 0
         return sizes
 
-    def plan(self, run_id: str) -> dict[str, Any] | None:
-        """plan.json of a summary run; None where it has none yet. ValueError where it is damaged."""
+    def plan(self, run_id: str) -> PlanRecord | None:
+        """The plan of a summary run; None where it has none yet. ValueError where it is damaged or lacks something."""
         for _ in range(3):
             text = self.read_text(run_id, schema.PLAN)
             if text is None:
                 return None
             try:
-                plan: dict[str, Any] = json.loads(text)
+                content = json.loads(text)
             except json.JSONDecodeError:  # MLflow copies artifacts in place: somebody is writing it
                 time.sleep(0.1)
-            else:
-                return plan
+                continue
+            try:
+                return plan_from_json(content)
+            except ValueError as error:
+                raise ValueError(f"{schema.PLAN} of run {run_id} in {self._where} {error}") from None
         raise ValueError(f"{schema.PLAN} of run {run_id} in {self._where} is damaged")

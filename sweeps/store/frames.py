@@ -7,6 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 import pandas as pd
 
+from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.store import schema
 from sweeps.store.schema import RunRow, column
 from sweeps.store.sql import Point
@@ -15,7 +16,7 @@ from tinylm_core.config import RunConfig
 _TIME = "datetime64[ms, UTC]"
 
 
-def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFrame:
+def trials_frame(rows: Iterable[RunRow], plan: PlanRecord) -> pd.DataFrame:
     """The planned runs that exist, one a row, sorted by trial and seed.
 
     Columns: run_id, run_name, trial, seed, state, setting, identity, definition (that made it), start_time, end_time,
@@ -26,12 +27,12 @@ def trials_frame(rows: Iterable[RunRow], plan: Mapping[str, Any]) -> pd.DataFram
     the newest.
     """
     rows = list(rows)
-    chosen = _best_of_each(rows)
+    chosen = schema.best_of_each(rows, lambda row: row.identity)
     today = schema.identities_today(rows)
     records = [
-        _record(chosen[identity], plan, trial, int(seed))
-        for trial in plan["trials"]
-        for seed, planned in trial["runs"].items()
+        _record(chosen[identity], plan, trial, seed)
+        for trial in plan.trials
+        for seed, planned in trial.runs.items()
         if (identity := today.get(planned, planned)) in chosen
     ]
     column_types = _column_types(records, _field_types(plan))
@@ -98,32 +99,23 @@ def gaps_frame(trials: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(column_types)).astype(column_types)
 
 
-def _best_of_each(rows: Iterable[RunRow]) -> dict[str, RunRow]:
-    """The run of each identity that counts."""
-
-    def order(row: RunRow) -> tuple[int, float, str]:
-        return schema.attempt_order(row.state, row.start_time.timestamp() if row.start_time else 0, row.run_id)
-
-    return {row.identity: row for row in sorted(rows, key=order) if row.identity is not None}
-
-
-def _record(row: RunRow, plan: Mapping[str, Any], trial: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _record(row: RunRow, plan: PlanRecord, trial: TrialRecord, seed: int) -> dict[str, Any]:
     """A row of `trials_frame`. The fields of a config that can't be read come from the plan."""
-    fields: dict[str, Any] = dict(trial["setting"])
+    fields: dict[str, Any] = dict(trial.setting)
     if row.config is not None:
         fields |= row.config.model_dump()
         fields |= {"num_steps": row.config.num_steps, "tokens_per_step": row.config.tokens_per_step}
     else:
-        fields = dict(plan["base"]) | fields
-        fields |= {name: trial[name] for name in ("num_steps", "tokens_per_step") if name in trial}
+        recorded = {"num_steps": trial.num_steps, "tokens_per_step": trial.tokens_per_step}
+        fields = {**plan.base, **fields, **{name: value for name, value in recorded.items() if value is not None}}
     duration = row.end_time - row.start_time if row.start_time and row.end_time else None
     return fields | {
         "run_id": row.run_id,
         "run_name": row.name,
-        "trial": trial["trial"],
+        "trial": trial.number,
         "seed": seed,
         "state": row.state,
-        "setting": trial["label"],
+        "setting": trial.label,
         "identity": row.identity,
         "definition": row.tags.get(schema.DEFINITION),
         "start_time": row.start_time,
@@ -139,11 +131,11 @@ def _record(row: RunRow, plan: Mapping[str, Any], trial: Mapping[str, Any], seed
     }
 
 
-def _field_types(plan: Mapping[str, Any]) -> dict[str, str]:
+def _field_types(plan: PlanRecord) -> dict[str, str]:
     """The columns of a config's fields, each with its type; of a trainer's own, what the plan's values are."""
-    if plan.get("trainer") is None:
+    if plan.trainer is None:
         return {name: _type(field.annotation) for name, field in RunConfig.model_fields.items()}
-    values = {name: [value, *(t["setting"].get(name) for t in plan["trials"])] for name, value in plan["base"].items()}
+    values = {name: [value, *(t.setting.get(name) for t in plan.trials)] for name, value in plan.base.items()}
     return {name: _type(Union[*map(type, its)]) for name, its in values.items()}
 
 

@@ -1,5 +1,7 @@
 """The store's read side: everything comes back as plain data or a DataFrame. Writes nothing.
 
+Of a sweep that the store doesn't have there are no runs and no definitions; `named`, `plan` and `trials`, which a
+person asks for by name, say that it isn't there.
 What needs pandas, which takes a third of a second to load, or MLflow, which takes one and a half, loads it then.
 """
 
@@ -8,8 +10,10 @@ import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sweeps.plan.record import PlanRecord
+from sweeps.spec.catalog import sweep_name
 from sweeps.store import schema, ui
 from sweeps.store.artifacts import Artifacts
 from sweeps.store.holder import Holder, holder_from_json
@@ -88,16 +92,18 @@ class Store:
         """The names of the sweeps here, newest first."""
         return [experiment.name for experiment in self._raw.experiments()]
 
+    def named(self, name_or_path: str) -> str:
+        """The sweep here of that name, of that start of one, or of that file. ValueError where there is none."""
+        return self._experiment(sweep_name(name_or_path, self.sweeps())).name
+
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
-        summaries = [
-            (raw, self.artifacts.plan(raw.run_id)) for raw in self._raw.runs([self._experiment_id(name)], "summary")
-        ]
+        summaries = [(raw, self.artifacts.plan(raw.run_id)) for raw in self._raw_runs(name, "summary")]
 
-        def started(summary: tuple[RawRun, dict[str, Any] | None]) -> tuple[int, int, str]:
+        def started(summary: tuple[RawRun, PlanRecord | None]) -> tuple[int, int, str]:
             raw, plan = summary
             begun = raw.start_time or 0
-            return (begun if plan is None else plan.get("created_ms", begun)), begun, raw.run_id
+            return (begun if plan is None or plan.created_ms is None else plan.created_ms), begun, raw.run_id
 
         found: dict[str, Definition] = {}
         for raw, plan in sorted(summaries, key=started, reverse=True):
@@ -105,10 +111,11 @@ class Store:
             found.setdefault(definition, Definition(definition, raw.run_id, plan))
         return list(found.values())
 
-    def plan(self, name: str, definition: str | None = None) -> dict[str, Any]:
-        """plan.json of the definition that was started last, or of the one that starts so. ValueError where none is."""
+    def plan(self, name: str, definition: str | None = None) -> PlanRecord:
+        """The plan of the definition that was started last, or of the one that starts so. ValueError where none is."""
         planned = [(known.definition, known.plan) for known in self.definitions(name) if known.plan is not None]
         if not planned:
+            self._experiment(name)  # says where there is no such sweep
             raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")
         if definition is None:
             return planned[0][1]
@@ -120,7 +127,7 @@ class Store:
 
     def runs(self, name: str, role: schema.Role = "run") -> list[RunRow]:
         """Every run of a sweep in a role, whichever definition made it, except the deleted ones."""
-        return [run_row(raw) for raw in self._raw.runs([self._experiment_id(name)], role)]
+        return [run_row(raw) for raw in self._raw_runs(name, role)]
 
     def listed_runs(self) -> dict[str, list[RawRun]]:
         """Every run of every sweep, newest sweep first: of tags and metrics at least those that a list of sweeps needs.
@@ -139,11 +146,13 @@ class Store:
 
     def running(self, name: str) -> list[str]:
         """The IDs of a sweep's runs, of every role, that are said to run."""
-        return self._raw.running(self._experiment_id(name))
+        found = self._found(name)
+        return self._raw.running(found.experiment_id) if found else []
 
     def run_ids(self, name: str) -> list[str]:
         """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
-        return self._raw.all_run_ids(self._experiment_id(name))
+        found = self._found(name)
+        return self._raw.all_run_ids(found.experiment_id) if found else []
 
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
@@ -164,9 +173,8 @@ class Store:
 
     def holder(self, name: str) -> Holder | None:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
-        for experiment in self._raw.experiments():
-            if experiment.name == name:
-                return holder_from_json(experiment.tags.get(schema.HOLDER, "null"))
+        found = self._found(name)
+        return holder_from_json(found.tags.get(schema.HOLDER, "null")) if found else None
         return None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
@@ -217,7 +225,7 @@ class Store:
 
         name = name or self._only_sweep()
         plan = self.plan(name, definition)
-        return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan["swept"])
+        return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan.swept)
 
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
@@ -227,8 +235,12 @@ class Store:
         runs = ui.runs_page(base, experiment.experiment_id, view)
         return UiLinks(runs, ui.compare_page(base, experiment.experiment_id, run_ids))
 
-    def _experiment_id(self, name: str) -> str:
-        return self._experiment(name).experiment_id
+    def _raw_runs(self, name: str, role: schema.Role) -> list[RawRun]:
+        found = self._found(name)
+        return self._raw.runs([found.experiment_id], role) if found else []
+
+    def _found(self, name: str) -> RawExperiment | None:
+        return next((experiment for experiment in self._raw.experiments() if experiment.name == name), None)
 
     def _experiment(self, name: str) -> RawExperiment:
         experiments = self._raw.experiments()

@@ -5,16 +5,18 @@ Knows no MLflow call, only the names that MLflow's own pages read.
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Any, Literal
+from typing import Literal, Protocol, TypeVar
 
+from sweeps.plan.record import PlanRecord
 from tinylm_core.config import RunConfig
 from tinylm_core.records import RESULTS, EvalRecord, Metrics, UsageRecord
 
 Role = Literal["run", "summary", "reproduction"]
+AttemptOrder = tuple[int, float, str]
 State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
 
 # Tags of a run
@@ -131,6 +133,11 @@ class RunRow:
     start_time: datetime | None
     end_time: datetime | None  # None while it runs
 
+    @property
+    def attempt(self) -> AttemptOrder:
+        """Where it stands among the attempts at one piece of science: `attempt_order`."""
+        return attempt_order(self.state, self.start_time.timestamp() if self.start_time else 0, self.run_id)
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -138,7 +145,7 @@ class Definition:
 
     definition: str
     run_id: str  # of its summary run
-    plan: dict[str, Any] | None  # None where plan.json has not arrived yet
+    plan: PlanRecord | None  # None where plan.json has not arrived yet
 
 
 def column(metric: str) -> str:
@@ -175,9 +182,26 @@ def usage_metrics(record: UsageRecord) -> dict[str, float]:
     return {metric: float(value) for metric, value in values.items() if value is not None}
 
 
-def attempt_order(state: str, start: float, run_id: str) -> tuple[int, float, str]:
+def attempt_order(state: str, start: float, run_id: str) -> AttemptOrder:
     """Sorts runs that are one piece of science; the last counts: with a result, else one that runs, else the newest."""
     return 2 if state in RESULTS else int(state == "RUNNING"), start, run_id
+
+
+class Attempt(Protocol):
+    """A run, however much of it was read, that may be one of several that are the same piece of science."""
+
+    @property
+    def attempt(self) -> AttemptOrder:
+        """What it is sorted by among them."""
+
+
+R = TypeVar("R", bound=Attempt)
+
+
+def best_of_each(runs: Iterable[R], identity_of: Callable[[R], str | None]) -> dict[str, R]:
+    """The run of each identity that counts: one with a result, else one that runs, else the newest."""
+    found = ((identity_of(run), run) for run in sorted(runs, key=lambda run: run.attempt))
+    return {identity: run for identity, run in found if identity is not None}
 
 
 def identities_today(rows: Iterable[RunRow]) -> dict[str, str]:

@@ -37,6 +37,11 @@ class RawRun(NamedTuple):
     tags: dict[str, str]
     metrics: dict[str, float]
 
+    @property
+    def attempt(self) -> schema.AttemptOrder:
+        """Where it stands among the attempts at one piece of science: `schema.attempt_order`."""
+        return schema.attempt_order(self.tags.get(schema.STATE, ""), self.start_time or 0, self.run_id)
+
 
 # One logged value: run ID, metric, step, milliseconds, value (None for NaN). A plain tuple, as there are millions.
 Point = tuple[str, str, int, int, float | None]

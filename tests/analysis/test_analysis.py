@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,10 @@ from sweeps.analysis.results import Results
 from sweeps.answer import sentences
 from sweeps.answer.advice.next_steps import advise
 from sweeps.answer.page import write_report
+from sweeps.plan.record import PlanRecord, TrialRecord
+from sweeps.spec.command import Command
 from sweeps.spec.settings import grid_settings
-from sweeps.spec.space import dimension_from_json
+from sweeps.spec.space import Choice
 
 TRUTH = "lr=1e-3 warmup=0.1"
 
@@ -189,7 +192,7 @@ def test_trials_that_a_search_has_yet_to_propose_are_still_to_come():
     plan = make_plan({"learning_rate": value_range(1e-4, 1e-2, log=True)}, seeds=[0, 1], num_trials=4)
     trials, history = make_sweep(plan)
     assert "half-finished" not in " ".join(sentences.answer(Results(plan, trials, history)))
-    paused = Results(plan | {"num_trials": 10}, trials, history)
+    paused = Results(replace(plan, num_trials=10), trials, history)
     assert "half-finished, 8 of 20 runs done" in " ".join(sentences.answer(paused))
     assert "12 of 20 runs are still to come; the same command goes on." in [one.text for one in advise(paused)]
 
@@ -265,7 +268,7 @@ def test_answer_names_the_best_the_trouble_and_what_is_missing():
 
 def test_answer_is_honest_when_all_diverged_or_nothing_ran():
     plan = make_plan(lr_warmup_space())
-    every = [(trial["trial"], seed) for trial in plan["trials"] for seed in (0, 1)]
+    every = [(trial.number, seed) for trial in plan.trials for seed in (0, 1)]
     diverged = sentences.answer(Results(plan, *make_sweep(plan, states=dict.fromkeys(every, "DIVERGED"))))
     nothing = sentences.answer(Results(plan, *make_sweep(plan, states=dict.fromkeys(every, "MISSING"))))
     assert diverged[0].startswith("Every finished run diverged (32 of 32 runs)")
@@ -274,7 +277,7 @@ def test_answer_is_honest_when_all_diverged_or_nothing_ran():
 
 
 def test_what_is_not_tested_is_said_to_be_untested_and_unlike_means_are_not_said() -> None:
-    def said(plan: dict, **options: Any) -> str:
+    def said(plan: PlanRecord, **options: Any) -> str:
         return " ".join(sentences.answer(Results(plan, *make_sweep(plan, with_history=False, **options))))
 
     alone = said(make_plan(lr_warmup_space(), seeds=[0]), effect=lambda _: 0.0)
@@ -304,8 +307,8 @@ def test_the_best_of_several_that_can_not_be_told_apart_is_said_to_be_likely_too
 def test_confirmed_settings_keep_the_ends_of_the_space_they_were_chosen_from() -> None:
     """Of 3e-4 … 3e-2 the best two were confirmed; rates with a schedule each say nothing of the rate alone."""
     whole = make_plan({"learning_rate": choice(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}, seeds=[0, 1, 2])
-    kept = [trial for trial in whole["trials"] if trial["setting"]["learning_rate"] in (1e-3, 3e-3)]
-    plan = whole | {"search": "points", "trials": kept}
+    kept = tuple(trial for trial in whole.trials if trial.setting["learning_rate"] in (1e-3, 3e-3))
+    plan = replace(whole, search="points", trials=kept)
     results = Results(plan, *make_sweep(plan, effect=lambda s: -20 * s["learning_rate"]))
     assert not any("that was tried" in one.text for one in advise(results))
     assert results.rates["edge"].tolist() == [""]
@@ -313,8 +316,9 @@ def test_confirmed_settings_keep_the_ends_of_the_space_they_were_chosen_from() -
 
     whole = make_plan(lr_warmup_space())
     pairs = {(3e-4, 0.0), (1e-3, 0.1), (3e-3, 0.2)}
-    kept = [trial for trial in whole["trials"] if tuple(trial["setting"].values()) in pairs]
-    results = Results(whole | {"search": "points", "trials": kept}, *make_sweep(whole | {"trials": kept}))
+    kept = tuple(trial for trial in whole.trials if tuple(trial.setting.values()) in pairs)
+    plan = replace(whole, search="points", trials=kept)
+    results = Results(plan, *make_sweep(plan))
     assert results.rates.empty
     assert "Averaged" not in " ".join(sentences.answer(results))
 
@@ -323,9 +327,9 @@ def test_confirmed_settings_keep_the_ends_of_the_space_they_were_chosen_from() -
 def test_of_a_space_with_zero_or_none_in_it_any_settings_may_be_confirmed(values: tuple[float | None, ...]) -> None:
     """Those that are left span a factor of ten, and the space no factor at all."""
     whole = make_plan({"max_grad_norm": choice(*values)}, seeds=[0, 1, 2])
-    kept = [trial for trial in whole["trials"] if trial["setting"]["max_grad_norm"] in (0.1, 1.0)]
-    plan = whole | {"search": "points", "trials": kept, "num_trials": len(kept)}
-    plan["command"] += " --confirm 2"
+    kept = tuple(trial for trial in whole.trials if trial.setting["max_grad_norm"] in (0.1, 1.0))
+    command = Command("lr_warmup", (("--confirm", "2"),))
+    plan = replace(whole, search="points", trials=kept, num_trials=len(kept), command=command)
 
     def advised(effect: float) -> str:
         results = Results(plan, *make_sweep(plan, effect=lambda s: effect * s["max_grad_norm"]))
@@ -365,19 +369,17 @@ def test_where_some_seeds_of_the_leaders_diverged_that_is_the_reason_given() -> 
 
 
 def test_of_a_grid_with_cells_left_out_no_mean_over_unlike_cells_is_called_an_optimum() -> None:
-    plan = make_plan(lr_warmup_space())
-    plan["trials"] = [
-        trial
-        for trial in plan["trials"]
-        if trial["setting"]["warmup_ratio"] > 0 or trial["setting"]["learning_rate"] < 1e-3
+    whole = make_plan(lr_warmup_space())
+    kept = [
+        trial for trial in whole.trials if trial.setting["warmup_ratio"] > 0 or trial.setting["learning_rate"] < 1e-3
     ]
+    plan = replace(whole, trials=tuple(kept))
     trials, history = make_sweep(plan, with_history=False)
     results = Results(plan, trials, history)
     assert "Averaged over the rest" not in " ".join(sentences.answer(results))
     found = rate_table(plan, results.runs, WORST)
     assert set(found["parameter"]) == {"warmup_ratio"}
     assert found.set_index("value").loc["0", "num_rates"] == 2
-    whole = make_plan(lr_warmup_space())
     runs = Results(whole, *make_sweep(whole, with_history=False)).runs
     assert set(rate_table(whole, runs, WORST)["parameter"]) == {"", "warmup_ratio"}
 
@@ -385,20 +387,18 @@ def test_of_a_grid_with_cells_left_out_no_mean_over_unlike_cells_is_called_an_op
 # --- A field that is varied under a condition
 
 
-def conditional_plan() -> dict:
+def conditional_plan() -> PlanRecord:
     """Four rates and three schedules, of which one has a share to vary; elsewhere it is the base's 0.2."""
     space = {
         "learning_rate": choice(3e-4, 1e-3, 3e-3, 1e-2),
         "schedule": choice("cosine", "linear", "wsd"),
-        "decay_ratio": choice(0.1, 0.3) | {"when": {"schedule": ["wsd"]}},
+        "decay_ratio": Choice(0.1, 0.3, when={"schedule": "wsd"}),
     }
-    plan = make_plan(space)
-    cells = grid_settings({name: dimension_from_json(content) for name, content in space.items()}, BASE)
-    plan["trials"] = [
-        {"trial": number, "setting": cell, "label": f"cell {number}", "runs": {"0": f"a{number}", "1": f"b{number}"}}
-        for number, cell in enumerate(cells)
+    trials = [
+        TrialRecord(number, cell, f"cell {number}", {0: f"a{number}", 1: f"b{number}"})
+        for number, cell in enumerate(grid_settings(space, BASE))
     ]
-    return plan
+    return replace(make_plan(space), trials=tuple(trials))
 
 
 def test_where_a_field_is_not_varied_its_value_counts_for_nothing(tmp_path):
@@ -408,7 +408,7 @@ def test_where_a_field_is_not_varied_its_value_counts_for_nothing(tmp_path):
         return (setting["schedule"] != "cosine") * 0.5 - (setting["schedule"] == "wsd") * setting["decay_ratio"]
 
     results = Results(plan, *make_sweep(plan, effect=effect))
-    assert len(plan["trials"]) == 4 * (2 + 2)
+    assert len(plan.trials) == 4 * (2 + 2)
     gaps = results.gaps[results.gaps["parameter"] == "decay_ratio"]
     assert gaps.set_index("value")["num_runs"].to_dict() == {"0.1": 8, "0.3": 8}
     effects = results.main_effects.set_index("parameter")

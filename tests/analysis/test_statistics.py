@@ -280,7 +280,7 @@ def test_where_a_field_does_nothing_its_values_are_no_further_evidence_of_where_
     trials, history = make_sweep(plan, with_history=False)
     rng, claims, sweeps = np.random.default_rng(7), 0, 150
     for _ in range(sweeps):
-        noise = {rate: rng.normal(0, NOISE, 2) for rate in plan["space"]["learning_rate"]["values"]}
+        noise = {rate: rng.normal(0, NOISE, 2) for rate in plan.space["learning_rate"].grid()}
         pairs = zip(trials["learning_rate"], trials["seed"], strict=True)
         trials["objective"] = [3.6 + float(noise[rate][seed]) for rate, seed in pairs]
         whole = Results(plan, trials, history).rates.iloc[0]
@@ -387,4 +387,4 @@ def test_a_parabola_through_sampled_rates_is_one_of_the_rate_alone():
     assert row["optimum"] == pytest.approx(1e-3, rel=0.2)
     (row,) = results_of(beside, seed=1, effect=effect).rates.to_dict("records")
     assert math.isnan(row["optimum"])
-    assert row["best_rate"] in [trial["setting"]["learning_rate"] for trial in beside["trials"]]
+    assert row["best_rate"] in [trial.setting["learning_rate"] for trial in beside.trials]

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from synthetic import NUM_STEPS, choice, lr_warmup_space, make_plan, make_sweep,
 
 from sweeps.analysis.results import Results
 from sweeps.answer import figures
-from sweeps.answer.figures import canvas, losses, parameters, sampled, scales, schedules
+from sweeps.answer.figures import canvas, losses, parameters, sampled, scales
+from sweeps.answer.figures.schedules import schedules
 
 SMALL = {"learning_rate": choice(1e-4, 1e-3, 3e-3), "warmup_ratio": choice(0.0, 0.1)}
 EVERY_RUN = [(trial, seed) for trial in range(6) for seed in (0, 1)]
@@ -60,7 +62,7 @@ def test_one_value_has_one_colour_in_every_figure():
     expected = {
         scales.ColourScale(plan, "learning_rate").colour({"learning_rate": rate}) for rate in (1e-4, 3e-4, 1e-3, 3e-3)
     }
-    for draw in (losses.loss_curves, losses.perplexity_curves, schedules.schedules):
+    for draw in (losses.loss_curves, losses.perplexity_curves, schedules):
         drawn = {to_hex(line.get_color()) for axes in draw(Results(plan, trials, history)).axes for line in lines(axes)}
         assert expected <= drawn
     assert len(expected) == 4
@@ -142,7 +144,7 @@ def test_learning_rate_axis_is_logarithmic_and_weight_decay_with_zero_has_a_plac
 
 def test_schedules_mark_the_end_of_the_warmup_at_its_peak():
     plan = make_plan({"warmup_ratio": choice(0.05, 0.1)}, seeds=[0])
-    axes = schedules.schedules(Results(plan, *make_sweep(plan))).axes[0]
+    axes = schedules(Results(plan, *make_sweep(plan))).axes[0]
     dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
     assert [float(dot.get_xdata()[0]) for dot in dots] == [
         7 * 1024,
@@ -156,7 +158,7 @@ def test_a_schedule_that_ends_at_zero_is_drawn_to_its_last_rate_on_a_log_axis():
     plan = make_plan({"learning_rate": choice(1e-4, 1e-3, 1e-2)}, seeds=[0])
     trials, history = make_sweep(plan)
     history.loc[history["step"] == NUM_STEPS, "train_learning_rate"] = 0.0
-    axes = schedules.schedules(Results(plan, trials, history)).axes[0]
+    axes = schedules(Results(plan, trials, history)).axes[0]
     lines = [line for line in axes.get_lines() if line.get_marker() != "o"]
     assert len(lines) == 3
     assert min(float(np.min(line.get_ydata())) for line in lines) > 0
@@ -180,7 +182,7 @@ SAMPLED = RANDOM | {"warmup_ratio": value_range(0.0, 0.3), "gradient_accumulatio
 
 
 def sampled_results(num_trials=28, states=None, search="tpe"):
-    plan = make_plan(SAMPLED, num_trials=num_trials, seeds=[0]) | {"search": search}
+    plan = replace(make_plan(SAMPLED, num_trials=num_trials, seeds=[0]), search=search)
     return Results(plan, *make_sweep(plan, states=states))
 
 
@@ -236,7 +238,7 @@ def test_two_sampled_fields_are_a_scatter_of_all_settings_on_both_their_axes():
 
 def test_of_many_sampled_schedules_those_of_the_best_median_and_worst_setting_are_drawn():
     results = sampled_results()
-    figure = schedules.schedules(results)
+    figure = schedules(results)
     drawn = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) > 2]
     done = results.board
     expected = {round(float(done.iloc[place]["learning_rate"]), 12) for place in (0, len(done) // 2, -1)}
@@ -244,4 +246,4 @@ def test_of_many_sampled_schedules_those_of_the_best_median_and_worst_setting_ar
     assert [text.get_text() for text in figure.axes[0].texts].count("best") == 1
     assert "28 different ones" in texts(figure)
     grid = make_plan(lr_warmup_space(), seeds=[0])
-    assert len(lines(schedules.schedules(Results(grid, *make_sweep(grid))).axes[0])) == 16
+    assert len(lines(schedules(Results(grid, *make_sweep(grid))).axes[0])) == 16

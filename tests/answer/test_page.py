@@ -1,6 +1,7 @@
 """The report's files: complete, self-contained, the same in HTML and Markdown, and safe whatever a value holds."""
 
 import html.parser
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -67,14 +68,14 @@ def test_html_and_markdown_hold_the_same(written):
     text = Page((folder / "index.html").read_text()).text
     board = Results(plan, trials, trials).board
     for content in (
-        plan["question"],
+        plan.question,
         board["label"].iloc[0],
         board["run_ids"].iloc[0],
         "The command that makes the best run again",
         "1 of 32 runs diverged",
         "30 of 32 runs done",
         "make ui",
-        plan["command"],
+        str(plan.command),
     ):
         assert content in text
         assert content in markdown
@@ -95,7 +96,7 @@ def test_csv_files_read_back(written):
 
 def test_whatever_a_value_holds_is_text(tmp_path):
     evil = "<script>alert('x')</script>|`a`&$b$"
-    plan = make_plan({"data": choice(evil, "plain")}, seeds=[0]) | {"name": evil, "question": evil}
+    plan = replace(make_plan({"data": choice(evil, "plain")}, seeds=[0]), name=evil, question=evil)
     trials, history = make_sweep(plan)
     source = page.write_report(
         Results(plan, trials, history), tmp_path, {evil: "javascript:alert(1)", "b": f"https://x/{evil}"}

@@ -10,8 +10,9 @@ import pytest
 from launcher import Launcher
 from small_sweeps import GRID, Kept, write_experiment
 
-from sweeps.answer import compare
+from sweeps.answer.compare import Side
 from sweeps.store import open_store
+from sweeps.terminal import summary
 
 STORE = "store"
 BASES = {
@@ -41,10 +42,10 @@ def test_confirming_runs_the_best_settings_with_the_seeds_that_are_missing(
     new = [run for run in kept.of("run") if run.info.run_id not in before]
     assert [(run.data.tags["sweep.setting"], run.data.params["seed"]) for run in new] == [(best, "2")]
     plan = open_store(store).plan("question")
-    assert plan["search"] == "points"
-    assert [trial["label"] for trial in plan["trials"]] == [best]
-    assert plan["seeds"] == [0, 1, 2]
-    assert plan["command"].endswith("question.py --seeds 3 --confirm 1")
+    assert plan.search == "points"
+    assert [trial.label for trial in plan.trials] == [best]
+    assert plan.seeds == (0, 1, 2)
+    assert str(plan.command).endswith("question.py --seeds 3 --confirm 1")
     again = launcher.run("sweeps.run", file, "--store", store, "--confirm", 1, "--seeds", 3)
     assert again.code == 0
     assert len(kept.of("run")) == len(before) + 1
@@ -65,7 +66,7 @@ def test_the_best_are_confirmed_with_another_base(swept: tuple[Path, Path], laun
     assert {run.data.tags["sweep.setting"] for run in new} == {"lr=1e-3", "lr=3e-3"}
     assert {(run.data.params["train_tokens"], run.data.params["eval_tokens"]) for run in new} == {(str(tokens), "128")}
     plan = open_store(store).plan("question")
-    assert plan["command"].endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
+    assert str(plan.command).endswith(f"--seeds 1 --confirm 2 --at train_tokens={tokens} --at eval_tokens=128")
 
 
 @pytest.mark.slow
@@ -154,15 +155,15 @@ def test_runs_that_both_sides_have_are_left_out(
         return pd.DataFrame(runs, columns=["run_id", "setting", "seed", "state", "objective"])
 
     sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
-    monkeypatch.setattr(compare, "read_side", lambda _store, _name, which: compare.Side(sides[which], BASES[which]))
+    monkeypatch.setattr(summary, "read_side", lambda _store, _name, which: Side(sides[which], BASES[which]))
     store: Any = SimpleNamespace(folder=tmp_path)
-    compare.print_comparison(store, None, "small", "large")
+    summary.print_comparison(store, None, "small", "large")
     said = " ".join(capsys.readouterr().out.split())
     assert "Left out: 1 run that both have." in said
     assert "The two differ in vocab_size (none, 500), dropout (0, 0.1); by vocab_size a token is another one" in said
     assert "lr=1" not in said
     with pytest.raises(ValueError, match="every run of part is one of small too"):
-        compare.print_comparison(store, None, "small", "part")
+        summary.print_comparison(store, None, "small", "part")
 
 
 def test_a_plan_that_another_version_wrote_is_said_in_a_line(swept: tuple[Path, Path], launcher: Launcher) -> None:

@@ -194,7 +194,7 @@ def kill_worker(store: Store, identity: str) -> None:
 
 
 def settings(store: Store) -> list[dict[str, Any]]:
-    return [trial["setting"] for trial in store.plan("question")["trials"]]
+    return [trial.setting for trial in store.plan("question").trials]
 
 
 # --- Coverage (law 9)
@@ -232,7 +232,7 @@ def test_the_definition_that_was_run_last_is_the_one_that_is_shown(tiny: Tiny, s
     second = plan_of(tiny(weight_decay=0.2), {"dropout": Choice(0.0, 0.1)})
     for plan in (first, second, first):
         go(plan, store, Instant(2, 0))
-        assert store.plan("question")["definition"] == plan.sweep.definition
+        assert store.plan("question").definition == plan.sweep.definition
     assert [known.definition for known in store.definitions("question")] == [
         first.sweep.definition,
         second.sweep.definition,

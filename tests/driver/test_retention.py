@@ -1,5 +1,6 @@
 """Which weights stay: the best k of each definition, and all of one that keeps all."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ from hypothesis import strategies as st
 from launcher import Launcher
 from safetensors.numpy import load_file
 from small_sweeps import GRID, Kept, run_sweep, write_experiment
+from synthetic import make_plan
 
 from sweeps import Sweep
 from sweeps.driver.retention import keepers
+from sweeps.plan.record import PlanRecord, TrialRecord, plan_from_json
 from tinylm_core import RunConfig
 
 RUNS = [f"run-{number}" for number in range(8)]
 objectives = st.dictionaries(st.sampled_from(RUNS), st.sampled_from([1.0, 2.0, 3.0]))
 
 
-def plan(runs: list[str], keep: object) -> dict[str, Any]:
+def plan(runs: list[str], keep: Any) -> PlanRecord:
     """A plan of two seeds a trial."""
-    trials = [dict(enumerate(runs[start : start + 2])) for start in range(0, len(runs), 2)]
-    return {"keep_checkpoints": keep, "trials": [{"trial": number, "runs": pair} for number, pair in enumerate(trials)]}
+    pairs = [dict(enumerate(runs[start : start + 2])) for start in range(0, len(runs), 2)]
+    trials = [TrialRecord(number, {}, f"t{number}", pair) for number, pair in enumerate(pairs)]
+    return replace(make_plan({}), keep_checkpoints=keep, trials=tuple(trials))
 
 
 @given(objectives, st.lists(st.sampled_from(RUNS), unique=True), st.integers(0, 9))
@@ -42,7 +46,8 @@ def test_what_another_definition_keeps_is_kept(known: dict[str, float], k: int) 
     mine, other = plan(RUNS[:6], k), plan(RUNS[4:], 1)
     assert keepers([mine, other], known, {}) == keepers([mine], known, {}) | keepers([other], known, {})
     assert set(RUNS[4:]) <= keepers([mine, plan(RUNS[4:], "all")], known, {})
-    before_there_was_a_choice = {"trials": other["trials"]}
+    content = {key: value for key, value in other.to_json().items() if key != "keep_checkpoints"}
+    before_there_was_a_choice = plan_from_json(content)
     assert set(RUNS[4:]) <= keepers([mine, before_there_was_a_choice], known, {})
 
 

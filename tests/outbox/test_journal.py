@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from synthetic import lr_warmup_space, make_plan
 
 from sweeps.outbox import operations
 from sweeps.outbox.journal import from_line, to_line
-from sweeps.outbox.operations import Dataset, End, Operation, Publish, Records, RemoveRun, Start, Unreadable
+from sweeps.outbox.operations import Ask, Dataset, End, Open, Operation, Publish, Records, RemoveRun, Start, Unreadable
 from sweeps.store.holder import Holder
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
@@ -34,7 +35,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "run": TEXT, "run_id": TEXT, "name": TEXT, "note": TEXT, "summary": TEXT, "definition": TEXT, "artifact_path": TEXT,
     "tags": TEXTS, "params": TEXTS, "metrics": st.dictionaries(TEXT, FLOAT, max_size=3),
     "start_time_ms": TIME, "end_time_ms": TIME, "is_new": st.booleans(), "temporary": st.booleans(),
-    "plan": st.just({"name": "question", "trials": []}), "trial": st.just({"trial": 0, "setting": {"a": None}}),
+    "plan": st.just(make_plan(lr_warmup_space())), "trial": st.sampled_from(make_plan(lr_warmup_space()).trials),
     "dataset": st.none() | st.builds(Dataset, name=TEXT, digest=TEXT, source=TEXT),
     "steps": st.lists(STEPS, max_size=3).map(tuple), "evals": st.lists(EVALS, max_size=3).map(tuple),
     "usage": st.lists(st.tuples(TIME, USAGE), max_size=3).map(tuple),
@@ -107,6 +108,16 @@ def test_lines_of_the_version_before_are_read_as_what_they_were() -> None:
     read = from_line(line(op="records", run="r", steps=[step]), ROOT)
     assert isinstance(read, Records)
     assert (read.steps[0].loss, read.evals, read.usage) == (2.5, (), ())
+
+
+def test_a_plan_whose_command_was_kept_as_text_is_read_as_what_it_was() -> None:
+    plan = make_plan(lr_warmup_space())
+    content = plan.to_json() | {"command": str(plan.command)}
+    opened = {"op": "open", "run": "s", "name": "summary", "note": "", "tags": {}, "plan": content}
+    assert from_line(line(**opened), ROOT) == Open(run="s", name="summary", note="", tags={}, plan=plan)
+    trial = plan.trials[1]
+    asked = line(op="ask", summary="s", trial=trial.to_json())
+    assert from_line(asked, ROOT) == Ask(summary="s", trial=trial)
 
 
 def test_a_folder_of_a_store_that_has_moved_since_is_refused_in_one_line() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import make_plan
 
 from sweeps.outbox.operations import End, Open, Records, Start, coalesced
 from sweeps.outbox.sender import Sender
@@ -40,7 +41,7 @@ TOLD = st.one_of(
 def test_what_was_coalesced_is_what_it_was_made_of(empty_store: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copytree(empty_store, tmp_path / "store")))
     sender = Sender(store, "question")
-    plan = {"created_ms": 0, "trials": [], "swept": []}
+    plan = make_plan({})
     sender(Open(run="s", name="summary", note="", tags={}, plan=plan), False)
     made: list[str] = []
 

@@ -109,7 +109,7 @@ def test_settings_that_see_other_tokens_are_marked_not_matched(tiny: Tiny, space
     plan = plan_of(tiny(train_tokens=64 * 24), space)
     assert plan.matched is matched
     assert [note.split(":")[0] for note in plan.notes] == ([] if matched else ["not matched"])
-    assert plan.to_json([])["matched"] is matched
+    assert plan.record([]).matched is matched
 
 
 def test_a_budget_of_tokens_pays_for_whole_trials_with_all_their_seeds(tiny: Tiny) -> None:
@@ -133,8 +133,8 @@ def test_a_grid_without_the_cells_that_are_refused_numbers_the_others(tiny: Tiny
     ]
     assert plan.num_trials == 5
     assert plan.notes == ["left out: 1 of 6 cells, which allowed refuses"]
-    assert len(plan.to_json([])["allowed"]) == 12
-    assert "allowed" not in plan_of(tiny(), space).to_json([])
+    assert len(plan.record([]).to_json()["allowed"]) == 12
+    assert "allowed" not in plan_of(tiny(), space).record([]).to_json()
 
 
 @pytest.mark.parametrize("search", ["grid", "random", "tpe"])
@@ -168,7 +168,7 @@ def test_a_field_is_varied_where_its_condition_holds_and_a_label_says_what_is_va
     assert [trial.setting["decay_ratio"] for trial in trials] == [0.2, 0.1, 0.3]
     assert [trial.runs[0].config.decay_ratio for trial in trials] == [0.2, 0.1, 0.3]
     assert plan.notes == []
-    space = plan.to_json(trials)["space"]
+    space = plan.record(trials).to_json()["space"]
     assert space["decay_ratio"] == {"kind": "choice", "values": [0.1, 0.3], "when": {"schedule": ["wsd"]}}
     assert "when" not in space["schedule"]
 
@@ -296,7 +296,7 @@ def test_the_same_text_elsewhere_makes_the_same_runs(tiny: Tiny, tmp_path: Path)
 def test_the_plans_json_says_what_belongs_to_the_definition(tiny: Tiny) -> None:
     plan = plan_of(tiny(), {"dropout": Choice(0.0, 0.1)}, seeds=2)
     trials = plan.known_trials()
-    kept = plan.to_json(trials)
+    kept = plan.record(trials).to_json()
     assert [trial["runs"] for trial in kept["trials"]] == [
         {str(run.seed): run.identity for run in trial.runs} for trial in trials
     ]

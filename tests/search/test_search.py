@@ -342,9 +342,8 @@ def test_hundreds_of_trials_are_asked() -> None:
 def test_optunas_importance_finds_the_field_that_matters() -> None:
     sweep = SWEEPS["random"]
     settings = sequence(sweep, 20)
-    space = {name: dimension.to_json() for name, dimension in sweep.space.items()}
-    found = importances(space, settings, [math.log10(float(setting["learning_rate"])) for setting in settings])  # type: ignore[arg-type]
-    assert found.keys() == space.keys()
+    found = importances(sweep.space, settings, [math.log10(float(setting["learning_rate"])) for setting in settings])  # type: ignore[arg-type]
+    assert found.keys() == sweep.space.keys()
     assert max(found, key=lambda name: found[name]) == "learning_rate"
     assert sum(found.values()) == pytest.approx(1)
-    assert importances(space, settings, [1.0] * 20) == {}
+    assert importances(sweep.space, settings, [1.0] * 20) == {}

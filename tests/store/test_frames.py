@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from stores import FINGERPRINT, START, config_of
+from synthetic import make_plan
 
+from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.spec.config_type import to_params
 from sweeps.store import frames, rows, schema, sql, ui
 from tinylm_core.config import RunConfig
@@ -31,12 +33,9 @@ def row_of(config: RunConfig, **changes: object) -> schema.RunRow:
     return replace(row, **changes)
 
 
-def plan_of(*identities: str) -> dict[str, object]:
-    trials = [
-        {"trial": trial, "setting": {"seed": 0}, "label": str(trial), "runs": {"0": planned}}
-        for trial, planned in enumerate(identities)
-    ]
-    return {"trials": trials}
+def plan_of(*identities: str) -> PlanRecord:
+    trials = [TrialRecord(number, {"seed": 0}, str(number), {0: planned}) for number, planned in enumerate(identities)]
+    return replace(make_plan({}), trials=tuple(trials))
 
 
 @pytest.mark.parametrize(

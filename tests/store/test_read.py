@@ -21,7 +21,9 @@ from stores import (
     write_experiment,
     write_sweep,
 )  # fmt: skip
+from synthetic import choice, make_plan
 
+from sweeps.plan.record import TrialRecord
 from sweeps.store import Store, read, rows, schema, sql
 from sweeps.store.write import Writer
 from tinylm_core.config import RunConfig, identity
@@ -36,23 +38,19 @@ def planned_sweep(writer: Writer, name: str, tmp_path: Path) -> tuple[str, dict[
         for trial, rate in enumerate((1e-3, 3e-4))
         for seed in (0, 1)
     }
-    plan = {
-        "name": name,
-        "definition": "d2abc",
-        "swept": ["learning_rate"],
-        "seeds": [0, 1],
-        "num_trials": 2,
-        "trials": [
-            {
-                "trial": trial,
-                "setting": {"learning_rate": rate},
-                "label": f"lr={rate}",
-                "runs": {str(seed): identity(configs[trial, seed], FINGERPRINT, 1) for seed in (0, 1)},
-            }
-            for trial, rate in enumerate((1e-3, 3e-4))
-        ],
-    }
-    for definition, content in (("d1", plan | {"definition": "d1", "trials": []}), ("d2abc", plan)):
+    trials = [
+        TrialRecord(
+            number,
+            {"learning_rate": rate},
+            f"lr={rate}",
+            {seed: identity(configs[number, seed], FINGERPRINT, 1) for seed in (0, 1)},
+        )
+        for number, rate in enumerate((1e-3, 3e-4))
+    ]
+    plan = replace(
+        make_plan({"learning_rate": choice(1e-3, 3e-4)}), name=name, definition="d2abc", trials=tuple(trials)
+    )
+    for definition, content in (("d1", replace(plan, definition="d1", trials=())), ("d2abc", plan)):
         tags = {schema.ROLE: "summary", schema.DEFINITION: definition}
         start = START if definition == "d1" else START + 1
         summary = writer.create_run(
@@ -60,7 +58,7 @@ def planned_sweep(writer: Writer, name: str, tmp_path: Path) -> tuple[str, dict[
         )
         folder = tmp_path / definition
         folder.mkdir()
-        (folder / "plan.json").write_text(json.dumps(content))
+        (folder / "plan.json").write_text(json.dumps(content.to_json()))
         writer.log_artifacts(summary, folder)
     runs = {}
     for (trial, seed), config in list(configs.items())[:3]:
@@ -206,9 +204,9 @@ def test_plans_are_found_by_definition(reader: Store, writer: Writer, tmp_path: 
     name = next(SWEEP_NAMES)
     planned_sweep(writer, name, tmp_path)
     assert [known.definition for known in reader.definitions(name)] == ["d2abc", "d1"]
-    assert reader.plan(name)["definition"] == "d2abc"
-    assert reader.plan(name, "d1")["definition"] == "d1"
-    assert reader.plan(name, "d2")["definition"] == "d2abc"
+    assert reader.plan(name).definition == "d2abc"
+    assert reader.plan(name, "d1").definition == "d1"
+    assert reader.plan(name, "d2").definition == "d2abc"
     for unknown in ("d", "x"):
         with pytest.raises(ValueError, match="known: d2abc, d1"):
             reader.plan(name, unknown)
@@ -220,6 +218,17 @@ def test_plans_are_found_by_definition(reader: Store, writer: Writer, tmp_path: 
         reader.plan(fresh)
     new_run(writer, experiment)
     assert len(reader.runs(fresh)) == 1
+
+
+def test_of_a_sweep_that_is_not_there_there_is_nothing_and_who_names_it_is_told(reader: Store, writer: Writer) -> None:
+    name = next(SWEEP_NAMES)
+    writer.experiment(name, "")
+    assert (reader.runs("nothing"), reader.definitions("nothing"), reader.running("nothing")) == ([], [], [])
+    assert (reader.run_ids("nothing"), reader.holder("nothing")) == ([], None)
+    for ask in (reader.named, reader.plan, reader.trials, reader.history, reader.gaps, reader.ui_links):
+        with pytest.raises(ValueError, match=f"no sweep '{name}s' in .*; did you mean {name}"):
+            ask(f"{name}s")
+    assert reader.named(name) == reader.named(f"experiments/{name}.py") == name
 
 
 def test_a_damaged_plan_is_said_to_be_one(local: Store, tmp_path: Path) -> None:

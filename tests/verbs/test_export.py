@@ -70,7 +70,7 @@ def test_a_study_has_the_trials_with_the_sweeps_own_values(
     assert [trial.value for trial in study.trials[:4]] == [2.25, (2.0 + math.log(20)) / 2, None, None]
     assert study.best_trial.number == 0
     plan = any_store.plan(name)
-    assert [trial.params for trial in study.trials] == [trial["setting"] for trial in plan["trials"]]
+    assert [trial.params for trial in study.trials] == [trial.setting for trial in plan.trials]
     assert study.trials[0].params == {"learning_rate": 1e-3, "max_grad_norm": None, "num_layers": 1}
     assert study.trials[0].distributions == {
         "learning_rate": FloatDistribution(1e-3, 1e-2, log=True),

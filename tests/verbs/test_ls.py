@@ -49,11 +49,11 @@ def test_an_overview_counts_the_runs_of_the_plan_by_state(reader: Store, tmp_pat
     name = next(NAMES)
     write_sweep(reader, write_experiment(tmp_path, text_file, name), SOME)
     found = of(reader, name)
-    assert (found.num_definitions, found.done, found.planned) == (1, 4, 8)
+    assert (found.num_definitions, found.standing.done, found.standing.planned) == (1, 4, 8)
     # Nobody drives it, so what says RUNNING was killed.
-    assert found.states == {"COMPLETE": 3, "DIVERGED": 1, "FAILED": 1, "INTERRUPTED": 1}
-    assert found.state == "1 diverged, 1 failed, 1 interrupted"
-    assert found.best == (2.25, "lr=1e-3 dropout=0")
+    assert found.standing.states == {"COMPLETE": 3, "DIVERGED": 1, "FAILED": 1, "INTERRUPTED": 1}
+    assert found.standing.state == "1 diverged, 1 failed, 1 interrupted"
+    assert found.standing.best == (2.25, "lr=1e-3 dropout=0")
     assert found.last is not None
     assert found.last.timestamp() == START / 1000 + 4 + 60
     assert (found.num_bytes is None) == (not reader.is_local)
@@ -67,8 +67,8 @@ def test_of_runs_that_are_the_same_the_one_with_a_result_counts(
     write_sweep(any_store, file, {(0, 0): ("COMPLETE", 2.0), (0, 1): ("FAILED", None)})
     write_sweep(any_store, file, {(0, 0): ("FAILED", None), (0, 1): ("DIVERGED", 3.0)}, start_ms=START + 10**6)
     found = of(any_store, name)
-    assert (found.states, found.done) == ({"COMPLETE": 1, "DIVERGED": 1}, 2)
-    assert found.best == (2.5, "lr=1e-3")
+    assert (found.standing.states, found.standing.done) == ({"COMPLETE": 1, "DIVERGED": 1}, 2)
+    assert found.standing.best == (2.5, "lr=1e-3")
 
 
 def test_the_latest_definition_counts_with_the_runs_that_another_made(
@@ -80,7 +80,12 @@ def test_the_latest_definition_counts_with_the_runs_that_another_made(
     write_experiment(tmp_path, text_file, name, '{"learning_rate": Choice(1e-3, 3e-3)}')
     write_sweep(any_store, file, {(1, 0): ("FAILED", None)}, start_ms=START + 10**6)
     found = of(any_store, name)
-    assert (found.num_definitions, found.done, found.planned, found.state) == (2, 2, 4, "1 failed")
+    assert (found.num_definitions, found.standing.done, found.standing.planned, found.standing.state) == (
+        2,
+        2,
+        4,
+        "1 failed",
+    )
 
 
 def test_an_identity_of_an_earlier_version_is_the_same_run(any_store: Store, tmp_path: Path, text_file: Path) -> None:
@@ -88,7 +93,7 @@ def test_an_identity_of_an_earlier_version_is_the_same_run(any_store: Store, tmp
     file = write_experiment(tmp_path, text_file, name, '{"learning_rate": Choice(1e-3)}', seeds=1)
     ids = write_sweep(any_store, file, {(0, 0): ("COMPLETE", 2.0)})
     MlflowClient(any_store.tracking_uri).set_tag(ids[0, 0], "run.identity", "of a config with fewer fields")
-    assert of(any_store, name).done == 1
+    assert of(any_store, name).standing.done == 1
 
 
 def test_the_size_is_that_of_the_files(any_store: Store, tmp_path: Path, text_file: Path) -> None:
@@ -142,7 +147,7 @@ def test_the_definitions_of_a_sweep_are_listed_with_the_flags_that_made_them(
     assert (result.code, result.err) == (0, "")
     head, *rows = [line.split("\t") for line in result.out.splitlines()]
     assert head == ["definition", "runs", "state", "best", "setting", "started", "flags"]
-    assert [row[0] for row in rows] == [plan["definition"] for plan in plans if plan]
+    assert [row[0] for row in rows] == [plan.definition for plan in plans if plan]
     assert (rows[0][1], rows[0][6]) == ("2/2", "--set dropout=0.3 --seeds 1")
     assert (rows[1][1], rows[1][6]) == ("4/8", "")
     unknown = launcher.run("sweeps.ls", "nothing", "--store", store.folder)
@@ -181,7 +186,7 @@ def test_a_folder_is_listed_without_mlflow(tmp_path: Path, empty_store: Path, te
     store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
     write_sweep(store, write_experiment(tmp_path, text_file), SOME)
     program = (
-        "import sys\nfrom sweeps.overview import list_sweeps\nfrom sweeps.store import open_store\n"
+        "import sys\nfrom sweeps.driver.overview import list_sweeps\nfrom sweeps.store import open_store\n"
         "print(len(list_sweeps(open_store('store'))), *{'mlflow', 'torch', 'pandas'} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

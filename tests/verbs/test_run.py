@@ -177,7 +177,7 @@ def test_the_data_is_an_input_of_every_run(kept: Kept, text_file: Path) -> None:
 
 def test_the_plan_says_which_runs_belong_to_the_definition(kept: Kept, grid_file: Path) -> None:
     planned = make_plan(load_experiment(str(grid_file)), this_machine("cpu"))
-    assert kept.trials() == [trial.to_json() for trial in planned.known_trials()]
+    assert kept.trials() == [trial.record().to_json() for trial in planned.known_trials()]
     assert {run.data.tags["run.identity"] for run in kept.runs} == {
         identity for trial in kept.trials() for identity in trial["runs"].values()
     }

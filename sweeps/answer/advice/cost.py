@@ -9,13 +9,12 @@ from itertools import chain
 from statistics import fmean, median
 
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan
-from sweeps.answer.advice.commands import flags_of
+from sweeps.plan.record import PlanRecord
+from sweeps.spec.command import Command
 from sweeps.spec.fields import PACE_FIELDS
 from sweeps.spec.flags import assigned, dimensions
 from sweeps.spec.naming import counted, duration
 from sweeps.spec.searches import SAMPLING
-from sweeps.spec.space import dimension_from_json
 from sweeps.spec.sweep import Sweep, counted_settings
 from tinylm_core.config import RunConfig
 from tinylm_core.records import RESULTS
@@ -23,13 +22,13 @@ from tinylm_core.records import RESULTS
 MOST_COUNTED = 5000  # runs: of more their number is not worked out
 
 
-def cost(results: Results, command: str) -> str:
+def cost(results: Results, command: Command) -> str:
     """`16 new runs of about 20 s each`, by what like runs have taken so far; "" where that can't be known from here.
 
     As for a trainer of one's own, whose config is not at hand, or where a function says which settings are allowed.
     """
     plan = results.plan
-    if plan.get("trainer") is not None or plan.get("allowed") or not command.startswith("python "):
+    if plan.trainer is not None or plan.allowed or command.is_call:
         return ""
     try:
         done = _finished(results)
@@ -52,7 +51,7 @@ def _kind(config: RunConfig) -> tuple[object, ...]:
 
 def _finished(results: Results) -> dict[RunConfig, float]:
     """The runs with a result, and the seconds that a token has taken in each."""
-    base, settings = RunConfig.model_validate(results.plan["base"]), _settings(results.plan)
+    base, settings = RunConfig.model_validate(results.plan.base), _settings(results.plan)
     done = results.runs[results.runs["state"].isin(RESULTS)]
     columns = (done[name] for name in ("trial", "seed", "duration_seconds", "num_steps", "tokens_per_step"))
     return {
@@ -61,32 +60,32 @@ def _finished(results: Results) -> dict[RunConfig, float]:
     }
 
 
-def _settings(plan: Plan) -> dict[int, dict[str, object]]:
-    return {trial["trial"]: dict(trial["setting"]) for trial in plan["trials"]}
+def _settings(plan: PlanRecord) -> dict[int, dict[str, object]]:
+    return {trial.number: dict(trial.setting) for trial in plan.trials}
 
 
-def _asked(results: Results, command: str) -> Iterator[RunConfig]:
+def _asked(results: Results, command: Command) -> Iterator[RunConfig]:
     """The runs of a command's plan; of what a search has yet to propose the base stands for each."""
-    plan, flags = results.plan, flags_of(command)
-    seeds = int(flags.get("--seeds", [len(plan["seeds"])])[-1])
-    base = RunConfig.model_validate(plan["base"])
-    if "--confirm" in flags:
-        base = base.replace(assigned(RunConfig, flags.get("--at", ())))
-        best = results.board["trial"].head(int(flags["--confirm"][-1]))
+    plan = results.plan
+    seeds = int(next(reversed(command.values("--seeds")), len(plan.seeds)))
+    base = RunConfig.model_validate(plan.base)
+    if command.is_confirmation:
+        base = base.replace(assigned(RunConfig, command.values("--at")))
+        best = results.board["trial"].head(int(command.values("--confirm")[-1]))
         return _runs(base, [_settings(plan)[trial] for trial in best], seeds)
-    if plan["search"] == "points":  # what was searched for confirmed ones is another definition
+    if plan.search == "points":  # what was searched for confirmed ones is another definition
         return iter(())
-    is_sampled = plan["search"] in SAMPLING
+    is_sampled = plan.search in SAMPLING
     sweep = Sweep(
         base=base,
-        space={name: dimension_from_json(content) for name, content in plan["space"].items()},
-        search=plan["search"],
-        seeds=len(plan["seeds"]),
-        num_trials=plan["num_trials"] + plan.get("num_repeated", 0) if is_sampled else None,
+        space=plan.space,
+        search=plan.search,
+        seeds=len(plan.seeds),
+        num_trials=plan.num_trials + plan.num_repeated if is_sampled else None,
     )
     asked = sweep.override(
-        settings=assigned(RunConfig, flags.get("--set", ())),
-        dimensions=dimensions(RunConfig, flags.get("--sweep", ())),
+        settings=assigned(RunConfig, command.values("--set")),
+        dimensions=dimensions(RunConfig, command.values("--sweep")),
         seeds=seeds,
     )
     assert isinstance(asked.base, RunConfig)

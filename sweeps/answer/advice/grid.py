@@ -22,7 +22,8 @@ from sweeps.analysis.settings import (
     ordered_values,
     where_varied,
 )
-from sweeps.answer.advice.commands import Advice, command_with, extended
+from sweeps.answer.advice.commands import Advice, extended
+from sweeps.spec.command import Command
 from sweeps.spec.fields import LENGTH_FIELDS
 from sweeps.spec.naming import short
 
@@ -37,7 +38,7 @@ def edges(results: Results) -> tuple[list[Advice], list[Advice]]:
     """
     told: list[Advice] = []
     untold: list[Advice] = []
-    for field in results.plan["swept"]:
+    for field in results.plan.swept:
         end = None if field in LENGTH_FIELDS else _best_end(results, field)  # of more tokens there is no best
         if end is None:
             continue
@@ -60,10 +61,10 @@ def edges(results: Results) -> tuple[list[Advice], list[Advice]]:
 def stable_to_the_end(results: Results) -> Iterator[Advice]:
     """The highest rate is nearly as good as the best, which is another one, so higher ones may be as well."""
     board = results.board
-    if RATE not in results.plan["swept"] or _best_end(results, RATE) is not None:
+    if RATE not in results.plan.swept or _best_end(results, RATE) is not None:
         return
     values = ordered_values(results.plan, RATE)
-    if results.plan["search"] != "grid" or (results.runs["state"] == "DIVERGED").any():
+    if results.plan.search != "grid" or (results.runs["state"] == "DIVERGED").any():
         return
     # A rate that is nearly as good: one so noisy that nothing can be told of it is near enough to where training fails.
     near = board["objective"] - board.iloc[0]["objective"] <= results.residual
@@ -80,7 +81,7 @@ def stable_to_the_end(results: Results) -> Iterator[Advice]:
 
 def coarse(results: Results) -> Iterator[Advice]:
     """The best rate stands alone: a step to either side, the rest tuned again there, is told to be worse, by much."""
-    if RATE not in results.plan["swept"] or results.plan["search"] != "grid":
+    if RATE not in results.plan.swept or results.plan.search != "grid":
         return
     values = [float(value) for value in ordered_values(results.plan, RATE)]
     tuned = isolated(results.plan, results.board, RATE)
@@ -100,17 +101,17 @@ def coarse(results: Results) -> Iterator[Advice]:
     yield Advice(
         f"The steps of learning_rate are coarse near its optimum, which lies between {short(low)} and "
         f"{short(high)}: a step away costs {cost:.3f} nats.",
-        command_with(results.plan["command"], sweep={RATE: listed}),
+        results.plan.command.with_flags(sweep={RATE: listed}),
     )
 
 
-def _smaller_batch(results: Results, field: str) -> str | None:
+def _smaller_batch(results: Results, field: str) -> Command | None:
     """Where not to accumulate is best: the command with half the micro-batch."""
     plan = results.plan
-    if field != "gradient_accumulation_steps" or plan.get("trainer") is not None or "batch_size" in plan["swept"]:
+    if field != "gradient_accumulation_steps" or plan.trainer is not None or "batch_size" in plan.swept:
         return None
-    half = int(plan["base"]["batch_size"]) // 2
-    return command_with(plan["command"], set={"batch_size": half}) if half else None
+    half = int(plan.base["batch_size"]) // 2
+    return plan.command.with_flags(set={"batch_size": half}) if half else None
 
 
 def _best_end(results: Results, field: str) -> str | None:

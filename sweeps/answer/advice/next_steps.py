@@ -11,10 +11,12 @@ import pandas as pd
 from sweeps.analysis import noise, ranking
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan, incomparable, ordered_values
-from sweeps.answer.advice.commands import Advice, command_with, is_confirmed
+from sweeps.analysis.settings import incomparable, ordered_values
+from sweeps.answer.advice.commands import Advice
 from sweeps.answer.advice.grid import coarse, edges, stable_to_the_end
 from sweeps.answer.advice.ranges import extensions, narrowings
+from sweeps.plan.record import PlanRecord
+from sweeps.spec.command import Command
 from sweeps.spec.fields import LENGTH_FIELDS, MATCHING_FIELDS
 from sweeps.spec.searches import SAMPLING
 from tinylm_core.records import RESULTS
@@ -41,7 +43,7 @@ def advise(results: Results) -> list[Advice]:
     if incomparable(results.plan):
         return found
     if results.board["objective"].notna().sum() >= FINISHED_ENOUGH:
-        sampled = results.plan["search"] in SAMPLING
+        sampled = results.plan.search in SAMPLING
         sure, unsure = ([*extensions(results)], []) if sampled else edges(results)
         found += [*sure, *stable_to_the_end(results), *_seeds(results), *unsure, *coarse(results)]
         found += narrowings(results) if sampled else []
@@ -50,7 +52,7 @@ def advise(results: Results) -> list[Advice]:
 
 def _unfinished(results: Results) -> Iterator[Advice]:
     states = results.runs["state"]
-    command = str(results.plan["command"])
+    command = results.plan.command
     failed, planned = int((states == "FAILED").sum()), results.num_planned
     missing = planned - int(states.isin([*RESULTS, "FAILED"]).sum())
     if failed:
@@ -60,21 +62,21 @@ def _unfinished(results: Results) -> Iterator[Advice]:
 
 
 def _all_diverged(results: Results) -> Iterator[Advice]:
-    command = ""
+    command = None
     if RATE in results.started:
         lowest = min(float(rate) for rate in results.started[RATE])
         lower = [float(f"{lowest * factor:.2g}") for factor in (0.01, 0.03, 0.1, 0.3)]
-        command = command_with(results.plan["command"], sweep={RATE: ",".join(f"{rate:g}" for rate in lower)})
+        command = results.plan.command.with_flags(sweep={RATE: ",".join(f"{rate:g}" for rate in lower)})
     yield Advice("Every run diverged, so the learning rate is too high, or the data or the model is at fault.", command)
 
 
 def _not_matched(results: Results) -> Iterator[Advice]:
-    if results.plan["matched"]:
+    if results.plan.matched:
         return
-    if results.plan.get("trainer") is not None:
+    if results.plan.trainer is not None:
         yield Advice("Settings train on different numbers of tokens, so their losses differ for that reason too.")
         return
-    swept = [field for field in results.plan["swept"] if len(ordered_values(results.plan, field)) > 1]
+    swept = [field for field in results.plan.swept if len(ordered_values(results.plan, field)) > 1]
     fields = [field for field in swept if field in MATCHING_FIELDS]
     text = f"Settings with different {', '.join(fields)} don't see the same tokens in the same order, so their losses "
     text += "differ for that reason too"
@@ -85,36 +87,36 @@ def _not_matched(results: Results) -> Iterator[Advice]:
         pinned = {field: best[field] for field in fields if not pd.isna(best[field])}
         yield Advice(
             f"{text}; hold {'it' if len(fields) == 1 else 'them'} to compare the rest.",
-            command_with(results.plan["command"], set=pinned) if pinned else "",
+            results.plan.command.with_flags(set=pinned) if pinned else None,
         )
     else:
         yield Advice(f"{text}.")
 
 
-def _by_accumulation(results: Results) -> str:
-    """The command that sweeps the effective batches of a swept batch_size in micro-batches of the smallest; or ""."""
+def _by_accumulation(results: Results) -> Command | None:
+    """The command that sweeps the effective batches of a swept batch_size in micro-batches of the smallest; or None."""
     smallest, *larger = ordered_values(results.plan, "batch_size")
     field = "gradient_accumulation_steps"
-    if field in results.plan["swept"] or any(size % smallest for size in larger):
-        return ""
-    steps = [results.plan["base"][field] * size // smallest for size in (smallest, *larger)]
+    if field in results.plan.swept or any(size % smallest for size in larger):
+        return None
+    steps = [results.plan.base[field] * size // smallest for size in (smallest, *larger)]
     changed = {"set": {"batch_size": smallest}, "sweep": {field: ",".join(map(str, steps))}}
-    return command_with(results.plan["command"], **changed)
+    return results.plan.command.with_flags(**changed)
 
 
 def _seeds(results: Results) -> Iterator[Advice]:
     plan, board = results.plan, results.board
     ranked = board[board["rank"].notna()]
-    num_seeds = len(plan["seeds"])
+    num_seeds = len(plan.seeds)
     if len(ranked) < 2 or (ranked["state"] == "diverged").all():
         return
     if num_seeds == 1:
         complete = int((ranked["state"] == "complete").sum())
         # A search with more seeds is another one: its best settings are run again instead.
-        flags = {"confirm": min(complete, MOST_CONFIRMED)} if plan["search"] in SAMPLING else {}
+        flags = {"confirm": min(complete, MOST_CONFIRMED)} if plan.search in SAMPLING else {}
         yield Advice(
             "With one seed nothing can be told from noise.",
-            command_with(plan["command"], **flags, seeds=OTHER_SEEDS),
+            plan.command.with_flags(**flags, seeds=OTHER_SEEDS),
         )
         return
     tied = ranked.iloc[1:]
@@ -139,12 +141,12 @@ def _seeds(results: Results) -> Iterator[Advice]:
         )
         return
     # In the order of the search that they come from confirmed ones may stand otherwise: all of them stay.
-    flags = {} if is_confirmed(plan) else {"confirm": min(1 + len(tied), MOST_CONFIRMED)}
+    flags = {} if plan.command.is_confirmation else {"confirm": min(1 + len(tied), MOST_CONFIRMED)}
     seeds = max(needed, num_seeds + 1)
     yield Advice(
         f"{others} can't be told from the best with {num_seeds} seeds; if the first two really differ by {lead:.4f} "
         f"nats, about {seeds} would tell them apart, four times in five.",
-        command_with(plan["command"], **flags, seeds=seeds),
+        plan.command.with_flags(**flags, seeds=seeds),
     )
 
 
@@ -166,23 +168,23 @@ def _still_falling(results: Results) -> Iterator[Advice]:
     yield Advice(f"{text}best setting.", _longer(results))
 
 
-def _longer(results: Results) -> str:
+def _longer(results: Results) -> Command | None:
     """The command that trains twice as long: the best settings, or where there is but one, or tokens are swept, all."""
     plan, complete = results.plan, int((results.board["state"] == "complete").sum())
-    budget = next((field for field in LENGTH_FIELDS if field in plan["base"]), None)
+    budget = next((field for field in LENGTH_FIELDS if field in plan.base), None)
     if budget is None:
-        return ""
-    if budget in plan["swept"]:
-        return command_with(plan["command"], set={budget: 2 * int(results.board.iloc[0][budget])})
-    longer: dict[str, object] = {budget: 2 * int(plan["base"][budget])}
-    if is_confirmed(plan) or len(results.board) == 1 or not complete:
+        return None
+    if budget in plan.swept:
+        return plan.command.with_flags(set={budget: 2 * int(results.board.iloc[0][budget])})
+    longer: dict[str, object] = {budget: 2 * int(plan.base[budget])}
+    if plan.command.is_confirmation or len(results.board) == 1 or not complete:
         return _with_base(plan, longer)
-    return command_with(plan["command"], confirm=min(complete, MOST_CONFIRMED), at=longer)
+    return plan.command.with_flags(confirm=min(complete, MOST_CONFIRMED), at=longer)
 
 
-def _with_base(plan: Plan, changes: dict[str, object]) -> str:
+def _with_base(plan: PlanRecord, changes: dict[str, object]) -> Command | None:
     """The command with another base: of settings that are confirmed, only of these."""
-    return command_with(plan["command"], **{"at" if is_confirmed(plan) else "set": changes})
+    return plan.command.with_flags(**{"at" if plan.command.is_confirmation else "set": changes})
 
 
 def _overfitting(results: Results) -> Iterator[Advice]:
@@ -193,7 +195,7 @@ def _overfitting(results: Results) -> Iterator[Advice]:
         return
     tokens, rise = int(best["best_tokens"].iloc[0]), float(best["rise"].iloc[0])
     run = results.started[results.started["trial"] == results.board.iloc[0]["trial"]].iloc[0]
-    command = ""
+    command = None
     if "train_tokens" in run and "num_evals" in run:
         unit = int(run["train_tokens"]) // int(run["num_evals"])
         fewer = max(unit, round(tokens / unit) * unit)
@@ -210,14 +212,14 @@ def _clipped(results: Results) -> Iterator[Advice]:
         return
     norms = results.history.loc[results.history["train_grad_norm"].notna(), "train_grad_norm"].astype(float)
     limits = pd.to_numeric(results.complete["max_grad_norm"].astype(str), errors="coerce").dropna()
-    if norms.empty or limits.empty or "max_grad_norm" in results.plan["swept"]:
+    if norms.empty or limits.empty or "max_grad_norm" in results.plan.swept:
         return
     limit = float(limits.median())
     values = sorted({limit, float(f"{norms.median():.1g}"), float(f"{norms.quantile(0.9):.1g}")} - {0.0})
     yield Advice(
         f"In most runs more than half of the steps are clipped (gradient norm: median {norms.median():.2f}, limit "
         f"{limit:g}), so the limit works as a second learning rate; sweep it, or be aware of it.",
-        command_with(results.plan["command"], sweep={"max_grad_norm": ",".join(f"{value:g}" for value in values)})
+        results.plan.command.with_flags(sweep={"max_grad_norm": ",".join(f"{value:g}" for value in values)})
         if len(values) > 1
-        else "",
+        else None,
     )

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from sweeps.analysis.best_quarter import best_quarter, values_said
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import is_gathered, is_sampled
-from sweeps.answer.advice.commands import Advice, command_with, extended
+from sweeps.answer.advice.commands import Advice, extended
+from sweeps.spec.space import Range
 
 
 def extensions(results: Results) -> Iterator[Advice]:
@@ -29,10 +30,10 @@ def narrowings(results: Results) -> Iterator[Advice]:
     """The ranges that the best quarter takes up a small part of, in one command, and those that nothing is told of."""
     found = results.concentrations
     narrower = {
-        one.field: f"{low:.12g}:{high:.12g}" + ":log" * bool(results.plan["space"][one.field]["log"])
+        one.field: f"{low:.12g}:{high:.12g}" + ":log" * dimension.log
         for one in found
-        if one.narrowed is not None
-        for low, high in [_rounded(results.plan["space"][one.field], one.narrowed)]
+        if one.narrowed is not None and isinstance(dimension := results.plan.space[one.field], Range)
+        for low, high in [_rounded(dimension, one.narrowed)]
         if low < high
     }
     if narrower:
@@ -40,7 +41,7 @@ def narrowings(results: Results) -> Iterator[Advice]:
         yield Advice(
             f"{_the_quarter(results)} have {' and '.join(where)}, {_how_close(results)}: a narrower range, with some "
             "room around them, searches that part more finely.",
-            command_with(results.plan["command"], sweep=narrower),
+            results.plan.command.with_flags(sweep=narrower),
         )
     untold = [one.field for one in found if not one.told and is_sampled(results.plan, one.field)]
     if untold:
@@ -66,9 +67,9 @@ def _lower(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-def _rounded(space: dict[str, float], ends: Sequence[float]) -> tuple[float, float]:
+def _rounded(searched: Range, ends: Sequence[float]) -> tuple[float, float]:
     """To two digits, and outwards to whole numbers where the range is of these; never beyond the range."""
-    low, high = space["low"], space["high"]
-    if isinstance(low, int) and isinstance(high, int):
+    low, high = searched.low, searched.high
+    if searched.is_integer:
         return max(low, math.floor(ends[0])), min(high, math.ceil(ends[1]))
     return max(low, float(f"{ends[0]:.2g}")), min(high, float(f"{ends[1]:.2g}"))

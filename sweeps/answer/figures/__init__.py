@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sweeps.analysis.rates import RATE
 from sweeps.analysis.results import Results
-from sweeps.analysis.settings import Plan, is_sampled, unconditional
+from sweeps.analysis.settings import is_sampled, unconditional
 from sweeps.answer.figures import canvas
 from sweeps.answer.figures.losses import loss_curves, perplexity_curves
 from sweeps.answer.figures.parameters import final_loss, gap_panels, heat_maps, isolation
@@ -20,6 +20,7 @@ from sweeps.answer.figures.rates import rate_panels
 from sweeps.answer.figures.sampled import pairs, slices
 from sweeps.answer.figures.scales import num_values
 from sweeps.answer.figures.schedules import schedules
+from sweeps.plan.record import PlanRecord
 
 FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
     "gap": (gap_panels, "How far validation loss ends above train loss, by each swept parameter."),
@@ -39,15 +40,15 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
 """By name, how it is drawn and what it shows."""
 
 
-def figures_of(plan: Plan) -> list[str]:
+def figures_of(plan: PlanRecord) -> list[str]:
     """The names of the figures that say something of a sweep over these fields."""
-    swept = [field for field in plan["swept"] if num_values(plan, field) > 1]
+    swept = [field for field in plan.swept if num_values(plan, field) > 1]
     everywhere = [field for field in unconditional(plan) if field in swept]
     left_out = {"final_loss" if RATE in everywhere else "rates"}
     if not swept:
         left_out |= {"gap", "isolation", "final_loss"}
     # Means and best settings at a value are of values that come again; what a range was sampled at is scattered.
-    sampled = any(is_sampled(plan, field) for field in plan["swept"])
+    sampled = any(is_sampled(plan, field) for field in plan.swept)
     left_out |= {"isolation", "heat_maps"} if sampled else {"slices", "pairs"}
     if len(swept) < 2:
         left_out |= {"isolation", "slices"}

@@ -71,7 +71,7 @@ def _curves(results: Results, columns: Sequence[str], title: str, y_label: str) 
     for axes in left:
         axes.set_ylabel(y_label)
     notes = ["solid: validation", f"dashed: train{' (best setting only)' * crowded}"] * (len(columns) > 1)
-    notes += ["line: mean over seeds, band: their range"] * (len(plan["seeds"]) > 1 and not crowded)
+    notes += ["line: mean over seeds, band: their range"] * (len(plan.seeds) > 1 and not crowded)
     notes += ["thick: best setting"] * crowded
     if num_settings > drawn["trial"].nunique():
         notes.append(f"{drawn['trial'].nunique()} of {num_settings:,} settings drawn")

@@ -42,7 +42,7 @@ def final_loss(results: Results) -> Figure:
     if complete.empty:
         return canvas.message(f"{title} against a parameter: no run has completed. {outcomes(runs)}")
     field = x_field(plan)
-    others = [other for other in plan["swept"] if other != field]
+    others = [other for other in plan.swept if other != field]
     by_colour = [other for other in unconditional(plan) if other != field]
     x_axis = ParameterAxis(plan, field)
     scale = ColourScale(plan, max(by_colour, key=lambda other: num_values(plan, other), default=None))
@@ -110,7 +110,7 @@ def gap_panels(results: Results) -> Figure:
             axes.axhline(0, color=GREY, linewidth=0.8)
     binned = any(num_values(plan, field) > MAX_VALUES for field in fields)
     sampled = any(is_sampled(plan, field) for field in fields)
-    part = "quarter" if len(plan["trials"]) >= MAX_VALUES else "half"
+    part = "quarter" if len(plan.trials) >= MAX_VALUES else "half"
     where = f"there, of a range in each {part} of the settings" if sampled else "in each quarter" if binned else "there"
     notes = ["point: a run", f"bar: mean, 95 % interval over the runs {where}"]
     num_diverged = int((runs["state"] == "DIVERGED").sum())

@@ -45,7 +45,7 @@ def rate_panels(results: Results) -> Figure:
                 canvas.label_ends(axes, ends)
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
-    num_others = len(plan["swept"]) - len({RATE, fields[0]} - {""})
+    num_others = len(plan.swept) - len({RATE, fields[0]} - {""})
     averaged = ", averaged over the other parameters" * (num_others > 0)
     by_rate = [f"point: a seed{averaged}", "line: mean over seeds"]
     notes = by_rate if x_axis.discrete else ["point: a run"]

@@ -50,9 +50,9 @@ def slices(results: Results) -> Figure:
     )
     for axes in left:
         axes.set_ylabel("final validation loss (nats per token)")
-    notes = ["point: a setting, mean over seeds"] if len(results.plan["seeds"]) > 1 else ["point: a setting"]
+    notes = ["point: a setting, mean over seeds"] if len(results.plan.seeds) > 1 else ["point: a setting"]
     notes += ["blue: the best quarter"] * bool(is_best.any())
-    part = "quarter" if len(results.plan["trials"]) >= MAX_VALUES else "half"
+    part = "quarter" if len(results.plan.trials) >= MAX_VALUES else "half"
     notes += ["ring: the best", f"bar: median of the settings at that value or in that {part} of them"]
     if above.any():
         medians = f", and {medians_above} of the medians" if medians_above else ""

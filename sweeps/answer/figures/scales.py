@@ -17,11 +17,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from sweeps.analysis.settings import Plan, is_log, is_number, is_sampled, ordered_values, unconditional
+from sweeps.analysis.settings import is_log, is_number, is_sampled, ordered_values, unconditional
 from sweeps.answer.figures import canvas
 from sweeps.answer.figures.canvas import End
+from sweeps.plan.record import PlanRecord
 from sweeps.spec.naming import short
-from sweeps.spec.space import MAX_VALUES
+from sweeps.spec.space import MAX_VALUES, Choice
 
 LIGHTEST = 0.8  # viridis beyond it vanishes on white
 MAX_PANELS = 6
@@ -31,7 +32,7 @@ LONG_LABEL = 34  # characters, of a panel of four in a row
 class ColourScale:
     """viridis over the planned values of one swept field: by rank, or along a range of more than eight."""
 
-    def __init__(self, plan: Plan, field: str | None) -> None:
+    def __init__(self, plan: PlanRecord, field: str | None) -> None:
         self.field = field
         self.domain = ordered_values(plan, field) if field else []
         many = len(self.domain) > MAX_VALUES or (bool(field) and is_sampled(plan, str(field)))
@@ -81,10 +82,10 @@ class ColourScale:
 class ParameterAxis:
     """A swept field as x: logarithmic or linear where its numbers are so spaced, else one position a value."""
 
-    def __init__(self, plan: Plan, field: str) -> None:
+    def __init__(self, plan: PlanRecord, field: str) -> None:
         self.field = field
         self.domain = ordered_values(plan, field)
-        self.discrete = plan["search"] == "grid" or plan["space"][field]["kind"] == "choice"
+        self.discrete = plan.search == "grid" or isinstance(plan.space[field], Choice)
         self.log = is_log(plan, field)
         numbers = np.array(self.domain, dtype=np.float64) if is_number(self.domain) else np.zeros(0)
         crammed = self.discrete and len(numbers) > 1 and np.diff(numbers).min() < 0.06 * np.ptp(numbers)
@@ -148,14 +149,14 @@ def key(figure: Figure, panels: Sequence[Axes], ends: Sequence[Sequence[End]], s
         canvas.label_ends(axes, its_ends)
 
 
-def num_values(plan: Plan, field: str) -> int:
+def num_values(plan: PlanRecord, field: str) -> int:
     """How many values of a field the plan has."""
     return len(ordered_values(plan, field))
 
 
-def panel_fields(plan: Plan) -> list[str]:
+def panel_fields(plan: PlanRecord) -> list[str]:
     """The swept fields that have a panel each where there is one a parameter: those with most values, first."""
-    fields = [field for field in plan["swept"] if num_values(plan, field)]
+    fields = [field for field in plan.swept if num_values(plan, field)]
     return sorted(fields, key=lambda field: -num_values(plan, field))[:MAX_PANELS]
 
 
@@ -165,21 +166,21 @@ def parameter_panels(fields: list[str]) -> tuple[Figure, list[Axes], list[Axes]]
     return canvas.panel_grid(len(fields), columns, width=width, height=3, share=False)
 
 
-def colour_field(plan: Plan) -> str | None:
+def colour_field(plan: PlanRecord) -> str | None:
     """The field that colours tell: the learning rate where it is swept, else the one with most values."""
     if "learning_rate" in unconditional(plan):
         return "learning_rate"
     return max(unconditional(plan), key=lambda field: num_values(plan, field), default=None)
 
 
-def facet_field(plan: Plan) -> str | None:
+def facet_field(plan: PlanRecord) -> str | None:
     """The parameter beside the coloured one with most values, if it has few enough for a panel each."""
     others = [field for field in unconditional(plan) if field != colour_field(plan)]
     few = [field for field in others if 2 <= num_values(plan, field) <= MAX_PANELS and not is_sampled(plan, field)]
     return max(few, key=lambda field: num_values(plan, field), default=None)
 
 
-def x_field(plan: Plan) -> str:
+def x_field(plan: PlanRecord) -> str:
     """The field that losses are drawn against: the learning rate, else the number with most values."""
     if "learning_rate" in unconditional(plan):
         return "learning_rate"

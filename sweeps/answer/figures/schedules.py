@@ -30,7 +30,7 @@ def schedules(results: Results) -> Figure:
     runs = results.started[results.started["run_id"].isin(num_steps.index)]
     if runs.empty:
         return canvas.message(f"{title}: no run has taken a step yet.")
-    distinct = [field for field in SCHEDULE_FIELDS if field in runs] or list(plan["swept"])
+    distinct = [field for field in SCHEDULE_FIELDS if field in runs] or list(plan.swept)
     runs = runs.assign(_steps=runs["run_id"].map(num_steps)).sort_values("_steps", ascending=False, kind="stable")
     runs = runs.drop_duplicates(distinct).sort_values("trial")
     num_schedules = len(runs)
