@@ -75,7 +75,7 @@ def trainer_of(config: RunConfig) -> Iterator[Trainer]:
 @pytest.fixture
 def told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """should_stop is asked, and a checkpoint kept if due, at every step; an evaluation takes several batches."""
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", 1)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", 1)
     monkeypatch.setattr(train_module, "MAX_CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr("tinylm_core.evaluate.EVAL_BATCH_TOKENS", 128)
 

@@ -22,10 +22,10 @@ from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.cuda_graph import Graphed, GraphedBackward
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
 from tinylm_core.determinism import reproducible
+from tinylm_core.device_steps import DeviceSteps
 from tinylm_core.evaluate import evaluate, widest_float, window_sums
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
-from tinylm_core.pending import Pending
 from tinylm_core.records import EvalRecord, Metrics, State, StepRecord, now_ms
 from tinylm_core.schedule import learning_rate
 from tinylm_core.state import TrainState
@@ -69,7 +69,7 @@ def run(
             on_eval(record)
         if state.steps:
             on_steps(list(state.steps))  # a listener may keep it, and this one grows
-        pending = Pending(config, state.step)
+        pending = DeviceSteps(state.step, config.tokens_per_step)
         diverged_at: int | None = None
         while diverged_at is None:
             if trainer.evaluation_is_due():

@@ -12,7 +12,6 @@ import pytest
 import torch
 from runs import Listener, bits
 
-from tinylm_core import train as train_module
 from tinylm_core.checkpoint import weights_sha256
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.machine import this_machine
@@ -139,5 +138,5 @@ def test_who_listens_and_where_files_go_changes_no_bits(tiny: Tiny, tmp_path: Pa
     assert listener.steps == told.steps
     assert listener.evals == told.evals
     with pytest.MonkeyPatch.context() as other:
-        other.setattr(train_module, "FLUSH_STEPS", 5)
+        other.setattr("tinylm_core.pending.FLUSH_STEPS", 5)
         assert bits(run(tiny(), threads=1)) == bits(told)

@@ -37,7 +37,7 @@ PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 
 @pytest.fixture(autouse=True)
 def _told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", 1)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", 1)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

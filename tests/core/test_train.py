@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
 from tinylm_core import optimizer as optimizer_module
-from tinylm_core import train as train_module
 from tinylm_core.checkpoint import load_model, weights_sha256
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.corpus import load_corpus
@@ -173,7 +172,7 @@ def test_every_step_is_told_once_with_its_tokens(tiny: Tiny) -> None:
 
 
 def test_steps_are_told_in_batches_and_before_an_evaluation(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_SECONDS", 1e9)
     order: list[str] = []
     run(
         tiny(train_tokens=64 * 75, num_evals=3), threads=1,
