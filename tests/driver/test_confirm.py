@@ -12,6 +12,7 @@ from small_sweeps import GRID, Kept, write_experiment
 
 from sweeps.answer import compare
 from sweeps.store import open_store
+from sweeps.terminal import summary
 
 STORE = "store"
 BASES = {
@@ -154,15 +155,15 @@ def test_runs_that_both_sides_have_are_left_out(
         return pd.DataFrame(runs, columns=["run_id", "setting", "seed", "state", "objective"])
 
     sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
-    monkeypatch.setattr(compare, "read_side", lambda _store, _name, which: compare.Side(sides[which], BASES[which]))
+    monkeypatch.setattr(summary, "read_side", lambda _store, _name, which: compare.Side(sides[which], BASES[which]))
     store: Any = SimpleNamespace(folder=tmp_path)
-    compare.print_comparison(store, None, "small", "large")
+    summary.print_comparison(store, None, "small", "large")
     said = " ".join(capsys.readouterr().out.split())
     assert "Left out: 1 run that both have." in said
     assert "The two differ in vocab_size (none, 500), dropout (0, 0.1); by vocab_size a token is another one" in said
     assert "lr=1" not in said
     with pytest.raises(ValueError, match="every run of part is one of small too"):
-        compare.print_comparison(store, None, "small", "part")
+        summary.print_comparison(store, None, "small", "part")
 
 
 def test_a_plan_that_another_version_wrote_is_said_in_a_line(swept: tuple[Path, Path], launcher: Launcher) -> None:

@@ -181,7 +181,7 @@ def test_a_folder_is_listed_without_mlflow(tmp_path: Path, empty_store: Path, te
     store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
     write_sweep(store, write_experiment(tmp_path, text_file), SOME)
     program = (
-        "import sys\nfrom sweeps.overview import list_sweeps\nfrom sweeps.store import open_store\n"
+        "import sys\nfrom sweeps.driver.overview import list_sweeps\nfrom sweeps.store import open_store\n"
         "print(len(list_sweeps(open_store('store'))), *{'mlflow', 'torch', 'pandas'} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

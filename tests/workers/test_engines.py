@@ -20,7 +20,7 @@ def look(event, arguments):
         print("torch is loaded", "with a server" if server() else "without one")
 
 sys.addaudithook(look)
-from sweeps.places import on_this_machine
+from sweeps.workers.engines import on_this_machine
 with on_this_machine(1, 1, 30, only_looks={only_looks}) as place:
     print("ready", "with a server" if server() else "without one")
 """
