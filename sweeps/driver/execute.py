@@ -9,7 +9,7 @@ from pathlib import Path
 from sweeps.driver.earlier_starts import earlier_trials
 from sweeps.driver.ledger import Ledger
 from sweeps.driver.loop import Drive, View
-from sweeps.outbox.disk import Room, check_room
+from sweeps.outbox.disk import DiskSpace, check_room
 from sweeps.outbox.outbox import Outbox
 from sweeps.outbox.work import WAIT_SECONDS, drain, work_folder
 from sweeps.plan.plan import Plan, Trial
@@ -66,7 +66,7 @@ def execute(
     check_room(store.folder, needed + bytes_to_keep(plan, trials, ledger))
     ledger.open(trials)
     drive = Drive(plan, search, ledger, workers, make_view(trials, ledger), trials, max_failures)
-    room = Room(store.folder, needed, wait)
+    room = DiskSpace(store.folder, needed, wait)
 
     def is_held() -> bool:
         idle = not workers.is_busy()

@@ -7,7 +7,7 @@ from pathlib import Path
 from sweeps.outbox.errors import DiskFullError
 
 
-class Room:
+class DiskSpace:
     """Whether the disk under a store has room for another run; asked before one begins."""
 
     def __init__(self, folder: Path, num_bytes: int, wait: float) -> None:

@@ -51,7 +51,7 @@ def sobol_sequence(space: Space, seed: int, base: object) -> Iterator[Setting]:
 
 
 def too_narrow(sweep: Sweep, number: int) -> ValueError:
-    """What a user is told whose constraint leaves too little of the space to find trial `number`."""
+    """The message for a user whose constraint leaves too little of the space to find trial `number`."""
     return ValueError(
         f"allowed: refuses {MOST_REFUSED:,} proposals of search={sweep.search!r} in a row for trial {number}; "
         "narrow the space to what it allows"

@@ -113,7 +113,7 @@ def time_line(plan: Plan, config: Config, work: float, num_workers: int, done: S
 
 
 def pace_of(row: RunRow) -> float | None:
-    """Tokens a second of a run over its whole duration, evaluations included, or as its trainer told them; or None."""
+    """Tokens a second of a run over its whole duration, evaluations included, or as its trainer says; or None."""
     tokens = row.metrics.get("train/tokens", 0.0)
     if row.start_time is not None and row.end_time is not None and tokens > 0:
         seconds = (row.end_time - row.start_time).total_seconds()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from sweeps.spec.config_type import loaded
 from sweeps.spec.sweep import Sweep
 from tinylm_core.pending import PendingSteps
-from tinylm_core.records import EvalRecord, Metrics, State, StepRecord
+from tinylm_core.records import EndState, EvalRecord, Metrics, StepRecord
 
 Record = TypeVar("Record", StepRecord, EvalRecord, Metrics)
 
@@ -36,8 +36,8 @@ def train(
     )
     if not isinstance(metrics, Metrics):
         raise TypeError(f"run returned {type(metrics).__name__}, not Metrics")
-    if metrics.state not in get_args(State):
-        raise ValueError(f"run returned state={metrics.state!r}, which is not one of {', '.join(get_args(State))}")
+    if metrics.state not in get_args(EndState):
+        raise ValueError(f"run returned state={metrics.state!r}, which is not one of {', '.join(get_args(EndState))}")
     metrics = with_plain_numbers(metrics)
     if metrics.vocab_size < 2:
         raise ValueError(f"run returned vocab_size={metrics.vocab_size}: a prediction chooses among 2 at least")

@@ -17,7 +17,7 @@ from sweeps.spec.space import Choice, Value
 from sweeps.spec.sweep import Sweep
 from sweeps.trainers.contract import train
 from sweeps.trainers.protocol import Cost, Identified
-from sweeps.trainers.source import Source, source_of
+from sweeps.trainers.source import SourceCode, source_of
 from tinylm_core.records import Metrics
 
 BYTES_A_STEP = 500  # in history and database rows
@@ -101,7 +101,7 @@ class TrainerFile:
     """An experiment file whose sweep has a trainer, as it was read: a worker is sent it and trains with it."""
 
     version: str
-    source: Source
+    source: SourceCode
 
     def __call__(self, config_json: str, **listeners: Any) -> Metrics:
         """`train` with the sweep that the file declares, whatever became of the file, and of what it imports, since."""

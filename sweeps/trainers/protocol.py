@@ -87,7 +87,7 @@ class Trainer(Protocol):
         ...
 
     def pace(self, config: Config, /) -> float | None:
-        """Tokens a second that a worker trains, measured now; None where that can't be told."""
+        """Tokens a second that a worker trains, measured now; None where that can't be known."""
         ...
 
     def facts(self, config: Config, /) -> list[tuple[str, str]]:

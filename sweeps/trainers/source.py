@@ -28,7 +28,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCode:
     """An experiment file, and the modules that it or they import from beside it, by name."""
 
     file: Module
@@ -61,7 +61,7 @@ class Source:
             sys.modules.pop(name, None)
 
 
-def source_of(path: Path, content: bytes) -> Source:
+def source_of(path: Path, content: bytes) -> SourceCode:
     """The code of an experiment file that was read and has been executed. ValueError for a module that is no Python.
 
     What functions import when they are called counts too; what is found only by a name made at run time does not.
@@ -79,7 +79,7 @@ def source_of(path: Path, content: bytes) -> Source:
                     raise ValueError(f"{file}: {error}") from None
                 package = name if file.name == "__init__.py" else name.rpartition(".")[0]
                 waiting.append((package, modules[name].content))
-    return Source(Module(path, content), modules)
+    return SourceCode(Module(path, content), modules)
 
 
 def _imported_names(content: bytes, package: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What a driver and the place where runs execute say to each other. Knows no MLflow and no Optuna.
 
-A worker computes, keeps its checkpoints in the run's folder, and tells what happens. `sweeps/workers/local.py` are
+A worker computes, keeps its checkpoints in the run's folder, and reports what happens. `sweeps/workers/local.py` are
 processes on this machine, `sweeps/workers/ray/` tasks of a cluster.
 """
 

@@ -1,4 +1,4 @@
-"""What a worker does with a job: train it, and tell what happens."""
+"""What a worker does with a job: train it, and report what happens."""
 
 import os
 import traceback
@@ -58,7 +58,7 @@ def train_job(
 
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
-    except (Exception, SystemExit) as error:  # whatever a run raises is told, with its traceback
+    except (Exception, SystemExit) as error:  # whatever a run raises is reported, with its traceback
         ended = (NoSpace if is_disk_full(error) else Raised)(job.key, _said(error), _writable(traceback.format_exc()))
     say(ended)
 

@@ -131,7 +131,7 @@ def test_initial_weights_do_not_depend_on_the_callers_default_device(tiny: Tiny)
     assert weights_sha256(elsewhere) == weights_sha256(TrainState.fresh(config, 16, "cpu").model)
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_who_listens_and_where_files_go_changes_no_bits(tiny: Tiny, tmp_path: Path) -> None:
     listener = Listener()
     told = listener.run(tiny(), workdir=tmp_path, checkpoint_seconds=0)

@@ -16,7 +16,7 @@ from tinylm_core.corpus import load_corpus
 from tinylm_core.device_steps import DeviceSteps
 from tinylm_core.machine import Machine, this_machine
 from tinylm_core.schedule import learning_rate
-from tinylm_core.train import Trainer, run
+from tinylm_core.train import TrainingLoop, run
 
 REPOSITORY = Path(__file__).parents[2]
 Tiny = Callable[..., RunConfig]
@@ -72,11 +72,11 @@ def test_a_step_asks_its_device_for_no_value(tiny: Tiny, monkeypatch: pytest.Mon
     monkeypatch.setattr(train_module, "conditions", lambda *_: {})
     monkeypatch.setattr(train_module, "autocast", lambda *_: nullcontext)  # which PyTorch has not for meta
     config = resolve(tiny(precision=precision), this_machine("cpu"))
-    trainer = Trainer(config, load_corpus(config), "meta", None, 1e9)
-    assert trainer.state.scaler.is_enabled() == (precision == "fp16")
-    trainer.state.optimizer._fused = trainer.state.optimizer._step_supports_amp_scaling = True  # as on a GPU
+    loop = TrainingLoop(config, load_corpus(config), "meta", None, 1e9)
+    assert loop.state.scaler.is_enabled() == (precision == "fp16")
+    loop.state.optimizer._fused = loop.state.optimizer._step_supports_amp_scaling = True  # as on a GPU
     for _ in range(2):
-        _, *told = trainer.optimizer_step()
+        _, *told = loop.optimizer_step()
         for value in told:
             assert value.device.type == "meta"
             with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
@@ -139,14 +139,14 @@ def test_divergence_is_a_result_with_the_records_before_it(
 def test_gradients_that_overflow_at_any_scale_diverge(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Halving the loss scale again and again must come to an end."""
     allow_fp16(monkeypatch)
-    backward = Trainer._backward
+    backward = TrainingLoop._backward
 
-    def overflowing(self: Trainer, index: int) -> Tensor:
+    def overflowing(self: TrainingLoop, index: int) -> Tensor:
         loss = backward(self, index)
         next(self.state.model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
         return loss
 
-    monkeypatch.setattr(Trainer, "_backward", overflowing)
+    monkeypatch.setattr(TrainingLoop, "_backward", overflowing)
     metrics = run(tiny(precision="fp16", train_tokens=64 * 48), device="cpu", threads=1)
     assert metrics.state == "DIVERGED"
     assert 10 < len(metrics.steps) < 20  # 16 halvings of the first scale

@@ -17,7 +17,7 @@ from launcher import wait_until
 from runs import LONG, receive_all
 
 from sweeps.trainers.own import TrainerFile
-from sweeps.trainers.source import Module, Source
+from sweeps.trainers.source import Module, SourceCode
 from sweeps.trainers.tinylm import TinyLM
 from sweeps.workers.local import LocalWorkers
 from sweeps.workers.protocol import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers
@@ -176,7 +176,7 @@ def test_what_a_run_takes_of_its_machine_is_told_while_it_trains(workers: Worker
 def test_a_trainer_goes_with_its_job_wherever_that_is(workers: Workers, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     beside = {"beside_own": Module(nowhere / "beside_own.py", b"WORD = 'kept'")}
-    trainer = TrainerFile("1", Source(Module(nowhere / "own.py", OWN.encode()), beside))
+    trainer = TrainerFile("1", SourceCode(Module(nowhere / "own.py", OWN.encode()), beside))
     workers.submit(Job("a", '{"rate": 0.25}', tmp_path / "a", "cpu", 1, trainer))
     messages = receive_all(workers)
     steps = [record for message in messages if isinstance(message, Steps) for record in message.records]

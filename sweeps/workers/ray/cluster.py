@@ -36,9 +36,9 @@ class Demand:
         return THREADS if self.gpus else self.cpus
 
     def task(self, function: Callable[..., Any]) -> Any:
-        """A Ray task that reserves it; one that is lost is told and not tried again: its run goes on from a checkpoint.
+        """A Ray task that reserves it; one that is lost is not tried again: its run goes on from a checkpoint.
 
-        Told by `.options()` instead, Ray would not end a GPU's process with its task, and the next one in it would find
+        By `.options()` instead, Ray would not end a GPU's process with its task, and the next one in it would find
         the GPU and the memory of the first.
         """
         return ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
@@ -112,7 +112,7 @@ def demand_of(cpus_per_run: int, runs_per_gpu: int) -> Demand:
 
 
 def look(demand: Demand, say: Callable[[str], None]) -> Found:
-    """What a node that trains is, asked in a slot of it; `say` is told, once, where that is waited for."""
+    """What a node that trains is, asked in a slot of it; `say` hears, once, where that is waited for."""
     task = demand.task(_look).remote(demand)
     if not ray.wait([task], timeout=QUIET_SECONDS)[0]:
         say(demand.waiting("the sweep"))
