@@ -12,7 +12,7 @@ from tinylm_core.records import StepRecord, now_ms
 
 @dataclass
 class DeviceSteps:
-    """Steps after step `step`: their tensors stay where they are until `flush` reads them, all at once."""
+    """It holds the steps after step `step`: their tensors stay where they are until `flush` reads them, all at once."""
 
     step: int
     tokens_per_step: int
@@ -23,11 +23,11 @@ class DeviceSteps:
         self._pending = PendingSteps(self.step * self.tokens_per_step)
 
     def add(self, rate: float, loss: Tensor, grad_norm: Tensor, skipped: Tensor) -> None:
-        """One step more, which is over, or on its way, now."""
+        """Take in one step, which is over, or on its way, now."""
         self._rows.append((rate, loss, grad_norm, skipped, now_ms()))
 
     def is_due(self) -> bool:
-        """Whether it is time to read them; asks the device for nothing."""
+        """Say whether it is time to read them, without asking the device for anything."""
         return self._pending.is_due(len(self._rows))
 
     def restart_clock(self) -> None:
@@ -35,7 +35,7 @@ class DeviceSteps:
         self._pending.restart_clock()
 
     def flush(self) -> tuple[list[StepRecord], int | None]:
-        """The records up to the first that diverged, and that step: the first loss or gradient norm that isn't finite.
+        """Return the records up to the first that diverged, and that step: its loss or gradient norm isn't finite.
 
         An overflow that fp16 scaling skipped is no divergence.
         """

@@ -12,7 +12,7 @@ FLUSH_SECONDS = 1.0
 
 @dataclass
 class PendingSteps:
-    """Steps taken but not reported yet, up to the first that diverged: that one and later ones are dropped (law 11)."""
+    """It holds the steps that were taken and not reported; the first that diverged and later ones it drops (law 11)."""
 
     tokens: int = 0  # trained on up to the last step that was added
     diverged_at: int | None = None
@@ -24,7 +24,7 @@ class PendingSteps:
         self._flushed_tokens = self.tokens
 
     def add(self, record: StepRecord, *, diverged: bool) -> None:
-        """One step more, and whether it is one whose numbers are none any more."""
+        """Take in one step, which has `diverged` where its numbers are none any more."""
         self.tokens = max(self.tokens, record.tokens)
         if diverged and self.diverged_at is None:
             self.diverged_at = record.step
@@ -32,7 +32,7 @@ class PendingSteps:
             self._waiting.append(record)
 
     def is_due(self, num_elsewhere: int = 0) -> bool:
-        """Whether enough steps wait, those that were not added yet included, or any wait long enough."""
+        """Say whether enough steps wait, with `num_elsewhere` that are still to be added, or a second is over."""
         waits_for = time.monotonic() - self._since
         return len(self._waiting) + num_elsewhere >= FLUSH_STEPS or waits_for >= FLUSH_SECONDS
 
@@ -41,7 +41,7 @@ class PendingSteps:
         self._since = time.monotonic()
 
     def flush(self) -> list[StepRecord]:
-        """The steps that wait; those that say no tokens per second have that of all that were added since the last."""
+        """Return the steps that wait; those without tokens per second get that of all steps since the last flush."""
         pace = (self.tokens - self._flushed_tokens) / max(time.monotonic() - self._since, 1e-9)
         flushed = [
             replace(record, tokens_per_second=pace) if math.isnan(record.tokens_per_second) else record
