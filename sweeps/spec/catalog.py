@@ -64,6 +64,7 @@ def list_experiments() -> dict[str, str]:
 
 
 def first_line(file: Path) -> str:
+    """The question that a file puts, the first line of its docstring; empty where it puts none or can't be read."""
     try:
         docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
     except (SyntaxError, ValueError):  # reported when it is loaded

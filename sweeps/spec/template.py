@@ -5,25 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SMALL_TEXT_BYTES = 200_000  # below, a vocabulary of byte pairs has too little to be learnt from
-
-
 SMALL_TEXT_TOKENS = 200_000  # below, a model of half the width is wide enough
-
-
 MOST_TOKENS = 327_680  # a run of this model takes some ten seconds a core
-
-
 MOST_EPOCHS = 4
-
-
 MOST_EVAL_TOKENS = 16_384
-
-
 BATCH_SIZE = 8
-
-
 NUM_EVALS = 8
-
+NUM_SETTINGS = 6
+SEEDS = 2
 
 FILE = '''"""Which learning rate, and how much warmup, does {title} want?
 
@@ -62,12 +51,6 @@ SWEEP = Sweep(
     seeds={seeds},  # runs a setting; more of them tell smaller differences apart
 )
 '''
-
-
-NUM_SETTINGS = 6
-
-
-SEEDS = 2
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ TELEMETRY_OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-
 EXIT_CODES = {
     "0": "done",
     "1": "done with failures, or stopped after too many of them (reproduce: different)",

@@ -18,7 +18,7 @@ from sweeps.spec.naming import counted, short
 from sweeps.terminal.screen import NAME, rows_after_reflow, screen
 from sweeps.terminal.table import Row
 from sweeps.terminal.tally import RunProgress, Tally
-from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, _status, say_json, trouble
+from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, say_json, status_parts, trouble
 
 SECONDS_BETWEEN_LOOKS = 1  # of the live view
 
@@ -55,7 +55,7 @@ class LiveView(PlainView):
         self._go_up_wrapped_lines(size[0])
         rows = [_cells(run) for run in list(self._tally.under_way.values())]
         waited_for = trouble(self._outbox, self._waiting)
-        status, share = _status(self._progress), self._progress.share_done
+        status, share = status_parts(self._progress), self._progress.share_done
         lines = screen(self._console, size, self._title, rows, status, share, waited_for)
         self._drawn = [line.cell_len for line in lines]
         return Text("\n").join(lines)

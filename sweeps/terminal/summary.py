@@ -128,7 +128,7 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
 
 
 def frame_table(title: str, frame: pd.DataFrame, width: int) -> Table:
-    """As many columns of a frame of text as fit; those that say least go first, and no number is cut.
+    """Return a table of as many columns of a frame of text as fit; those that say least go first, no number is cut.
 
     What a column that had to go says in all rows alike is said once, beside the title.
     """

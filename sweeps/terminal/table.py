@@ -26,7 +26,7 @@ def fitted_table(
     title: str = "",
     wraps: bool = False,
 ) -> Table:
-    """The columns, by name the texts of their rows, that are left of a table when it is `fitting`.
+    """Return a table of the columns, given as the texts of their rows by name, that fit in `width`; see `fitting`.
 
     The `long` column is cut where it does not fit, or takes several lines where it `wraps`. What each column of `alike`
     that had to go says in all rows is said once, beside the title.

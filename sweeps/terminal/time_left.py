@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+PRIOR = 0.25  # of a run's work is taken as seen at the pace of others
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -39,9 +41,6 @@ class Seen:
         if is_new:
             self.heard = now
         self.done = max(self.done, done)
-
-
-PRIOR = 0.25  # of a run's work is taken as seen at the pace of others
 
 
 class Pace:

@@ -78,24 +78,6 @@ class OwnTrainer:
         return {}
 
 
-def _corners(sweep: Sweep) -> list[Config]:
-    """The base with each field in turn at each of its choices, or at the ends of its range."""
-    values: list[dict[str, Value]] = [
-        {name: value}
-        for name, dimension in sweep.space.items()
-        for value in (dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high))
-    ]
-    corners = [sweep.base]
-    for setting in values:
-        try:
-            corner = changed(sweep.base, setting)
-        except ValueError:
-            continue  # fits with another value of another field; whole settings are checked one by one
-        if sweep.allows(setting):
-            corners.append(corner)
-    return corners
-
-
 @dataclass(frozen=True)
 class TrainerFile:
     """An experiment file whose sweep has a trainer, as it was read: a worker is sent it and trains with it."""
@@ -114,12 +96,6 @@ class TrainerFile:
             raise
 
 
-def _place_of(run: Any) -> str:
-    """Where a trainer is defined, as far as it says that."""
-    code = getattr(inspect.unwrap(getattr(run, "func", run)), "__code__", None)
-    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else repr(run)
-
-
 def trainer_file(experiment: Experiment) -> TrainerFile | None:
     """The file that workers train with; None where that is `tinylm_core`. ValueError where the sweep is in no file."""
     if experiment.sweep.run is None:
@@ -127,3 +103,27 @@ def trainer_file(experiment: Experiment) -> TrainerFile | None:
     if experiment.path is None:
         raise ValueError(f"sweep {experiment.name!r} has a trainer of its own, so it must stand in a file: sweeps.run")
     return TrainerFile(str(experiment.sweep.version), source_of(experiment.path, experiment.source))
+
+
+def _corners(sweep: Sweep) -> list[Config]:
+    """The base with each field in turn at each of its choices, or at the ends of its range."""
+    values: list[dict[str, Value]] = [
+        {name: value}
+        for name, dimension in sweep.space.items()
+        for value in (dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high))
+    ]
+    corners = [sweep.base]
+    for setting in values:
+        try:
+            corner = changed(sweep.base, setting)
+        except ValueError:
+            continue  # fits with another value of another field; whole settings are checked one by one
+        if sweep.allows(setting):
+            corners.append(corner)
+    return corners
+
+
+def _place_of(run: Any) -> str:
+    """Where a trainer is defined, as far as it says that."""
+    code = getattr(inspect.unwrap(getattr(run, "func", run)), "__code__", None)
+    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else repr(run)

@@ -82,6 +82,21 @@ def source_of(path: Path, content: bytes) -> SourceCode:
     return SourceCode(Module(path, content), modules)
 
 
+def training_statements(content: bytes) -> Iterator[str]:
+    """The source of a file's statements but for its docstring and, of `SWEEP = …`, all but the trainer it names."""
+    text = content.decode()
+    for number, statement in enumerate(ast.parse(content).body):
+        is_docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if is_docstring:
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "SWEEP" for target in targets):
+            keywords = [node for node in ast.walk(statement) if isinstance(node, ast.keyword) and node.arg == "run"]
+            yield from (ast.get_source_segment(text, keyword.value) or "" for keyword in keywords)
+        else:
+            yield ast.get_source_segment(text, statement) or ""
+
+
 def _imported_names(content: bytes, package: str) -> Iterator[str]:
     """The dotted names that a module of a package imports, those of the packages that they are in, and what may be
     modules in them."""
@@ -110,21 +125,6 @@ def _file_beside(name: str, folder: Path) -> Path | None:
     places = [] if found is None else [found.origin, *(found.submodule_search_locations or [])]
     here = {str(place) for place in (folder / first, folder / first / "__init__.py", folder / f"{first}.py")}
     return file if here & set(places) else None
-
-
-def training_statements(content: bytes) -> Iterator[str]:
-    """The source of a file's statements but for its docstring and, of `SWEEP = …`, all but the trainer it names."""
-    text = content.decode()
-    for number, statement in enumerate(ast.parse(content).body):
-        is_docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        if is_docstring:
-            continue
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == "SWEEP" for target in targets):
-            keywords = [node for node in ast.walk(statement) if isinstance(node, ast.keyword) and node.arg == "run"]
-            yield from (ast.get_source_segment(text, keyword.value) or "" for keyword in keywords)
-        else:
-            yield ast.get_source_segment(text, statement) or ""
 
 
 class _Finder(MetaPathFinder, InspectLoader):

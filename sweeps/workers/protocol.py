@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Steps:
+    """Optimizer steps that a run has made, in order."""
+
     key: str
     records: list[StepRecord]
 
 
 @dataclass(frozen=True)
 class Evaluated:
+    """An evaluation that a run has made."""
+
     key: str
     record: EvalRecord
 

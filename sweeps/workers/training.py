@@ -63,6 +63,14 @@ def train_job(
     say(ended)
 
 
+def write_output_to(log: Path) -> None:
+    """From here on, all that this process prints is appended to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 def _as_planned(job: Job, config: RunConfig, corpus: "Corpus | None") -> "Corpus":
     """The corpus that was sent along, or is read here. ValueError where it is not the one of the plan."""
     from tinylm_core.corpus import load_corpus
@@ -89,11 +97,3 @@ def _writable(text: str) -> str:
     """Without what no file and no database takes: half a surrogate pair, as a file's name may have, and the like."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
-def write_output_to(log: Path) -> None:
-    """From here on, all that this process prints is appended to a file."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)

@@ -91,19 +91,6 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_listens(address: str) -> None:
-    """Ray itself gives up after two minutes, and the process with it."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address.startswith("ray://") and not host:
-        host, port = port, str(CLIENT_PORT)
-    if port.isdecimal():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-
-
-def _first(error: BaseException) -> str:
-    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-
-
 def demand_of(cpus_per_run: int, runs_per_gpu: int) -> Demand:
     """What a run reserves on this cluster: a share of a GPU where it has any."""
     has_gpu = ray.cluster_resources().get("GPU", 0) > 0
@@ -118,6 +105,19 @@ def look(demand: Demand, say: Callable[[str], None]) -> Found:
         say(demand.waiting("the sweep"))
     found: Found = ray.get(task)
     return found
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself gives up after two minutes, and the process with it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://") and not host:
+        host, port = port, str(CLIENT_PORT)
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+def _first(error: BaseException) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 def _look(demand: Demand) -> Found:
