@@ -1,4 +1,4 @@
-"""Which point comes next. Imports optuna, as only `sweeps.study` does besides; knows no tracker.
+"""Which point comes next: a sweep's search as ask and tell. Knows no tracker, and not who trains what it proposes.
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
 for the next. So resuming needs nothing of its own (law 10). A search that doesn't learn only counts them.

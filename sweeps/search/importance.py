@@ -1,4 +1,4 @@
-"""How much each field matters, by Optuna's evaluators."""
+"""How much each field matters, by Optuna's evaluators. Knows no tracker, and not how the settings were chosen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

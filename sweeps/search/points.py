@@ -1,4 +1,4 @@
-"""The points that are known without asking a study: cells, listed points, a random or Sobol sequence."""
+"""The points that are known without asking a study: cells, listed points, a Sobol' sequence. Knows no Optuna."""
 
 import itertools
 from collections.abc import Iterator

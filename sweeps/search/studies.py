@@ -1,4 +1,4 @@
-"""Optuna's studies, distributions and parameters for a space."""
+"""A space in Optuna's terms: studies, trials, distributions. Knows neither sweeps nor the order in which they ask."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Finds experiment files and loads the sweep each declares."""
+"""Finds experiment files and loads the sweep each declares. Knows no store, and runs no sweep."""
 
 import ast
 import hashlib

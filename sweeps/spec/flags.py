@@ -1,4 +1,4 @@
-"""FIELD=VALUE and FIELD=v1,v2|low:high:points:log, as a command line gives them, for the fields of a config."""
+"""FIELD=VALUE and FIELD=v1,v2|low:high:points:log, as any command line gives them for a config. Knows no command."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

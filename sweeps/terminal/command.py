@@ -1,4 +1,4 @@
-"""What every command shares: the --store option, exit codes, one line for a user's mistake."""
+"""What every command shares: the --store option, exit codes, one line for a user's mistake. Knows no verb."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What a sweep would run and what that costs. Writes nothing to a store."""
+"""What a sweep would run and what that costs. Writes nothing to a store, and trains only to measure a pace."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median

@@ -1,4 +1,4 @@
-"""The table of a sweep that is drawn again and again on a terminal."""
+"""The view of a sweep that is redrawn in place on a terminal, and which view suits an output. Counts nothing itself."""
 
 import os
 import time

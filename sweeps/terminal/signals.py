@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as a command that may be cut off anywhere takes them."""
+"""Ctrl-C and SIGTERM, as a command that may be cut off anywhere takes them. Knows not what it does."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What a command prints when a sweep has ended or is reported: the answer, two tables, what to do next."""
+"""What a command prints of a sweep that has ended, is reported or compared: answer and tables. Computes none of it."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

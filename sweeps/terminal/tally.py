@@ -1,4 +1,4 @@
-"""How far the runs of a sweep are: what every view of it counts."""
+"""How far the runs of a sweep are, counted for every view of it. Knows no terminal."""
 
 import time
 from collections.abc import Callable, Mapping

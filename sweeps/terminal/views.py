@@ -1,4 +1,4 @@
-"""What is seen while a sweep runs: a live view on a terminal, plain lines elsewhere, little or JSON where asked."""
+"""What is said while a sweep runs, where no live view is drawn: plain lines, little, or JSON. Counts nothing itself."""
 
 import json
 import time

@@ -1,6 +1,7 @@
 """A trainer of the user's own: `Sweep(run=…, version=…)`, where `run` has the signature of `tinylm_core.run`.
 
 What it reads and how it trains only it knows, so its `version` stands for all of that in a run's identity.
+Knows no driver.
 """
 
 import hashlib

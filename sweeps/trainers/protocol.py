@@ -1,4 +1,4 @@
-"""What trains a sweep's configs, as far as a plan must know it: `tinylm_core`, or a trainer of the user's own."""
+"""What trains a sweep's configs, as far as a plan must know it: ours, or one of the user's own. Knows neither."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The code of a trainer of the user's own: the file it stands in and the modules beside it, as they were read.
 
-A worker trains with these, wherever it is and whatever became of the files since.
+A worker trains with these, wherever it is and whatever became of the files since. Knows nothing of what the code does.
 """
 
 import ast

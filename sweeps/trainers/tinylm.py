@@ -1,4 +1,4 @@
-"""`tinylm_core` as the trainer: its budgets, its corpora, its identity, and what its models cost."""
+"""`tinylm_core` as the trainer: its budgets, its corpora, its identity, and what its models cost. Knows no worker."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where the runs of a command execute: processes on this machine, or tasks of a Ray cluster."""
+"""Where the runs of a command execute: processes on this machine, or tasks of a Ray cluster. Knows no plan."""
 
 import os
 import secrets

@@ -1,7 +1,7 @@
 """Runs as processes on this machine, one a run, forked from a server that has loaded torch.
 
 Each streams its records through a pipe of its own, so that one killed in the middle of a word harms nobody else. It
-dies with its driver: the pipe ends, and on Linux the kernel is asked to end it too.
+dies with its driver: the pipe ends, and on Linux the kernel is asked to end it too. Knows no sweep.
 """
 
 import contextlib

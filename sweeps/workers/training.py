@@ -1,4 +1,4 @@
-"""What a worker does with a job: train it, and report what happens."""
+"""What a worker does with a job, wherever it is: train it, and report what happens. Knows no driver."""
 
 import os
 import traceback

@@ -1,4 +1,4 @@
-"""The cluster: connecting to it, what a run reserves of a node, and what its nodes are."""
+"""The cluster: connecting to it, what a run reserves of a node, and what its nodes are. Submits no job."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""The driver's side: tasks submitted to the cluster, and what comes back put into the runs' folders here."""
+"""The driver's side: tasks are submitted, and what comes back is put into the runs' folders here. Trains nothing."""
 
 import time
 import traceback
