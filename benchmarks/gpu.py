@@ -27,7 +27,7 @@ from tinylm_core.corpus import load_corpus
 from tinylm_core.data import micro_batch, train_windows
 from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer
+from tinylm_core.train import TrainingLoop
 
 RUNS_PER_GPU = (1, 2, 4, 8)
 WARM_STEPS = 10
@@ -65,8 +65,8 @@ def ours(config: RunConfig, device: str, seconds: float) -> float:
     """Tokens a second of one run."""
     corpus = load_corpus(config)
     with reproducible(device, 1):
-        trainer = Trainer(config, corpus, device, None, checkpoint_seconds=1e9)
-        return steps_per_second(trainer.optimizer_step, device, seconds, together.wait) * config.tokens_per_step
+        loop = TrainingLoop(config, corpus, device, None, checkpoint_seconds=1e9)
+        return steps_per_second(loop.optimizer_step, device, seconds, together.wait) * config.tokens_per_step
 
 
 def plain(config: RunConfig, device: str, seconds: float) -> float:

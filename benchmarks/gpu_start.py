@@ -28,7 +28,7 @@ from tinylm_core.corpus import load_corpus
 from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
 from tinylm_core.samples import write_samples
-from tinylm_core.train import Trainer
+from tinylm_core.train import TrainingLoop
 
 RUNS_AT_ONCE = (1, 2, 4, 8)
 METHOD = "forkserver" if HAS_SERVER else "spawn"
@@ -50,18 +50,18 @@ def train(config: RunConfig, device: str, asked_at: float, pipe: Connection) -> 
     corpus = load_corpus(config)
     done("corpus")
     with reproducible(device, 1, compiles=config.compile is True), tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(config, corpus, device, Path(folder), checkpoint_seconds=1e9)
+        loop = TrainingLoop(config, corpus, device, Path(folder), checkpoint_seconds=1e9)
         done("model")
-        trainer.evaluate(lambda: False)
+        loop.evaluate(lambda: False)
         done("evaluation 0")
         for number in range(1, config.num_steps + 1):
-            trainer.optimizer_step()
+            loop.optimizer_step()
             if number <= 2:
                 done(f"step {number}")
         done(f"{config.num_steps - 2} more steps")
-        trainer.evaluate(lambda: False)
+        loop.evaluate(lambda: False)
         done("an evaluation")
-        trainer.finish(None)
+        loop.finish(None)
         done("checkpoint and weights")
         write_samples(Path(folder) / "checkpoint", Path(folder) / "samples.txt")
         done("samples")

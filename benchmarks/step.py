@@ -21,7 +21,7 @@ from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
 from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer
+from tinylm_core.train import TrainingLoop
 
 SECONDS = 8.0
 WARM_STEPS = 3
@@ -40,12 +40,12 @@ def train(config: RunConfig) -> float:
     """FLOP/s of one process that takes steps for a while."""
     corpus = load_corpus(config)
     with reproducible("cpu", 1):
-        trainer = Trainer(config, corpus, "cpu", None, checkpoint_seconds=1e9)
+        loop = TrainingLoop(config, corpus, "cpu", None, checkpoint_seconds=1e9)
         for _ in range(WARM_STEPS):
-            trainer.optimizer_step()
+            loop.optimizer_step()
         started, steps = time.perf_counter(), 0
         while time.perf_counter() - started < SECONDS:
-            trainer.optimizer_step()
+            loop.optimizer_step()
             steps += 1
         elapsed = time.perf_counter() - started
     return flops_per_token(config, corpus.vocab_size) * steps * config.tokens_per_step / elapsed

@@ -1,33 +1,30 @@
-"""Lists the verbs: `python -m sweeps`. A verb is a module here that can be run; its docstring says what it does."""
+"""Lists the verbs, and does what one of them does: `python -m sweeps`. Knows of a verb its name and one line."""
 
-import ast
 import runpy
 import shutil
 import sys
 import textwrap
-from pathlib import Path
 
 from sweeps.terminal.command import DONE, EXIT_CODES, USERS_MISTAKE
 
-RUNNABLE = 'if __name__ == "__main__":'
-
-
-def verbs() -> dict[str, str]:
-    """Verb → the first line of its docstring, without importing any."""
-    sources = {file.stem: file.read_text() for file in sorted(Path(__file__).parent.glob("[!_]*.py"))}
-    return {
-        name: (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-        for name, source in sources.items()
-        if f"\n{RUNNABLE}" in source
-    }
+# The first line of each module's docstring, said here so that none is read or loaded to list them.
+VERBS = {
+    "export": "Write a sweep as an Optuna study, for Optuna Dashboard and Optuna's own analyses.",
+    "ls": "List the sweeps in a store: how far each is, its best setting, when it last ran, its size on disk.",
+    "new": "Write an experiment file that runs as it is, sized for a text of yours.",
+    "report": "Write a sweep's report from the store alone, half-finished sweeps included.",
+    "reproduce": "Train a run again from its record in the store and compare every step.",
+    "rm": "Remove a sweep or a run for ever: its record, its artifacts, its report and its work.",
+    "run": "Run a sweep, or go on with it.",
+    "sample": "Write text with a trained run.",
+}
 
 
 def main(arguments: list[str]) -> int:
     """List the verbs, or do what `python -m sweeps.VERB …` does; returns the exit code."""
-    known = verbs()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("python -m sweeps.VERB …    (--help says more of each)\n")
-        print_columns(known)
+        print_columns(VERBS)
         print("\nExit codes:\n")
         print_columns(EXIT_CODES)
         return DONE
@@ -35,9 +32,9 @@ def main(arguments: list[str]) -> int:
     from tinylm_core.config import unknown_name
 
     try:
-        verb = completed("verb", arguments[0], known)
-        if verb not in known:
-            raise ValueError(unknown_name("verb", verb, known))
+        verb = completed("verb", arguments[0], VERBS)
+        if verb not in VERBS:
+            raise ValueError(unknown_name("verb", verb, VERBS))
     except ValueError as error:
         print(f"sweeps: {error} (python -m sweeps lists them)", file=sys.stderr)
         return USERS_MISTAKE

@@ -47,12 +47,12 @@ def run_sweep(
     warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, which MLflow loads and we don't use
     experiment = Experiment(name, file=None, docstring=question or name, sweep=sweep)
     has_own_trainer = sweep.run is not None
-    with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30, has_own_trainer=has_own_trainer) as place:
-        plan = make_plan(experiment, place.machine)
+    with on_this_machine(workers, runs_per_gpu=1, checkpoint_seconds=30, has_own_trainer=has_own_trainer) as engine:
+        plan = make_plan(experiment, engine.machine)
         opened = open_store(store, create=True)
         try:
             with Signals(ends_after=False) as signals:
-                workers_there = place.make_workers(plan.trainer.corpus_of)
+                workers_there = engine.make_workers(plan.trainer.corpus_of)
                 run_session(
                     plan,
                     workers_there,

@@ -11,7 +11,7 @@ them. Where the output is no terminal, columns are separated by tabs and bytes a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -110,22 +110,10 @@ def definition_row(row: "OfDefinition") -> dict[str, Cell]:
 
 def table(columns: Mapping[str, Sequence[str]], width: int) -> "Table":
     """Columns for a person; in a narrow terminal long texts take several lines, and columns that say less go."""
-    from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
-
-    from sweeps.terminal.table import fitting
+    from sweeps.terminal.table import fitted_table
 
     long = LONG if LONG in columns else "setting"
-    widths = {name: max(map(cell_len, (name, *texts))) for name, texts in columns.items()}
-    made = Table(box=None, header_style="dim", pad_edge=False)
-    fit = fitting(widths, width, spare=SPARE_COLUMNS, long=long)
-    for name, its_width in fit.items():
-        justify: Literal["left", "right"] = "right" if name in TO_THE_RIGHT else "left"
-        made.add_column(name, justify=justify, no_wrap=name != long, width=its_width)
-    for row in zip(*(columns[name] for name in fit), strict=True):
-        made.add_row(*map(Text, row))
-    return made
+    return fitted_table(columns, width, spare=SPARE_COLUMNS, long=long, to_the_right=TO_THE_RIGHT, wraps=True)
 
 
 def when(moment: datetime | None, now: datetime) -> str:

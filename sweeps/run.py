@@ -162,25 +162,25 @@ def run(
     output: Output = "json" if json_ else "quiet" if quiet else "people"
     resume_hint = f"the same command goes on: {command_line()}"
     try:
-        with Signals(ends_after=True) as signals, where as place:
+        with Signals(ends_after=True) as signals, where as running_on:
             from sweeps.session import run_session, tell_notes  # while the workers' server loads torch
 
             if confirm is not None:
                 from sweeps.driver.confirm import confirmed
 
-                experiment, which = confirmed(experiment, open_store(store), confirm, place.machine, at)
+                experiment, which = confirmed(experiment, open_store(store), confirm, running_on.machine, at)
                 tell_notes([which], output)
             if dry_run:
                 from sweeps.terminal.dry_run import print_plan
 
-                print_plan(make_plan(experiment, place.machine), place.num_slots, store)
+                print_plan(make_plan(experiment, running_on.machine), running_on.num_slots, store)
                 return DONE
-            plan = make_plan(experiment, place.machine)
+            plan = make_plan(experiment, running_on.machine)
             tell_notes(plan.notes, output)
             opened = open_store(store, create=True)
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
-            workers_there = place.make_workers(plan.trainer.corpus_of)
+            workers_there = running_on.make_workers(plan.trainer.corpus_of)
             limits = Limits(wait, max_failures, end)
             return run_session(
                 plan, workers_there, opened, limits=limits, signals=signals, output=output, resume_hint=resume_hint

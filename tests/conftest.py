@@ -13,7 +13,7 @@ from clusters import on_cluster as on_cluster
 from clusters import ray_folder as ray_folder
 from hypothesis import settings
 from launcher import launcher as launcher
-from runs import told_each_step as told_each_step
+from runs import reported_each_step as reported_each_step
 from stores import any_store as any_store
 from stores import server as server
 

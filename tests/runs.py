@@ -17,7 +17,7 @@ from tinylm_core.corpus import load_corpus
 from tinylm_core.machine import this_machine
 from tinylm_core.records import EvalRecord, Metrics, StepRecord
 from tinylm_core.state import TrainState
-from tinylm_core.train import Trainer, reproducible, run
+from tinylm_core.train import TrainingLoop, reproducible, run
 
 Tiny = Callable[..., RunConfig]
 
@@ -66,16 +66,16 @@ class StopAt:
 
 
 @contextmanager
-def trainer_of(config: RunConfig) -> Iterator[Trainer]:
+def loop_of(config: RunConfig) -> Iterator[TrainingLoop]:
     config = resolve(config, this_machine("cpu"))
     with reproducible("cpu", 1):
-        yield Trainer(config, load_corpus(config), "cpu", None, 1e9)
+        yield TrainingLoop(config, load_corpus(config), "cpu", None, 1e9)
 
 
 @pytest.fixture
-def told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def reported_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """should_stop is asked, and a checkpoint kept if due, at every step; an evaluation takes several batches."""
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", 1)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", 1)
     monkeypatch.setattr(train_module, "MAX_CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr("tinylm_core.evaluate.EVAL_BATCH_TOKENS", 128)
 

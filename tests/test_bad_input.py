@@ -238,7 +238,7 @@ def test_the_list_names_every_experiment_with_its_question(launcher: Launcher) -
 
 def test_what_may_not_be_written_is_named_in_a_line() -> None:
     program = (
-        "import click; from sweeps.command import run_command\n"
+        "import click; from sweeps.terminal.command import run_command\n"
         "@click.command()\n"
         "def report(): raise PermissionError(13, 'Permission denied', '/shared/reports/trials.csv')\n"
         "run_command(report)"

@@ -28,7 +28,7 @@ from house import (
 from sweeps.workers.local import PRELOADED
 
 SLOW = {"torch", "optuna", "mlflow", "pandas", "matplotlib", "scipy", "ray", "datasets"}
-MOST_LINES = 360
+MOST_LINES = 250
 MOST_FLOORS = 13
 
 

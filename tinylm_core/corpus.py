@@ -3,7 +3,7 @@
 Everything streams, so that a corpus may be larger than memory. Knows nothing of training.
 
 The cache holds folders, each named by a digest of all its content depends on: `sources` (texts that had to be written:
-extracted, joined or downloaded), `surveys` (what reading a file once has told) and `tokens`.
+extracted, joined or downloaded), `surveys` (what reading a file once has found) and `tokens`.
 """
 
 import hashlib

@@ -55,7 +55,7 @@ def evaluate(
     device: str,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Estimate | None:
-    """Token-weighted mean loss over all windows, by `window_sums`; None where it was told to stop on the way."""
+    """Token-weighted mean loss over all windows, by `window_sums`; None where it was asked to stop on the way."""
     sums: list[Tensor] = []
     batch_size = max(1, EVAL_BATCH_TOKENS // windows.max_seq_len)
     for first in range(0, len(windows), batch_size):

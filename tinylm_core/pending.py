@@ -1,59 +1,52 @@
-"""Steps that have not been told yet: a GPU is not synchronised at each."""
+"""Steps that wait to be reported together. Knows neither tensors nor who listens, so that any trainer may use it."""
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
-from tinylm_core.config import RunConfig
-from tinylm_core.records import StepRecord, now_ms
+from tinylm_core.records import StepRecord
 
 FLUSH_STEPS = 20
-
-
 FLUSH_SECONDS = 1.0
 
 
 @dataclass
-class Pending:
-    """Steps taken but not yet told: their tensors stay on the device until `flush`, so that a GPU isn't waited for."""
+class PendingSteps:
+    """It holds the steps that were taken and not reported; the first that diverged and later ones it drops (law 11)."""
 
-    config: RunConfig
-    step: int
-    _rows: list[tuple[float, Tensor, Tensor, Tensor, int]] = field(default_factory=list)
+    tokens: int = 0  # trained on up to the last step that was added
+    diverged_at: int | None = None
+    _waiting: list[StepRecord] = field(default_factory=list)
+    _flushed_tokens: int = field(init=False)
     _since: float = field(default_factory=time.monotonic)
 
-    def add(self, rate: float, loss: Tensor, grad_norm: Tensor, skipped: Tensor) -> None:
-        self._rows.append((rate, loss, grad_norm, skipped, now_ms()))
+    def __post_init__(self) -> None:
+        self._flushed_tokens = self.tokens
 
-    def is_due(self) -> bool:
-        return len(self._rows) >= FLUSH_STEPS or time.monotonic() - self._since >= FLUSH_SECONDS
+    def add(self, record: StepRecord, *, diverged: bool) -> None:
+        """Take in one step, which has `diverged` where its numbers are none any more."""
+        self.tokens = max(self.tokens, record.tokens)
+        if diverged and self.diverged_at is None:
+            self.diverged_at = record.step
+        if self.diverged_at is None:
+            self._waiting.append(record)
+
+    def is_due(self, num_elsewhere: int = 0) -> bool:
+        """Say whether enough steps wait, with `num_elsewhere` that are still to be added, or a second is over."""
+        waits_for = time.monotonic() - self._since
+        return len(self._waiting) + num_elsewhere >= FLUSH_STEPS or waits_for >= FLUSH_SECONDS
 
     def restart_clock(self) -> None:
         """Leave what was not training out of the next tokens per second."""
         self._since = time.monotonic()
 
-    def flush(self) -> tuple[list[StepRecord], int | None]:
-        """The records up to the first that diverged, and that step: the first loss or gradient norm that isn't finite.
-
-        An overflow that fp16 scaling skipped is no divergence.
-        """
-        rates, *tensors, timestamps = zip(*self._rows, strict=True)
-        losses, grad_norms, skips = (torch.stack(values).tolist() for values in tensors)
-        elapsed = max(time.monotonic() - self._since, 1e-9)
-        tokens_per_second = len(self._rows) * self.config.tokens_per_step / elapsed
-        records: list[StepRecord] = []
-        diverged_at = None
-        for rate, loss, grad_norm, skipped, timestamp in zip(rates, losses, grad_norms, skips, timestamps, strict=True):
-            step = self.step + len(records) + 1
-            if not math.isfinite(loss) or not (math.isfinite(grad_norm) or skipped):
-                diverged_at = step
-                break
-            tokens = step * self.config.tokens_per_step
-            records.append(StepRecord(step, tokens, loss, rate, grad_norm, tokens_per_second, bool(skipped), timestamp))
-        self.step += len(records)
-        self._rows.clear()
+    def flush(self) -> list[StepRecord]:
+        """Return the steps that wait; those without tokens per second get that of all steps since the last flush."""
+        pace = (self.tokens - self._flushed_tokens) / max(time.monotonic() - self._since, 1e-9)
+        flushed = [
+            replace(record, tokens_per_second=pace) if math.isnan(record.tokens_per_second) else record
+            for record in self._waiting
+        ]
+        self._waiting, self._flushed_tokens = [], self.tokens
         self.restart_clock()
-        return records, diverged_at
+        return flushed

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-State = Literal["COMPLETE", "DIVERGED", "INTERRUPTED"]
+EndState = Literal["COMPLETE", "DIVERGED", "INTERRUPTED"]
 RESULTS = ("COMPLETE", "DIVERGED")  # states of a run that ended with an objective
 
 
@@ -69,7 +69,7 @@ class UsageRecord:
 class Metrics:
     """What a run ends with. `steps` and `evals` hold its whole history, also after a resume."""
 
-    state: State
+    state: EndState
     num_parameters: int
     vocab_size: int  # what a prediction chooses among: ln of it is the loss of knowing nothing
     steps: list[StepRecord] = field(default_factory=list, repr=False)

@@ -7,7 +7,7 @@ import torch
 from tinylm_core.config import RunConfig
 from tinylm_core.corpus import Corpus
 from tinylm_core.determinism import reproducible
-from tinylm_core.train import Trainer
+from tinylm_core.train import TrainingLoop
 
 MOST_STEPS = 5
 MOST_SECONDS = 1.0
@@ -21,11 +21,11 @@ def tokens_per_second(config: RunConfig, corpus: Corpus, device: str, threads: i
     warm_steps = 1 if device == "cpu" else 2
     steps = min(warm_steps + MOST_STEPS, config.num_steps)
     with reproducible(device, threads, compiles=config.compile is True):
-        trainer = Trainer(config, corpus, device, None, checkpoint_seconds=0)
+        loop = TrainingLoop(config, corpus, device, None, checkpoint_seconds=0)
         tokens = 0
         started = time.perf_counter()
         for step in range(1, steps + 1):
-            _, loss, _, _ = trainer.optimizer_step()
+            _, loss, _, _ = loop.optimizer_step()
             if device != "cpu":
                 torch.isfinite(loss).item()  # wait for the device
             tokens += config.tokens_per_step

@@ -22,11 +22,11 @@ from tinylm_core.corpus import Corpus, load_corpus
 from tinylm_core.cuda_graph import Graphed, GraphedBackward
 from tinylm_core.data import micro_batch, train_eval_windows, train_windows, val_windows
 from tinylm_core.determinism import reproducible
+from tinylm_core.device_steps import DeviceSteps
 from tinylm_core.evaluate import evaluate, widest_float, window_sums
 from tinylm_core.machine import check_precision, conditions, this_machine
 from tinylm_core.model import TinyGPT
-from tinylm_core.pending import Pending
-from tinylm_core.records import EvalRecord, Metrics, State, StepRecord, now_ms
+from tinylm_core.records import EndState, EvalRecord, Metrics, StepRecord, now_ms
 from tinylm_core.schedule import learning_rate
 from tinylm_core.state import TrainState
 from tinylm_core.step import add_gradients, autocast, update
@@ -51,10 +51,10 @@ def run(
     """Train a model and measure it.
 
     With `workdir` the run keeps checkpoints there, goes on from the last one to the same bits (after a resume the
-    listeners hear the history since step 1 again), and leaves `checkpoint/` with the final weights. Steps are told in
-    batches, every 20 or about a second; `should_stop` is asked then, and a stopped run is INTERRUPTED. `on_checkpoint`
-    is told each state file once it is durable. `threads` are CPU threads. `corpus` is the one that `config.data` names,
-    where that can't be read here. ValueError for a config that can't run here, in one line.
+    listeners hear the history since step 1 again), and leaves `checkpoint/` with the final weights. Steps are reported
+    in batches, every 20 or about a second; `should_stop` is asked then, and a stopped run is INTERRUPTED.
+    `on_checkpoint` hears of each state file once it is durable. `threads` are CPU threads. `corpus` is the one that
+    `config.data` names, where that can't be read here. ValueError for a config that can't run here, in one line.
     """
     machine = this_machine(device)
     config = resolve(config, machine)
@@ -63,19 +63,19 @@ def run(
     corpus = corpus or load_corpus(config)
     with reproducible(machine.device, threads or torch.get_num_threads(), compiles=config.compile is True):
         folder = Path(workdir) if workdir else None
-        trainer = Trainer(config, corpus, machine.device, folder, checkpoint_seconds, on_checkpoint)
-        state = trainer.state
+        loop = TrainingLoop(config, corpus, machine.device, folder, checkpoint_seconds, on_checkpoint)
+        state = loop.state
         for record in state.evals:
             on_eval(record)
         if state.steps:
             on_steps(list(state.steps))  # a listener may keep it, and this one grows
-        pending = Pending(config, state.step)
+        pending = DeviceSteps(state.step, config.tokens_per_step)
         diverged_at: int | None = None
         while diverged_at is None:
-            if trainer.evaluation_is_due():
-                evaluated = trainer.evaluate(should_stop)
+            if loop.evaluation_is_due():
+                evaluated = loop.evaluate(should_stop)
                 if evaluated is None:
-                    return trainer.interrupt()
+                    return loop.interrupt()
                 if not math.isfinite(evaluated.val_loss + evaluated.train_loss):
                     diverged_at = state.step
                     break
@@ -84,20 +84,20 @@ def run(
                 pending.restart_clock()
             if state.step == num_steps:
                 break
-            pending.add(*trainer.optimizer_step())
-            if pending.is_due() or trainer.evaluation_is_due():
+            pending.add(*loop.optimizer_step())
+            if pending.is_due() or loop.evaluation_is_due():
                 records, diverged_at = pending.flush()
                 state.steps += records
                 if records:  # none, where the first has diverged
                     on_steps(records)
                 if diverged_at is None:
                     if should_stop():
-                        return trainer.interrupt()
-                    trainer.checkpoint_if_due()
-        return trainer.finish(diverged_at)
+                        return loop.interrupt()
+                    loop.checkpoint_if_due()
+        return loop.finish(diverged_at)
 
 
-class Trainer:
+class TrainingLoop:
     """One run's model, windows and files; owns the state that a checkpoint holds."""
 
     def __init__(
@@ -214,7 +214,7 @@ class Trainer:
             save_model(self.workdir / "checkpoint", self.state.model, self.config, self.corpus.tokenizer)
         return self._metrics("COMPLETE", None)
 
-    def _metrics(self, state: State, diverged_at: int | None) -> Metrics:
+    def _metrics(self, state: EndState, diverged_at: int | None) -> Metrics:
         return Metrics(
             state=state,
             num_parameters=sum(p.numel() for p in self.state.model.parameters()),

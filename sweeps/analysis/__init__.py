@@ -1,5 +1,6 @@
 """What a sweep says: plan and rows in, numbers and sentences out. Pure; knows no MLflow, no Optuna, no matplotlib.
 
-`settings` holds runs against the plan; `ranking`, `curves`, `rates`, `effects` and `diagnosis` are the numbers;
-`results` keeps them for one sweep; `advice`, with the `commands` that mend, and `words` say them.
+`settings` holds runs against the plan; `noise` and `distributions` say what chance does; `ranking`, `curves`, `rates`,
+`effects`, `decomposition`, `best_quarter` and `diagnosis` are the numbers, and `results` keeps them for one sweep;
+`comparison` holds two together, `reproduction` a run and its repetition.
 """

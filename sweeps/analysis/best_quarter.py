@@ -34,7 +34,7 @@ class Concentration:
 
     `low` and `high` are its values; `end` is "low" or "high" where it lies at that end of what was searched, else "";
     `narrowed` the range that holds it with some room where that is much smaller; None where it isn't, or at an end.
-    `told` says whether as many of the other settings would seldom lie so close together (5 %, Holm over the fields).
+    `distinguished`: as many of the other settings would seldom lie so close together (5 %, Holm over the fields).
     """
 
     field: str
@@ -42,7 +42,7 @@ class Concentration:
     high: float
     end: str
     narrowed: tuple[float, float] | None
-    told: bool
+    distinguished: bool
 
 
 def best_quarter(board: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def concentrations(plan: PlanRecord, board: pd.DataFrame) -> list[Concentration]
     ]
     adjusted = holm(np.array(p_values))
     return [
-        _concentration(plan, field, place[field], best, told=bool(p < SIGNIFICANCE))
+        _concentration(plan, field, place[field], best, distinguished=bool(p < SIGNIFICANCE))
         for field, p in zip(fields, adjusted, strict=True)
     ]
 
@@ -85,14 +85,16 @@ def values_said(one: Concentration) -> str:
     return f"{one.field} {short(one.low)}" + (f" to {short(one.high)}" if one.low < one.high else "")
 
 
-def _concentration(plan: PlanRecord, field: str, place_T: Floats, best: pd.DataFrame, *, told: bool) -> Concentration:
+def _concentration(
+    plan: PlanRecord, field: str, place_T: Floats, best: pd.DataFrame, *, distinguished: bool
+) -> Concentration:
     values = best[field].astype(float)
     low, high = float(values.min()), float(values.max())
     dimension = plan.space[field]
     if isinstance(dimension, Choice) or not is_sampled(plan, field):
         listed = [float(value) for value in ordered_values(plan, field)]
         end = {listed[0]: "low", listed[-1]: "high"}.get(low, "") if low == high else ""
-        return Concentration(field, low, high, end, None, told)
+        return Concentration(field, low, high, end, None, distinguished)
     log = dimension.log
     start, stop = (math.log(end) if log else float(end) for end in (dimension.low, dimension.high))
     share_B = (place_T[: len(best)] - start) / (stop - start)
@@ -104,10 +106,10 @@ def _concentration(plan: PlanRecord, field: str, place_T: Floats, best: pd.DataF
     room = ROOM * float(np.ptp(share_B))
     shares = max(0.0, float(share_B.min()) - room), min(1.0, float(share_B.max()) + room)
     narrowed = None
-    if told and not end and shares[1] - shares[0] <= WORTH_NARROWING:
+    if distinguished and not end and shares[1] - shares[0] <= WORTH_NARROWING:
         ends = [start + share * (stop - start) for share in shares]
         narrowed = (math.exp(ends[0]), math.exp(ends[1])) if log else (ends[0], ends[1])
-    return Concentration(field, low, high, end, narrowed, told)
+    return Concentration(field, low, high, end, narrowed, distinguished)
 
 
 def _p_of_extent(place_T: Floats, num_best: int) -> float:

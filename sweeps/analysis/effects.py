@@ -13,7 +13,7 @@ import pandas as pd
 
 from sweeps.analysis.distributions import t_isf
 from sweeps.analysis.noise import SIGNIFICANCE, Noise
-from sweeps.analysis.ranking import told_from_first
+from sweeps.analysis.ranking import p_values_against_first
 from sweeps.analysis.settings import (
     comparable_objectives,
     ordered_values,
@@ -74,8 +74,8 @@ def tuned_effects(plan: PlanRecord, runs: pd.DataFrame, board: pd.DataFrame, noi
     """What each swept parameter does to somebody who tunes the others: `main_effects`, of the best setting at a value.
 
     Where parameters interact, means are of settings that nobody would choose. One more column, p_value: that the worst
-    of these settings is no worse than the best (`told_from_first` of them all, Bonferroni over the parameters). `noise`
-    is that of the board's settings.
+    of these settings is no worse than the best (`p_values_against_first` of them all, Bonferroni over the parameters).
+    `noise` is that of the board's settings.
     """
     tuned = {field: isolated(plan, board, field) for field in plan.swept}
     table = _spreads({field: one.set_index("value")["objective"].astype(float) for field, one in tuned.items()})
@@ -83,7 +83,7 @@ def tuned_effects(plan: PlanRecord, runs: pd.DataFrame, board: pd.DataFrame, noi
     for field in table["parameter"]:
         trials = tuned[field].sort_values("objective")["trial"]
         rows = pd.Index(board["trial"]).get_indexer(pd.Index(trials))
-        p_values.append(told_from_first(comparable_objectives(runs, trials), noise[rows])[-1] * len(table))
+        p_values.append(p_values_against_first(comparable_objectives(runs, trials), noise[rows])[-1] * len(table))
     return table.assign(p_value=np.minimum(p_values, 1.0))
 
 

@@ -226,9 +226,9 @@ def uneven(plan: PlanRecord, runs: pd.DataFrame) -> Uneven | None:
         return None
     from scipy.stats import mannwhitneyu  # slow to import
 
-    told = [
+    distinguished = [
         one
         for one, here, there in candidates
         if mannwhitneyu(here, there, alternative="greater").pvalue * num_values < SIGNIFICANCE
     ]
-    return max(told, key=lambda one: one.ratio, default=None)
+    return max(distinguished, key=lambda one: one.ratio, default=None)

@@ -1,4 +1,4 @@
-"""Who leads, and what can be told apart: settings by their mean objective, tested in pairs by seed. Pure functions.
+"""Who leads, and what can be distinguished: settings by their mean objective, tested in pairs by seed. Pure functions.
 
 A diverged run counts as ln(vocabulary), as the objective has it; its gap and train loss count nowhere.
 """
@@ -25,8 +25,8 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     standard_error over seeds (nats per token), num_seeds_done, num_seeds_planned, val_perplexity = exp(objective),
     train_loss and gap (means over COMPLETE runs), tokens_per_second, tied_with_best, p_value, state, run_ids.
 
-    tied_with_best is True where the setting can't be told from the best one at 5 % (see `told_from_first`), NA where
-    that can't be known: fewer than two seeds in common, or only some of them diverged, which is no seed noise.
+    tied_with_best is True where the setting can't be distinguished from the best one at 5 % (`p_values_against_first`),
+    NA where that can't be known: fewer than two seeds in common, or only some of them diverged, which is no seed noise.
     """
     board = _settings(runs, swept)
     incomplete = board["num_seeds_done"] < board["num_seeds_planned"]
@@ -39,7 +39,7 @@ def leaderboard(runs: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
     board.insert(0, "rank", ranks)
     if num_complete:
         objective_TS = comparable_objectives(runs, board["trial"])
-        p_values = told_from_first(objective_TS, noise_of(runs, board["trial"]))
+        p_values = p_values_against_first(objective_TS, noise_of(runs, board["trial"]))
         board["p_value"] = p_values
         tied = pd.array(p_values >= SIGNIFICANCE, dtype="boolean")
         tied[np.isnan(p_values)] = pd.NA
@@ -91,7 +91,7 @@ def _states(runs: pd.DataFrame) -> pd.Series:
     return states
 
 
-def told_from_first(objective_TS: Floats, noise: Noise) -> Floats:
+def p_values_against_first(objective_TS: Floats, noise: Noise) -> Floats:
     """Adjusted p-values [T] that each setting T differs from the first, by paired t-tests over their shared seeds S.
 
     Seeds pair because they share initial weights and data order. `noise` is the settings', moderated

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sweeps.analysis.distributions import standard_error, t_isf
 from sweeps.analysis.noise import SIGNIFICANCE, Noise, noise_by_setting, noise_of, noisy_settings
-from sweeps.analysis.ranking import told_from_first
+from sweeps.analysis.ranking import p_values_against_first
 from sweeps.analysis.settings import (
     Floats,
     comparable_objectives,
@@ -45,8 +45,8 @@ def rate_table(plan: PlanRecord, runs: pd.DataFrame, initial_loss: float) -> pd.
     - optimum: an estimate, the minimum of a parabola in log rate through the best rate and its neighbours. NaN where
       the best rate is an end, where training is unstable within the fit (a run diverged, or the setting is noisy),
       where the parabola has no minimum, or where rates were drawn and another parameter differs from one to the next.
-    - optimum_low, optimum_high: between which the optimum lies (95 %, `told_from_first`): the nearest rate on each side
-      that is told to be worse than the best. The noise is the sweep's, or where a rate's loss is a mean over other
+    - optimum_low, optimum_high: between which the optimum lies (95 %, `p_values_against_first`): the nearest rate on
+      each side that is distinguished as worse. The noise is the sweep's, or where a rate's loss is a mean over other
       settings that of the means: what a seed does at a rate it may do in all of those. It takes nothing of the curve
       but that it has one valley; an interval around a parabola's minimum misses most optima of a curve that is steeper
       on one side. NaN where no rate on that side is, with one seed, or where another parameter was drawn with the rate.
@@ -179,14 +179,14 @@ def parabola_minimum(rates: Floats, loss_R: Floats) -> float:
 
 
 def valley(rates: Floats, loss_RS: Floats, best: int, noise: Noise) -> tuple[float, float]:
-    """The nearest rates below and above the best that are told to be worse than it; NaN where none is.
+    """The nearest rates below and above the best that are distinguished as worse; NaN where none is.
 
     If the loss falls towards its minimum over the rate from both sides, the minimum lies between them. `noise` is
     that of the rates.
     """
     order = np.argsort(np.arange(len(rates)) != best, kind="stable")
     p_R = np.empty(len(rates))
-    p_R[order] = told_from_first(loss_RS[order], noise[order])
+    p_R[order] = p_values_against_first(loss_RS[order], noise[order])
     worse = np.flatnonzero(p_R < SIGNIFICANCE)
     below, above = worse[worse < best], worse[worse > best]
     return (

@@ -161,7 +161,7 @@ def _sampled_effects(results: Results) -> str:
     """Where the best settings lie and what a forest says of all: means over what a search tried most are of no use."""
     best, shares = best_quarter(results.board), results.decomposition
     parts = []
-    told = [one for one in results.concentrations if one.told]
+    told = [one for one in results.concentrations if one.distinguished]
     if told:
         where = ", ".join(map(values_said, told))
         # TPE gathers its trials around what was good, in fields that do nothing too.

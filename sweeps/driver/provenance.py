@@ -17,7 +17,7 @@ MAX_DIFF_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeVersion:
     """The checkout this process runs from; empty where it is an installed package."""
 
     commit: str
@@ -31,17 +31,17 @@ class Code:
 
 
 @cache
-def code() -> Code:
+def code() -> CodeVersion:
     """Commit, remote and diff of the checkout that holds this file."""
     folder = Path(__file__).parent
     tracked = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
     if not tracked:
-        return Code("", "", "")
+        return CodeVersion("", "", "")
     diff = _git(folder, "diff", "HEAD")
     if len(diff) > MAX_DIFF_BYTES:
         diff = diff[:MAX_DIFF_BYTES] + "\n[cut: the diff is longer]\n"
     remote = without_user_info(_git(folder, "remote", "get-url", "origin").strip())
-    return Code(_git(folder, "rev-parse", "HEAD").strip(), remote, diff)
+    return CodeVersion(_git(folder, "rev-parse", "HEAD").strip(), remote, diff)
 
 
 def _git(folder: Path, *arguments: str) -> str:

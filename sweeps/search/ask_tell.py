@@ -1,4 +1,4 @@
-"""Which point comes next. Imports optuna, as only `sweeps.study` does besides; knows no tracker.
+"""Which point comes next: a sweep's search as ask and tell. Knows no tracker, and not who trains what it proposes.
 
 The study is in memory and is a fold over the trials so far: `adopt` what was asked before, `tell` what is known, `ask`
 for the next. So resuming needs nothing of its own (law 10). A search that doesn't learn only counts them.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps.search.points import known_points, too_narrow
-from sweeps.search.studies import _params, _study, _suggested
+from sweeps.search.studies import new_study, suggested_setting, trial_content
 from sweeps.spec.searches import LEARNING, MOST_REFUSED, TPE_STARTUP_TRIALS
 from sweeps.spec.space import Setting
 from sweeps.spec.sweep import Sweep
@@ -28,7 +28,7 @@ class TrialSearch:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._points = known_points(sweep)
-        self._study = _study(_sampler(sweep, 0)) if learns(sweep) else None
+        self._study = new_study(_sampler(sweep, 0)) if learns(sweep) else None
         self._places: list[int] = []  # in the study, which holds what was refused too
         self.num_asked = 0
 
@@ -39,7 +39,7 @@ class TrialSearch:
             self.adopt(self._points[number])
             return self._points[number]
         if self._study is None:  # what was asked before plays no part
-            setting = self._proposed(_study(_sampler(self._sweep, number)))
+            setting = self._proposed(new_study(_sampler(self._sweep, number)))
         else:
             self._study.sampler = _sampler(self._sweep, number)
             setting = self._proposed(self._study)
@@ -54,7 +54,7 @@ class TrialSearch:
             self._study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,
-                    **_params(self._sweep.space, setting),
+                    **trial_content(self._sweep.space, setting),
                 )
             )
             self._places.append(len(self._study.get_trials(deepcopy=False)) - 1)
@@ -81,7 +81,7 @@ class TrialSearch:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 trial = study.ask()
-                setting = _suggested(trial, self._sweep.space, self._sweep.base)
+                setting = suggested_setting(trial, self._sweep.space, self._sweep.base)
             # Failed, it plays no part. What is allowed is adopted, so that a restart leaves the same study.
             study.tell(trial, state=TrialState.FAIL)
             if self._sweep.allows(setting):

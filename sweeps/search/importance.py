@@ -1,10 +1,10 @@
-"""How much each field matters, by Optuna's evaluators."""
+"""How much each field matters, by Optuna's evaluators. Knows no tracker, and not how the settings were chosen."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from sweeps.search.studies import _params, _study
+from sweeps.search.studies import new_study, trial_content
 from sweeps.spec.space import Setting, Space
 
 MOST_FOR_IMPORTANCE = 1000  # settings: Optuna's forest takes seconds with more
@@ -21,12 +21,12 @@ def importances(space: Space, settings: Sequence[Setting], values: Sequence[floa
         return {}
     import optuna
 
-    study = _study(None)
+    study = new_study(None)
     places = np.unique(np.linspace(0, len(settings) - 1, MOST_FOR_IMPORTANCE).astype(int))
     study.add_trials(
         [
             optuna.trial.create_trial(
-                **_params(dimensions, settings[place]),
+                **trial_content(dimensions, settings[place]),
                 value=values[place],
             )
             for place in places

@@ -1,4 +1,4 @@
-"""The points that are known without asking a study: cells, listed points, a random or Sobol sequence."""
+"""The points that are known without asking a study: cells, listed points, a Sobol' sequence. Knows no Optuna."""
 
 import itertools
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def sobol_sequence(space: Space, seed: int, base: object) -> Iterator[Setting]:
 
 
 def too_narrow(sweep: Sweep, number: int) -> ValueError:
-    """What a user is told whose constraint leaves too little of the space to find trial `number`."""
+    """The message for a user whose constraint leaves too little of the space to find trial `number`."""
     return ValueError(
         f"allowed: refuses {MOST_REFUSED:,} proposals of search={sweep.search!r} in a row for trial {number}; "
         "narrow the space to what it allows"

@@ -1,4 +1,4 @@
-"""Optuna's studies, distributions and parameters for a space."""
+"""A space in Optuna's terms: studies, trials, distributions. Knows neither sweeps nor the order in which they ask."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-def _study(sampler: "BaseSampler | None") -> "Study":
+def new_study(sampler: "BaseSampler | None") -> "Study":
+    """An empty study in memory, minimized, which says nothing and prunes nothing; without a sampler it is Optuna's."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
-def _suggested(trial: "Trial", space: Space, base: object) -> Setting:
+def suggested_setting(trial: "Trial", space: Space, base: object) -> Setting:
     """What a trial proposes; a field whose condition doesn't hold is no parameter of it and has the base's value."""
     setting: Setting = {}
     for name, dimension in space.items():
@@ -34,7 +35,7 @@ def _suggested(trial: "Trial", space: Space, base: object) -> Setting:
     return setting
 
 
-def _params(space: Space, setting: Setting) -> dict[str, Any]:
+def trial_content(space: Space, setting: Setting) -> dict[str, Any]:
     """The parameters of a trial and their distributions, as Optuna takes them."""
     varied = {name: dimension for name, dimension in space.items() if is_varied(dimension, setting)}
     return {
@@ -46,15 +47,6 @@ def _params(space: Space, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _distribution(dimension: Choice | Range) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution
-
-    if isinstance(dimension, Choice):
-        # By position, so that any value that JSON can hold may be a choice.
-        return CategoricalDistribution(range(len(dimension.values)))
-    return range_distribution(dimension)
-
-
 def range_distribution(dimension: Range) -> "BaseDistribution":
     """What Optuna calls a Range."""
     from optuna.distributions import FloatDistribution, IntDistribution
@@ -62,3 +54,12 @@ def range_distribution(dimension: Range) -> "BaseDistribution":
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _distribution(dimension: Choice | Range) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution
+
+    if isinstance(dimension, Choice):
+        # By position, so that any value that JSON can hold may be a choice.
+        return CategoricalDistribution(range(len(dimension.values)))
+    return range_distribution(dimension)

@@ -1,4 +1,4 @@
-"""Finds experiment files and loads the sweep each declares."""
+"""Finds experiment files and loads the sweep each declares. Knows no store, and runs no sweep."""
 
 import ast
 import hashlib
@@ -64,9 +64,10 @@ def list_experiments() -> dict[str, str]:
 
 
 def first_line(file: Path) -> str:
+    """The question that a file puts, the first line of its docstring; empty where it puts none or can't be read."""
     try:
         docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
-    except (SyntaxError, ValueError):  # told when it is loaded
+    except (SyntaxError, ValueError):  # reported when it is loaded
         docstring = ""
     return docstring.strip().partition("\n")[0]
 
@@ -121,7 +122,7 @@ def executed(source: bytes, file: Path) -> tuple[Sweep, str]:
         sys.path.append(str(file.parent))
     try:
         exec(compile(source, file, "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:  # whatever a user's file raises is told with its own line
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is reported with its own line
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
         message = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())

@@ -120,6 +120,11 @@ def check_points(sweep: "Sweep") -> None:
             raise ValueError(f"points: allowed refuses {said(point)}")
 
 
+def said(setting: Mapping[str, Value]) -> str:
+    """A setting in an error: every value as it would be written."""
+    return ", ".join(f"{name}={value!r}" for name, value in setting.items())
+
+
 def _check_dimension(sweep: "Sweep", name: str, dimension: Choice | Range) -> None:
     types = field_types(type(sweep.base))
     if name not in types:
@@ -174,11 +179,6 @@ def _check_total_tokens(sweep: "Sweep") -> None:
         raise ValueError(f"{said} and num_trials={sweep.num_trials}: one says how many trials; leave the other out")
     if "train_tokens" in sweep.space:
         raise ValueError(f"{said}: with train_tokens swept, trials cost different amounts; give num_trials")
-
-
-def said(setting: Mapping[str, Value]) -> str:
-    """A setting in an error: every value as it would be written."""
-    return ", ".join(f"{name}={value!r}" for name, value in setting.items())
 
 
 def _is_count(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""How counts, times and sizes are said to a person."""
+"""How counts, times, sizes and settings are written for a person, and what a name may be. Knows no plan."""
 
 import re
 from numbers import Integral, Real

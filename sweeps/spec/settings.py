@@ -4,17 +4,17 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from sweeps.spec.space import Choice, Range, Setting, Space, Value, When, _as_tuple, _is_among
+from sweeps.spec.space import Choice, Range, Setting, Space, Value, When, as_tuple, is_among
 
 
 def condition(dimension: Choice | Range) -> dict[str, tuple[Value, ...]]:
     """Where a dimension is varied: in settings with one of these values of each of these fields."""
-    return {name: _as_tuple(values) for name, values in dimension.when.items()}
+    return {name: as_tuple(values) for name, values in dimension.when.items()}
 
 
 def is_varied(dimension: Choice | Range, setting: Mapping[str, Value]) -> bool:
     """Whether the condition of a dimension, if it has one, holds in a setting."""
-    return all(_is_among(setting[name], values) for name, values in condition(dimension).items())
+    return all(is_among(setting[name], values) for name, values in condition(dimension).items())
 
 
 def with_condition(dimension: Choice | Range, when: When) -> Choice | Range:

@@ -44,7 +44,7 @@ class Choice:
 
     def holds(self, value: Value) -> bool:
         """Whether the value is one of them."""
-        return _is_among(value, self.values)
+        return is_among(value, self.values)
 
     def position(self, value: Value) -> int:
         """Where the value stands in the list; 1, 1.0 and True are three values."""
@@ -136,22 +136,24 @@ def dimension_from_json(content: Mapping[str, Any]) -> Choice | Range:
     return Range(content["low"], content["high"], content["points"], content["log"], when)
 
 
+def as_tuple(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    """The values of a condition, which may be one that is not in a tuple."""
+    return tuple(values) if isinstance(values, tuple | list) else (values,)
+
+
+def is_among(value: Value, values: Iterable[Value]) -> bool:
+    """Whether a value is one of some; 1, 1.0 and True are three values."""
+    return (type(value), value) in [(type(known), known) for known in values]
+
+
 def _as_tuples(when: When) -> dict[str, tuple[Value, ...]]:
     if not isinstance(when, Mapping):
         raise ValueError(f"when={when!r} must be a field with its value or values: when={{'schedule': 'wsd'}}")
     for name, values in when.items():
         if values in ((), []):
             raise ValueError(f"when={{{name!r}: {values!r}}} names no value")
-    return {name: _as_tuple(values) for name, values in when.items()}
-
-
-def _as_tuple(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
-    return tuple(values) if isinstance(values, tuple | list) else (values,)
-
-
-def _is_among(value: Value, values: Iterable[Value]) -> bool:
-    return (type(value), value) in [(type(known), known) for known in values]
+    return {name: as_tuple(values) for name, values in when.items()}
 
 
 def _when_to_json(when: When) -> dict[str, Any]:
-    return {"when": {name: list(_as_tuple(values)) for name, values in when.items()}} if when else {}
+    return {"when": {name: list(as_tuple(values)) for name, values in when.items()}} if when else {}

@@ -1,4 +1,4 @@
-"""The experiment file that is written for a text: model and tokens that fit its size."""
+"""The experiment file that is written for a text: model and tokens that fit its size. Leaves writing to the caller."""
 
 import json
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What a person sees while a sweep runs and after. Knows neither MLflow nor Optuna."""
+"""What a person sees while a sweep runs and after, and what commands share. Knows neither MLflow nor Optuna."""

@@ -1,4 +1,4 @@
-"""What every command shares: the --store option, exit codes, one line for a user's mistake."""
+"""What every command shares: the --store option, exit codes, one line for a user's mistake. Knows no verb."""
 
 import gc
 import os
@@ -26,7 +26,6 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-
 
 EXIT_CODES = {
     "0": "done",

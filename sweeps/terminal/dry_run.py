@@ -1,11 +1,9 @@
-"""What a sweep would run and what that costs. Writes nothing to a store."""
+"""What a sweep would run and what that costs. Writes nothing to a store, and trains only to measure a pace."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Literal
 
 import click
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +17,7 @@ from sweeps.spec.settings import sampled_settings, setting_at
 from sweeps.spec.space import Value
 from sweeps.store.read import Store
 from sweeps.store.schema import TOKENS_PER_SECOND, RunRow
-from sweeps.terminal.table import WIDEST_SETTING, alike_in_all, fitting, said_once
+from sweeps.terminal.table import WIDEST_SETTING, alike_in_all, fitted_table
 
 MOST_ROWS = 40
 SPARE_COLUMNS = ("tokens a step", "effective batch", "warmup steps")  # of a narrow terminal, in this order
@@ -87,24 +85,16 @@ def settings_table(plan: Plan, trials: Iterable[Trial], width: int) -> Table:
         for trial in list(trials)[:MOST_ROWS]
         for config in [trial.runs[0].config]
     ]
-    widths = {name: max(map(cell_len, (name, *(row[name] for row in rows)))) for name in rows[0]}
-    alike = {name: text for name, text in alike_in_all(rows).items() if name != "setting"}
-    fit = fitting(widths, width, spare=SPARE_COLUMNS, long="setting", widest=WIDEST_SETTING, alike=list(alike))
-    once = said_once(alike, fit)
-    table = Table(
-        title=Text(once) if once else None,
-        title_justify="left",
-        title_style="dim",
-        box=None,
-        header_style="dim",
-        pad_edge=False,
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return fitted_table(
+        columns,
+        width,
+        spare=SPARE_COLUMNS,
+        long="setting",
+        widest=WIDEST_SETTING,
+        to_the_right=columns.keys() - {"trial", "setting"},
+        alike={name: text for name, text in alike_in_all(columns).items() if name != "setting"},
     )
-    for name, columns in fit.items():
-        justify: Literal["left", "right"] = "left" if name in ("trial", "setting") else "right"
-        table.add_column(name, justify=justify, no_wrap=True, width=columns)
-    for row in rows:
-        table.add_row(*(Text(row[str(column.header)]) for column in table.columns))
-    return table
 
 
 def time_line(plan: Plan, config: Config, work: float, num_workers: int, done: Sequence[RunRow]) -> str:
@@ -123,7 +113,7 @@ def time_line(plan: Plan, config: Config, work: float, num_workers: int, done: S
 
 
 def pace_of(row: RunRow) -> float | None:
-    """Tokens a second of a run over its whole duration, evaluations included, or as its trainer told them; or None."""
+    """Tokens a second of a run over its whole duration, evaluations included, or as its trainer says; or None."""
     tokens = row.metrics.get("train/tokens", 0.0)
     if row.start_time is not None and row.end_time is not None and tokens > 0:
         seconds = (row.end_time - row.start_time).total_seconds()

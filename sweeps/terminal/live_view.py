@@ -1,4 +1,4 @@
-"""The table of a sweep that is drawn again and again on a terminal."""
+"""The view of a sweep that is redrawn in place on a terminal, and which view suits an output. Counts nothing itself."""
 
 import os
 import time
@@ -17,8 +17,8 @@ from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.naming import counted, short
 from sweeps.terminal.screen import NAME, rows_after_reflow, screen
 from sweeps.terminal.table import Row
-from sweeps.terminal.tally import Line, Tally
-from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, _status, say_json, trouble
+from sweeps.terminal.tally import RunProgress, Tally
+from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, say_json, status_parts, trouble
 
 SECONDS_BETWEEN_LOOKS = 1  # of the live view
 
@@ -53,9 +53,9 @@ class LiveView(PlainView):
     def _render(self) -> RenderableType:
         size = self._size()
         self._go_up_wrapped_lines(size[0])
-        rows = [_cells(line) for line in list(self._tally.lines.values())]
+        rows = [_cells(run) for run in list(self._tally.under_way.values())]
         waited_for = trouble(self._outbox, self._waiting)
-        status, share = _status(self._progress), self._progress.share_done
+        status, share = status_parts(self._progress), self._progress.share_done
         lines = screen(self._console, size, self._title, rows, status, share, waited_for)
         self._drawn = [line.cell_len for line in lines]
         return Text("\n").join(lines)
@@ -103,11 +103,11 @@ def view_for(
     return PlainView(console, tally, outbox, waits_for)
 
 
-def _cells(line: Line) -> Row:
-    step, evaluation = line.step, line.evaluation
+def _cells(progress: RunProgress) -> Row:
+    step, evaluation = progress.step, progress.evaluation
     return {
-        NAME: line.run.name,
-        "step": f"{step.step if step else 0:,}/{line.run.config.num_steps:,}",
+        NAME: progress.run.name,
+        "step": f"{step.step if step else 0:,}/{progress.run.config.num_steps:,}",
         "train loss": f"{step.loss:.4f}" if step else "",
         "val loss": f"{evaluation.val_loss:.4f}" if evaluation else "",
         "learning rate": short(step.learning_rate) if step else "",

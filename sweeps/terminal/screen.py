@@ -1,4 +1,4 @@
-"""The live view as lines of text that fit a terminal: what goes first where it is narrow or low. Draws nothing."""
+"""The live view as lines of text that fit a terminal: what goes first where it is narrow or low. Knows no sweep."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as a command that may be cut off anywhere takes them."""
+"""Ctrl-C and SIGTERM, as a command that may be cut off anywhere takes them. Knows not what it does."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ class Signals:
     """Ctrl-C and SIGTERM pause; a second one ends at once, and the workers with it.
 
     All that a command does may be cut off anywhere (law 2); only the loop that holds the workers is asked to stop.
-    `ends_after`: what was told to stop ends then; another signal would only interrupt the interpreter's own end.
+    `ends_after`: what was asked to stop ends then; another signal would only interrupt the interpreter's own end.
     """
 
     def __init__(self, *, ends_after: bool) -> None:

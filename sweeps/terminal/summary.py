@@ -1,12 +1,13 @@
-"""What a command prints when a sweep has ended or is reported: the answer, two tables, what to do next."""
+"""What a command prints of a sweep that has ended, is reported or compared: answer and tables. Computes none of it."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 import pandas as pd
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
-from rich.text import Text as Line
 
 from sweeps.analysis.comparison import hold_together, verdict
 from sweeps.answer import tables
@@ -15,10 +16,13 @@ from sweeps.answer.report import Report, links
 from sweeps.answer.sentences import answer
 from sweeps.spec.naming import counted
 from sweeps.store.read import Store
-from sweeps.terminal.table import fitting_table
+from sweeps.terminal.table import WIDEST_SETTING, alike_in_all, fitted_table
 from sweeps.terminal.views import say_json
 
 MOST_LINES = 40  # of diagnoses; the page has them all
+VERDICT = "against the best"  # the column of a leaderboard
+# Left out of a narrow terminal, in this order; the page has them all.
+SPARE_COLUMNS = ("tokens to", "trial", "seeds", "runs", "perplexity", "train loss", VERDICT, "#")
 
 
 def print_summary(store: Store, report: Report) -> None:
@@ -45,7 +49,7 @@ def print_whole(console: Console, store: Store, report: Report) -> None:
     for title, frame in {"Leaderboard": board, "Train against validation": tables.gap_table(results)}.items():
         if not frame.empty:
             console.print()
-            console.print(fitting_table(title, frame, console.width))
+            console.print(frame_table(title, frame, console.width))
             if frame is board and (more := len(results.board) - len(board)):
                 console.print(f"… and {counted(more, 'setting')} more: leaderboard.csv, beside the report")
     console.print()
@@ -116,8 +120,36 @@ def print_comparison(store: Store, name: str | None, a: str, b: str) -> None:
         sentences.append(f"Left out: {counted(len(shared), 'run')} that both have.")
     console = Console(highlight=False)
     for sentence in sentences:
-        console.print(Line(sentence))
+        console.print(Text(sentence))
     console.print()
-    console.print(fitting_table("Setting by setting", table, console.width))
+    console.print(frame_table("Setting by setting", table, console.width))
     page = write_page(store.layout.reports, a, b, sentences, table)
-    console.print(Line(f"\nReport: {page}"), soft_wrap=True)
+    console.print(Text(f"\nReport: {page}"), soft_wrap=True)
+
+
+def frame_table(title: str, frame: pd.DataFrame, width: int) -> Table:
+    """Return a table of as many columns of a frame of text as fit; those that say least go first, no number is cut.
+
+    What a column that had to go says in all rows alike is said once, beside the title.
+    """
+    frame = frame.astype(str).rename(columns={"validation loss": "val loss"})
+    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    long = next((name for name in ("setting", "parameter") if name in columns), next(iter(columns)))
+    point = "gap" if long == "setting" else "val loss"  # what a table without it still answers
+    starts = [*SPARE_COLUMNS, point]
+    return fitted_table(
+        columns,
+        width,
+        spare=[name for start in starts for name in columns if name.startswith(start) and name != long],
+        long=long,
+        widest=WIDEST_SETTING,
+        to_the_right=[name for name, texts in columns.items() if all(re.match("[-\u2013\\d]", text) for text in texts)],
+        alike={name: text for name, text in _alike(columns).items() if name not in (long, point)},
+        title=title,
+    )
+
+
+def _alike(columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The best setting's verdict is "best" whatever the others' is, which may be one."""
+    others = {name: texts[1:] for name, texts in columns.items() if name == VERDICT}
+    return alike_in_all(columns) | alike_in_all(others)

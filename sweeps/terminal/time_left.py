@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+PRIOR = 0.25  # of a run's work is taken as seen at the pace of others
+
 
 @dataclass(frozen=True)
-class Task:
+class Workload:
     """A run to be made: its work, and its setting; other seeds of that have the same pace."""
 
     setting: str
@@ -24,7 +26,7 @@ class Task:
 class Seen:
     """What has been seen of a run that has begun. Times are seconds of one clock."""
 
-    task: Task
+    workload: Workload
     began: float
     done: float = 0.0  # work, that of earlier starts included
     first: tuple[float, float] | None = None  # the time of its first news, and the work done by then
@@ -33,15 +35,12 @@ class Seen:
     ended: float | None = None
 
     def hear(self, now: float, done: float, *, is_new: bool = True) -> None:
-        """Its work so far; that of an earlier start, told again, is not new."""
+        """Its work so far; that of an earlier start, reported again, is not new."""
         if is_new and self.first is None:
             self.first, self.opening_work = (now, done), done - self.done
         if is_new:
             self.heard = now
         self.done = max(self.done, done)
-
-
-PRIOR = 0.25  # of a run's work is taken as seen at the pace of others
 
 
 class Pace:
@@ -52,13 +51,13 @@ class Pace:
         self._all = Sums()
         self._likes: dict[float, Sums] = {}  # by the work of a run
         self._settings: dict[str, Sums] = {}
-        self._known: dict[Task, float] = {}
+        self._known: dict[Workload, float] = {}
         for run in seen:
             if run.first is not None and run.heard is not None and run.done > run.first[1]:
                 for sums in (
                     self._all,
-                    self._likes.setdefault(run.task.work, Sums()),
-                    self._settings.setdefault(run.task.setting, Sums()),
+                    self._likes.setdefault(run.workload.work, Sums()),
+                    self._settings.setdefault(run.workload.setting, Sums()),
                 ):
                     sums.seconds += run.heard - run.first[0]
                     sums.work += run.done - run.first[1]
@@ -67,15 +66,17 @@ class Pace:
     def __bool__(self) -> bool:
         return self._all.work > 0
 
-    def of(self, task: Task) -> float:
-        """That of a task."""
-        if task not in self._known:
-            place = bisect(self._sizes, task.work)
-            nearest = min(self._sizes[max(0, place - 1) : place + 1], key=lambda size: abs(math.log(size / task.work)))
-            prior = PRIOR * task.work
+    def of(self, workload: Workload) -> float:
+        """That of a workload."""
+        if workload not in self._known:
+            place = bisect(self._sizes, workload.work)
+            nearest = min(
+                self._sizes[max(0, place - 1) : place + 1], key=lambda size: abs(math.log(size / workload.work))
+            )
+            prior = PRIOR * workload.work
             likes = self._likes[nearest].pace(prior, self._all.pace())
-            self._known[task] = self._settings.get(task.setting, Sums()).pace(prior, likes)
-        return self._known[task]
+            self._known[workload] = self._settings.get(workload.setting, Sums()).pace(prior, likes)
+        return self._known[workload]
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Sums:
         return (self.seconds + prior * prior_pace) / (self.work + prior)
 
 
-def seconds_left(now: float, seen: Iterable[Seen], waiting: Iterable[Task], slots: int) -> float | None:
+def seconds_left(now: float, seen: Iterable[Seen], waiting: Iterable[Workload], slots: int) -> float | None:
     """Seconds until the last run ends, where `slots` execute at a time and those that wait begin in order.
 
     None before there is a pace.
@@ -100,19 +101,19 @@ def seconds_left(now: float, seen: Iterable[Seen], waiting: Iterable[Task], slot
     if not pace:
         return None
     opening = median(
-        max(0.0, run.first[0] - run.began - run.opening_work * pace.of(run.task)) for run in runs if run.first
+        max(0.0, run.first[0] - run.began - run.opening_work * pace.of(run.workload)) for run in runs if run.first
     )
     closings = [run.ended - run.heard for run in runs if run.ended is not None and run.heard is not None]
     closing = median(closings) if closings else 0.0
 
     def left(run: Seen) -> float:
-        to_do = (run.task.work - run.done) * pace.of(run.task) + closing
+        to_do = (run.workload.work - run.done) * pace.of(run.workload) + closing
         since = run.began if run.heard is None else run.heard
         return max(0.0, to_do + (opening if run.heard is None else 0.0) - (now - since))
 
     busy = [left(run) for run in runs if run.ended is None]
     busy += [0.0] * (slots - len(busy))
     heapq.heapify(busy)
-    for task in waiting:
-        heapq.heapreplace(busy, busy[0] + opening + task.work * pace.of(task) + closing)
+    for workload in waiting:
+        heapq.heapreplace(busy, busy[0] + opening + workload.work * pace.of(workload) + closing)
     return max(busy, default=0.0)

@@ -1,4 +1,4 @@
-"""What is seen while a sweep runs: a live view on a terminal, plain lines elsewhere, little or JSON where asked."""
+"""What is said while a sweep runs, where no live view is drawn: plain lines, little, or JSON. Counts nothing itself."""
 
 import json
 import time
@@ -106,10 +106,6 @@ def say_json(event: str, **fields: object) -> None:
     click.echo(json.dumps({"event": event} | fields))
 
 
-def _run_fields(run: PlannedRun) -> dict[str, object]:
-    return {"run": run.name, "trial": run.trial, "seed": run.seed, "setting": run.label, "identity": run.identity}
-
-
 def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     """A line for each thing that is waited for."""
     lines = [waits_for] if waits_for else []
@@ -120,7 +116,7 @@ def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     return lines
 
 
-def _status(progress: Progress) -> list[str]:
+def status_parts(progress: Progress) -> list[str]:
     """How far it is, in parts, the most important first."""
     failed = f" ({progress.failed_runs} failed)" if progress.failed_runs else ""
     parts = [f"{progress.done_runs}/{counted(progress.total_runs, 'run')}{failed}"]
@@ -131,4 +127,8 @@ def _status(progress: Progress) -> list[str]:
 
 def summary(progress: Progress) -> str:
     """`12/32 runs, 3 min left, 41,200 tokens/s`."""
-    return ", ".join(_status(progress))
+    return ", ".join(status_parts(progress))
+
+
+def _run_fields(run: PlannedRun) -> dict[str, object]:
+    return {"run": run.name, "trial": run.trial, "seed": run.seed, "setting": run.label, "identity": run.identity}

@@ -1,18 +1,15 @@
-"""A trainer of the user's own at work: what it tells and returns, held to what a run promises. Part of a worker."""
+"""A trainer of the user's own at work: what it reports and returns, held to what a run promises. Knows no worker."""
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args
 
 from sweeps.spec.config_type import loaded
 from sweeps.spec.sweep import Sweep
-from tinylm_core.records import EvalRecord, Metrics, State, StepRecord
-
-FLUSH_STEPS = 20
-FLUSH_SECONDS = 1.0
+from tinylm_core.pending import PendingSteps
+from tinylm_core.records import EndState, EvalRecord, Metrics, StepRecord
 
 Record = TypeVar("Record", StepRecord, EvalRecord, Metrics)
 
@@ -29,35 +26,35 @@ def train(
     """What the sweep's own `run` makes of a config, held to what a run promises.
 
     A loss that is not finite ends it as DIVERGED, and nothing of that step or later is kept (law 11). `steps` and
-    `evals` of the metrics are what it told. TypeError, ValueError where it breaks its promise.
+    `evals` of the metrics are what it reported. TypeError, ValueError where it breaks its promise.
     """
     assert sweep.run is not None
     config = loaded(type(sweep.base), json.loads(config_json))
-    told = Told(on_steps, on_eval, should_stop, config.num_steps, config.tokens_per_step)
+    guard = ContractGuard(on_steps, on_eval, should_stop, config.num_steps, config.tokens_per_step)
     metrics = sweep.run(
-        config, on_steps=told.steps_taken, on_eval=told.evaluated, should_stop=told.should_stop, **where
+        config, on_steps=guard.steps_taken, on_eval=guard.evaluated, should_stop=guard.should_stop, **where
     )
     if not isinstance(metrics, Metrics):
         raise TypeError(f"run returned {type(metrics).__name__}, not Metrics")
-    if metrics.state not in get_args(State):
-        raise ValueError(f"run returned state={metrics.state!r}, which is not one of {', '.join(get_args(State))}")
+    if metrics.state not in get_args(EndState):
+        raise ValueError(f"run returned state={metrics.state!r}, which is not one of {', '.join(get_args(EndState))}")
     metrics = with_plain_numbers(metrics)
     if metrics.vocab_size < 2:
         raise ValueError(f"run returned vocab_size={metrics.vocab_size}: a prediction chooses among 2 at least")
-    told.flush()
-    if told.diverged_at is not None:
-        metrics = replace(metrics, state="DIVERGED", diverged_at=told.diverged_at, weights_sha256=None)
+    guard.flush()
+    if guard.diverged_at is not None:
+        metrics = replace(metrics, state="DIVERGED", diverged_at=guard.diverged_at, weights_sha256=None)
     if metrics.state == "COMPLETE":
-        told.check_complete()
-    return replace(metrics, steps=told.steps, evals=told.evals)
+        guard.check_complete()
+    return replace(metrics, steps=guard.steps, evals=guard.evals)
 
 
 @dataclass
-class Told:
-    """Between a trainer and who listens: keeps what it tells, up to where its loss is no number any more.
+class ContractGuard:
+    """Between a trainer and who listens: holds what is reported to the contract, up to where its loss is no number.
 
-    A trainer may tell step by step; they are passed on together, every 20 or after a second. What it tells must be what
-    its config says, or settings would be compared at budgets that they did not have (law 4).
+    What a trainer reports must be what its config says, or settings would be compared at budgets that they did not have
+    (law 4). It may report step by step; steps are passed on together, as those of our own trainer are.
     """
 
     on_steps: Callable[[list[StepRecord]], None]
@@ -65,11 +62,15 @@ class Told:
     asked_to_stop: Callable[[], bool]
     num_steps: int  # of the whole run, as its config has it
     tokens_per_step: int
-    steps: list[StepRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)  # passed on
     evals: list[EvalRecord] = field(default_factory=list)
-    diverged_at: int | None = None
-    _num_passed_on: int = 0
-    _since: float = field(default_factory=time.monotonic)
+    _last_step: int = 0  # of those that are kept, passed on or not
+    _pending: PendingSteps = field(default_factory=PendingSteps)
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The first step whose loss is not finite, by itself or as it was evaluated; None of a run that goes on."""
+        return self._pending.diverged_at
 
     def steps_taken(self, records: Iterable[StepRecord]) -> None:
         """`on_steps` of the trainer. TypeError, ValueError for what are no steps in their order."""
@@ -79,17 +80,14 @@ class Told:
             if not isinstance(record, StepRecord):
                 raise TypeError(f"on_steps takes a list of StepRecord, not of {type(record).__name__}")
             record = with_plain_numbers(record)
-            last = self.steps[-1].step if self.steps else 0
-            if self.diverged_at is None and record.step != last + 1:
+            if self.diverged_at is None and record.step != self._last_step + 1:
                 why = "" if record.step > 0 else "; steps count from 1"
-                raise ValueError(f"on_steps was told step {record.step} after step {last}{why}")
+                raise ValueError(f"on_steps was told step {record.step} after step {self._last_step}{why}")
             self._check_budget("on_steps", record)
-            if self.diverged_at is None and not math.isfinite(record.loss):
-                self.diverged_at = record.step
+            self._pending.add(record, diverged=not math.isfinite(record.loss))
             if self.diverged_at is None:
-                self.steps.append(record)
-        waiting = len(self.steps) - self._num_passed_on
-        if waiting >= FLUSH_STEPS or time.monotonic() - self._since >= FLUSH_SECONDS:
+                self._last_step = record.step
+        if self._pending.is_due():
             self.flush()
 
     def evaluated(self, record: EvalRecord) -> None:
@@ -104,21 +102,21 @@ class Told:
             raise ValueError(f"on_eval was told step {record.step} after step {self.evals[-1].step}")
         self._check_budget("on_eval", record)
         if not math.isfinite(record.val_loss + record.train_loss):
-            self.diverged_at = record.step
+            self._pending.diverged_at = record.step
             return
         self.evals.append(record)
         self.on_eval(record)
-        self._since = time.monotonic()
+        self._pending.restart_clock()
 
-    def _check_budget(self, listener: str, record: StepRecord | EvalRecord) -> None:
-        if record.step > self.num_steps:
-            raise ValueError(f"{listener} was told step {record.step}, and the config says num_steps={self.num_steps}")
-        tokens = record.step * self.tokens_per_step
-        if record.tokens != tokens:
-            raise ValueError(
-                f"{listener} was told {record.tokens:,} tokens up to step {record.step}, and the config says "
-                f"tokens_per_step={self.tokens_per_step}, which makes {tokens:,}"
-            )
+    def should_stop(self) -> bool:
+        """`should_stop` of the trainer: also where going on can change nothing any more."""
+        return self.diverged_at is not None or self.asked_to_stop()
+
+    def flush(self) -> None:
+        """Pass on the steps that wait."""
+        if records := self._pending.flush():
+            self.steps += records
+            self.on_steps(records)
 
     def check_complete(self) -> None:
         """ValueError where a run that says it is complete was not evaluated after its last step."""
@@ -130,23 +128,15 @@ class Told:
                 f"config.num_steps: it has told {said}"
             )
 
-    def should_stop(self) -> bool:
-        """`should_stop` of the trainer: also where going on can change nothing any more."""
-        return self.diverged_at is not None or self.asked_to_stop()
-
-    def flush(self) -> None:
-        """Pass on the steps that wait; those that say no tokens per second have that of them all."""
-        first = self._num_passed_on
-        if len(self.steps) > first:
-            tokens = self.steps[-1].tokens - (self.steps[first - 1].tokens if first else 0)
-            pace = tokens / max(time.monotonic() - self._since, 1e-9)
-            self.steps[first:] = [
-                replace(record, tokens_per_second=pace) if math.isnan(record.tokens_per_second) else record
-                for record in self.steps[first:]
-            ]
-            self.on_steps(self.steps[first:])
-            self._num_passed_on = len(self.steps)
-        self._since = time.monotonic()
+    def _check_budget(self, listener: str, record: StepRecord | EvalRecord) -> None:
+        if record.step > self.num_steps:
+            raise ValueError(f"{listener} was told step {record.step}, and the config says num_steps={self.num_steps}")
+        tokens = record.step * self.tokens_per_step
+        if record.tokens != tokens:
+            raise ValueError(
+                f"{listener} was told {record.tokens:,} tokens up to step {record.step}, and the config says "
+                f"tokens_per_step={self.tokens_per_step}, which makes {tokens:,}"
+            )
 
 
 def with_plain_numbers(record: Record) -> Record:

@@ -1,4 +1,4 @@
-"""What trains a sweep's configs, as far as a plan must know it: `tinylm_core`, or a trainer of the user's own."""
+"""What trains a sweep's configs, as far as a plan must know it: ours, or one of the user's own. Knows neither."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class Trainer(Protocol):
         ...
 
     def pace(self, config: Config, /) -> float | None:
-        """Tokens a second that a worker trains, measured now; None where that can't be told."""
+        """Tokens a second that a worker trains, measured now; None where that can't be known."""
         ...
 
     def facts(self, config: Config, /) -> list[tuple[str, str]]:

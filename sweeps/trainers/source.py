@@ -1,6 +1,6 @@
 """The code of a trainer of the user's own: the file it stands in and the modules beside it, as they were read.
 
-A worker trains with these, wherever it is and whatever became of the files since.
+A worker trains with these, wherever it is and whatever became of the files since. Knows nothing of what the code does.
 """
 
 import ast
@@ -28,7 +28,7 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCode:
     """An experiment file, and the modules that it or they import from beside it, by name."""
 
     file: Module
@@ -61,7 +61,7 @@ class Source:
             sys.modules.pop(name, None)
 
 
-def source_of(path: Path, content: bytes) -> Source:
+def source_of(path: Path, content: bytes) -> SourceCode:
     """The code of an experiment file that was read and has been executed. ValueError for a module that is no Python.
 
     What functions import when they are called counts too; what is found only by a name made at run time does not.
@@ -79,7 +79,22 @@ def source_of(path: Path, content: bytes) -> Source:
                     raise ValueError(f"{file}: {error}") from None
                 package = name if file.name == "__init__.py" else name.rpartition(".")[0]
                 waiting.append((package, modules[name].content))
-    return Source(Module(path, content), modules)
+    return SourceCode(Module(path, content), modules)
+
+
+def training_statements(content: bytes) -> Iterator[str]:
+    """The source of a file's statements but for its docstring and, of `SWEEP = …`, all but the trainer it names."""
+    text = content.decode()
+    for number, statement in enumerate(ast.parse(content).body):
+        is_docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if is_docstring:
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if any(isinstance(target, ast.Name) and target.id == "SWEEP" for target in targets):
+            keywords = [node for node in ast.walk(statement) if isinstance(node, ast.keyword) and node.arg == "run"]
+            yield from (ast.get_source_segment(text, keyword.value) or "" for keyword in keywords)
+        else:
+            yield ast.get_source_segment(text, statement) or ""
 
 
 def _imported_names(content: bytes, package: str) -> Iterator[str]:
@@ -110,21 +125,6 @@ def _file_beside(name: str, folder: Path) -> Path | None:
     places = [] if found is None else [found.origin, *(found.submodule_search_locations or [])]
     here = {str(place) for place in (folder / first, folder / first / "__init__.py", folder / f"{first}.py")}
     return file if here & set(places) else None
-
-
-def training_statements(content: bytes) -> Iterator[str]:
-    """The source of a file's statements but for its docstring and, of `SWEEP = …`, all but the trainer it names."""
-    text = content.decode()
-    for number, statement in enumerate(ast.parse(content).body):
-        is_docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        if is_docstring:
-            continue
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if any(isinstance(target, ast.Name) and target.id == "SWEEP" for target in targets):
-            keywords = [node for node in ast.walk(statement) if isinstance(node, ast.keyword) and node.arg == "run"]
-            yield from (ast.get_source_segment(text, keyword.value) or "" for keyword in keywords)
-        else:
-            yield ast.get_source_segment(text, statement) or ""
 
 
 class _Finder(MetaPathFinder, InspectLoader):

@@ -1,4 +1,4 @@
-"""`tinylm_core` as the trainer: its budgets, its corpora, its identity, and what its models cost."""
+"""`tinylm_core` as the trainer: its budgets, its corpora, its identity, and what its models cost. Knows no worker."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -115,20 +115,6 @@ class TinyLM:
         return num_parameters(_ours(config), self.corpus(config).vocab_size)
 
 
-def _unmatched(sweep: Sweep) -> set[str]:
-    """The swept fields whose values decide which tokens a run sees, where there are several."""
-    several = {name for name, dimension in sweep.space.items() if dimension.when or len(set(_ends(dimension))) > 1}
-    return several & MATCHING_FIELDS
-
-
-def _ends(dimension: Choice | Range) -> tuple[Value, ...]:
-    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-
-
-def _ours(config: Config) -> RunConfig:
-    return cast(RunConfig, config)  # a sweep without a trainer of its own has no other
-
-
 def without_impossible_choices(sweep: Sweep, machine: Machine) -> tuple[Sweep, list[str]]:
     """The sweep without the precisions that this machine can't run, and a line for each."""
     notes: list[str] = []
@@ -228,3 +214,17 @@ def cost_of(config: RunConfig, vocab_size: int, val_tokens: int) -> Cost:
 def num_epochs(config: RunConfig, corpus: Corpus) -> float:
     """How often the run sees its training windows."""
     return config.train_tokens / (len(train_windows(corpus, config)) * config.max_seq_len)
+
+
+def _unmatched(sweep: Sweep) -> set[str]:
+    """The swept fields whose values decide which tokens a run sees, where there are several."""
+    several = {name for name, dimension in sweep.space.items() if dimension.when or len(set(_ends(dimension))) > 1}
+    return several & MATCHING_FIELDS
+
+
+def _ends(dimension: Choice | Range) -> tuple[Value, ...]:
+    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+
+
+def _ours(config: Config) -> RunConfig:
+    return cast(RunConfig, config)  # a sweep without a trainer of its own has no other

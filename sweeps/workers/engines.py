@@ -1,4 +1,4 @@
-"""Where the runs of a command execute: processes on this machine, or tasks of a Ray cluster."""
+"""Where the runs of a command execute: processes on this machine, or tasks of a Ray cluster. Knows no plan."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Engine:
     """Where runs execute."""
 
     machine: "Machine"  # that trains
@@ -32,7 +32,7 @@ def on_this_machine(
     *,
     has_own_trainer: bool = False,
     only_looks: bool = False,
-) -> Iterator[Place]:
+) -> Iterator[Engine]:
     """Processes here. Unless a command `only_looks`, their server gets ready beside all that is to be done first."""
     from sweeps.workers.local import LocalWorkers, start_server
     from tinylm_core.machine import this_machine
@@ -42,13 +42,13 @@ def on_this_machine(
     machine = this_machine()
     slots = worker_slots(machine.device, workers, runs_per_gpu)
     local = LocalWorkers(slots, checkpoint_seconds, has_own_trainer=has_own_trainer)
-    yield Place(machine, len(slots), lambda _: local)
+    yield Engine(machine, len(slots), lambda _: local)
 
 
 @contextmanager
 def on_ray(
     address: str | None, workers: int | None, cpus_per_run: int, runs_per_gpu: int, checkpoint_seconds: float
-) -> Iterator[Place]:
+) -> Iterator[Engine]:
     """Tasks on the nodes of a cluster, or of a Ray that is started here and ended afterwards."""
     if address is None:
         # Read when ray is imported. Without it even a Ray of our own listens to the whole network.
@@ -62,7 +62,7 @@ def on_ray(
         demand = demand_of(cpus_per_run, runs_per_gpu)
         found = look(demand, click.echo)
         num_slots = min(demand.num_slots(), workers or demand.num_slots())
-        yield Place(
+        yield Engine(
             found.machine,
             num_slots,
             lambda corpus_of: RayWorkers(demand, found, corpus_of, workers, checkpoint_seconds),

@@ -1,6 +1,6 @@
 """What the server that workers are forked from imports first: it leaves signals to its driver, and dies with it.
 
-By itself it takes note of them only once it has loaded torch, which takes seconds.
+By itself it takes note of them only once it has loaded torch, which takes seconds. It knows no job.
 """
 
 import signal

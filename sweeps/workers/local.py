@@ -1,7 +1,7 @@
 """Runs as processes on this machine, one a run, forked from a server that has loaded torch.
 
 Each streams its records through a pipe of its own, so that one killed in the middle of a word harms nobody else. It
-dies with its driver: the pipe ends, and on Linux the kernel is asked to end it too.
+dies with its driver: the pipe ends, and on Linux the kernel is asked to end it too. Knows no sweep.
 """
 
 import contextlib
@@ -141,6 +141,13 @@ class LocalWorkers:
             self._release(pipe)
 
 
+def die_with_parent() -> None:
+    """From here on, Linux ends this process when the thread that started it ends."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _reason(exitcode: int | None) -> str:
     if exitcode is None:
         return "the worker fell silent and did not end"
@@ -193,10 +200,3 @@ def _listen(pipe: Connection, paused: threading.Event) -> None:
             paused.set()
     except (EOFError, OSError):
         os._exit(1)
-
-
-def die_with_parent() -> None:
-    """From here on, Linux ends this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

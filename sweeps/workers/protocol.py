@@ -1,6 +1,6 @@
 """What a driver and the place where runs execute say to each other. Knows no MLflow and no Optuna.
 
-A worker computes, keeps its checkpoints in the run's folder, and tells what happens. `sweeps/workers/local.py` are
+A worker computes, keeps its checkpoints in the run's folder, and reports what happens. `sweeps/workers/local.py` are
 processes on this machine, `sweeps/workers/ray/` tasks of a cluster.
 """
 
@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Steps:
+    """Optimizer steps that a run has made, in order."""
+
     key: str
     records: list[StepRecord]
 
 
 @dataclass(frozen=True)
 class Evaluated:
+    """An evaluation that a run has made."""
+
     key: str
     record: EvalRecord
 

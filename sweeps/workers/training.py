@@ -1,4 +1,4 @@
-"""What a worker does with a job: train it, and tell what happens."""
+"""What a worker does with a job, wherever it is: train it, and report what happens. Knows no driver."""
 
 import os
 import traceback
@@ -58,9 +58,17 @@ def train_job(
 
             write_samples(job.workdir / "checkpoint", job.workdir / SAMPLES)
         ended = Ended(job.key, metrics)
-    except (Exception, SystemExit) as error:  # whatever a run raises is told, with its traceback
+    except (Exception, SystemExit) as error:  # whatever a run raises is reported, with its traceback
         ended = (NoSpace if is_disk_full(error) else Raised)(job.key, _said(error), _writable(traceback.format_exc()))
     say(ended)
+
+
+def write_output_to(log: Path) -> None:
+    """From here on, all that this process prints is appended to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _as_planned(job: Job, config: RunConfig, corpus: "Corpus | None") -> "Corpus":
@@ -89,11 +97,3 @@ def _writable(text: str) -> str:
     """Without what no file and no database takes: half a surrogate pair, as a file's name may have, and the like."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
-def write_output_to(log: Path) -> None:
-    """From here on, all that this process prints is appended to a file."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)

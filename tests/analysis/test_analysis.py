@@ -52,7 +52,7 @@ def test_planted_best_leads_and_rows_are_ordered():
 def test_two_settings_are_compared_by_the_ordinary_paired_t_test():
     rng = np.random.default_rng(3)
     objective = rng.normal(size=(2, 5))
-    p = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+    p = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
     assert p[1] == pytest.approx(scipy_stats.ttest_rel(*objective).pvalue)
 
 
@@ -68,7 +68,7 @@ def test_noise_is_pooled_as_in_a_two_way_layout():
     means = objective.mean(1)
     raw = [2 * scipy_stats.t.sf(abs(means[i] - means[j]) / error, degrees) for i in range(5) for j in range(i)]
     order = means.argsort()[[0, 4, 1, 2, 3]]  # the two that differ most come first
-    p = ranking.told_from_first(objective[order], noise.noise_by_setting(objective[order]))
+    p = ranking.p_values_against_first(objective[order], noise.noise_by_setting(objective[order]))
     assert p[1] == pytest.approx(min(1.0, 10 * min(raw)))
 
 
@@ -80,7 +80,7 @@ def test_without_an_effect_a_difference_is_claimed_in_at_most_five_percent(num_s
     for _ in range(400):
         objective = rng.normal(size=(num_settings, seeds)) + rng.normal(size=(1, seeds))
         order = objective.mean(1).argsort()
-        p = ranking.told_from_first(objective[order], noise.noise_by_setting(objective[order]))
+        p = ranking.p_values_against_first(objective[order], noise.noise_by_setting(objective[order]))
         false_claims += bool((p[1:] < noise.SIGNIFICANCE).any())
     assert false_claims <= 33
 

@@ -85,8 +85,10 @@ def test_a_range_is_narrowed_to_where_the_best_quarter_lies_and_never_one_that_d
 
 @pytest.mark.parametrize("sweeps", [pytest.param(60, id="60"), pytest.param(400, id="400", marks=pytest.mark.slow)])
 def test_where_nothing_matters_another_range_is_advised_in_at_most_five_percent(sweeps):
-    told = [any(one.told for one in sampled(seed, lambda _: 0.0).concentrations) for seed in range(sweeps)]
-    assert np.mean(told) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
+    distinguished = [
+        any(one.distinguished for one in sampled(seed, lambda _: 0.0).concentrations) for seed in range(sweeps)
+    ]
+    assert np.mean(distinguished) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
 
 
 def test_how_seldom_settings_lie_so_close_together_is_counted_over_all_choices():
@@ -127,7 +129,7 @@ def test_tpe_gathers_its_trials_in_fields_that_do_nothing_too_so_of_it_no_chance
         plan = replace(plan, search="tpe", trials=tuple(proposed))
         trials, history = make_sweep(plan, with_history=False)
         results = Results(plan, trials.assign(objective=[setting["loss"] for setting in settings]), history)
-        told = {one.field for one in results.concentrations if one.told}
-        idle += bool(told - {"learning_rate"})
+        distinguished = {one.field for one in results.concentrations if one.distinguished}
+        idle += bool(distinguished - {"learning_rate"})
         assert "chance" not in " ".join(sentences.answer(results))
     assert 0.15 < idle / sweeps < 0.5

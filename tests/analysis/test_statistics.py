@@ -32,7 +32,7 @@ def test_sweeps_without_an_effect_claim_a_difference_in_at_most_five_percent():
         drawn = 3.6 + by_seed.to_numpy() + rng.normal(0, NOISE, len(trials))
         objective = drawn.reshape(-1, 3)  # rows are a trial's seeds, trial after trial
         objective = objective[objective.mean(1).argsort()]
-        p_values = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+        p_values = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
         claims += bool((p_values < noise.SIGNIFICANCE).any())
         if number < 60:
             board = Results(plan, trials.assign(objective=drawn), history).board
@@ -49,7 +49,9 @@ def test_a_planted_effect_is_found_with_the_power_of_the_t_test(size):
     for _ in range(sweeps):
         objective = rng.normal(size=(2, seeds)) + rng.normal(size=(1, seeds))
         objective[1] += size
-        found += bool(ranking.told_from_first(objective, noise.noise_by_setting(objective))[1] < noise.SIGNIFICANCE)
+        found += bool(
+            ranking.p_values_against_first(objective, noise.noise_by_setting(objective))[1] < noise.SIGNIFICANCE
+        )
     critical = scipy_stats.t.isf(noise.SIGNIFICANCE / 2, seeds - 1)
     effect = size / math.sqrt(2 / seeds)
     power = scipy_stats.nct.sf(critical, seeds - 1, effect) + scipy_stats.nct.cdf(-critical, seeds - 1, effect)
@@ -64,7 +66,9 @@ def test_so_many_seeds_as_it_says_tell_two_settings_apart_in_four_of_five_sweeps
     for _ in range(1000):
         objective = rng.normal(size=(2, seeds))
         objective[1] += 1.5
-        found += bool(ranking.told_from_first(objective, noise.noise_by_setting(objective))[1] < noise.SIGNIFICANCE)
+        found += bool(
+            ranking.p_values_against_first(objective, noise.noise_by_setting(objective))[1] < noise.SIGNIFICANCE
+        )
     assert 0.77 < found / 1000 < 0.9
     assert ranking.seeds_to_tell(0.01, 1.0) is None
 
@@ -78,11 +82,13 @@ def test_a_setting_that_fails_with_some_seeds_hides_nothing_of_the_others():
         failing = np.array([[3.95, 5.95, 5.94], [5.95, 3.9, 5.96]]) + rng.normal(0, 0.01, (2, 3))
         objective = np.vstack([quiet, failing])
         assert noise.noisy(objective)[-2:].all()
-        p = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+        p = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
         found += bool((p[1:8] < noise.SIGNIFICANCE).all())
         equal = np.vstack([quiet[1:], failing])
         equal = equal[equal.mean(1).argsort()]
-        claims += bool((ranking.told_from_first(equal, noise.noise_by_setting(equal))[1:7] < noise.SIGNIFICANCE).any())
+        claims += bool(
+            (ranking.p_values_against_first(equal, noise.noise_by_setting(equal))[1:7] < noise.SIGNIFICANCE).any()
+        )
     assert found / sweeps > 0.8  # now and then a pair looks noisier than the rest, and stands on its own three seeds
     assert claims <= 0.05 * sweeps + 3 * math.sqrt(0.05 * 0.95 * sweeps)
 
@@ -118,7 +124,7 @@ def test_noise_that_rises_with_a_rate_leads_to_few_claims_where_nothing_differs(
     for _ in range(sweeps):
         objective = rising * rng.normal(size=(36, 3)) + 2 * rng.normal(size=(1, 3))
         objective = objective[objective.mean(1).argsort()]
-        p_values = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+        p_values = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
         claims += bool((p_values < noise.SIGNIFICANCE).any())
     assert claims < 0.22 * sweeps
 
@@ -132,7 +138,7 @@ def test_where_a_quarter_is_eight_times_as_noisy_so_many_sweeps_claim_what_is_no
     for _ in range(sweeps):
         objective = deviation * rng.normal(size=(num_settings, seeds)) + 2 * rng.normal(size=(1, seeds))
         objective = objective[objective.mean(1).argsort()]
-        p_values = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+        p_values = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
         claims += bool((p_values < noise.SIGNIFICANCE).any())
     assert claims <= most * sweeps + 3 * math.sqrt(most * (1 - most) * sweeps)
 
@@ -175,11 +181,11 @@ def test_a_thousand_settings_and_more_are_corrected_for_all_their_pairs():
     rng = np.random.default_rng(13)
     objective = rng.normal(size=(1200, 3))
     objective[0] = -20
-    p = ranking.told_from_first(objective, noise.noise_by_setting(objective))
+    p = ranking.p_values_against_first(objective, noise.noise_by_setting(objective))
     assert (p[1:] < 1e-6).mean() > 0.9  # a pair noisier than the pool stands on its own three seeds
     objective = rng.normal(size=(1200, 3))
     ordered = objective[objective.mean(1).argsort()]
-    assert (ranking.told_from_first(ordered, noise.noise_by_setting(ordered))[1:] >= noise.SIGNIFICANCE).all()
+    assert (ranking.p_values_against_first(ordered, noise.noise_by_setting(ordered))[1:] >= noise.SIGNIFICANCE).all()
 
 
 # --- Against statsmodels

@@ -12,7 +12,6 @@ import pytest
 import torch
 from runs import Listener, bits
 
-from tinylm_core import train as train_module
 from tinylm_core.checkpoint import weights_sha256
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.machine import this_machine
@@ -132,12 +131,12 @@ def test_initial_weights_do_not_depend_on_the_callers_default_device(tiny: Tiny)
     assert weights_sha256(elsewhere) == weights_sha256(TrainState.fresh(config, 16, "cpu").model)
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_who_listens_and_where_files_go_changes_no_bits(tiny: Tiny, tmp_path: Path) -> None:
     listener = Listener()
     told = listener.run(tiny(), workdir=tmp_path, checkpoint_seconds=0)
     assert listener.steps == told.steps
     assert listener.evals == told.evals
     with pytest.MonkeyPatch.context() as other:
-        other.setattr(train_module, "FLUSH_STEPS", 5)
+        other.setattr("tinylm_core.pending.FLUSH_STEPS", 5)
         assert bits(run(tiny(), threads=1)) == bits(told)

@@ -13,10 +13,10 @@ from torch import Tensor
 from tinylm_core import train as train_module
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.corpus import load_corpus
+from tinylm_core.device_steps import DeviceSteps
 from tinylm_core.machine import Machine, this_machine
-from tinylm_core.pending import Pending
 from tinylm_core.schedule import learning_rate
-from tinylm_core.train import Trainer, run
+from tinylm_core.train import TrainingLoop, run
 
 REPOSITORY = Path(__file__).parents[2]
 Tiny = Callable[..., RunConfig]
@@ -72,11 +72,11 @@ def test_a_step_asks_its_device_for_no_value(tiny: Tiny, monkeypatch: pytest.Mon
     monkeypatch.setattr(train_module, "conditions", lambda *_: {})
     monkeypatch.setattr(train_module, "autocast", lambda *_: nullcontext)  # which PyTorch has not for meta
     config = resolve(tiny(precision=precision), this_machine("cpu"))
-    trainer = Trainer(config, load_corpus(config), "meta", None, 1e9)
-    assert trainer.state.scaler.is_enabled() == (precision == "fp16")
-    trainer.state.optimizer._fused = trainer.state.optimizer._step_supports_amp_scaling = True  # as on a GPU
+    loop = TrainingLoop(config, load_corpus(config), "meta", None, 1e9)
+    assert loop.state.scaler.is_enabled() == (precision == "fp16")
+    loop.state.optimizer._fused = loop.state.optimizer._step_supports_amp_scaling = True  # as on a GPU
     for _ in range(2):
-        _, *told = trainer.optimizer_step()
+        _, *told = loop.optimizer_step()
         for value in told:
             assert value.device.type == "meta"
             with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
@@ -101,9 +101,9 @@ NAN, INF = math.nan, math.inf
     ],
 )
 def test_the_first_number_that_is_not_finite_diverges_unless_it_was_skipped(
-    tiny: Tiny, rows: list[tuple[float, float, bool]], kept: int, diverged_at: int | None
+    rows: list[tuple[float, float, bool]], kept: int, diverged_at: int | None
 ) -> None:
-    pending = Pending(tiny(), step=5)
+    pending = DeviceSteps(step=5, tokens_per_step=64)
     for loss, grad_norm, skipped in rows:
         pending.add(1e-3, torch.tensor(loss), torch.tensor(grad_norm), torch.tensor(skipped))
     records, told = pending.flush()
@@ -118,7 +118,7 @@ def test_divergence_is_a_result_with_the_records_before_it(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush_steps: int, precision: str
 ) -> None:
     allow_fp16(monkeypatch)
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", flush_steps)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", flush_steps)
     config = tiny(precision=precision, learning_rate=1e30, warmup_ratio=0.0, max_grad_norm=None)
     config = config.replace({"train_tokens": 64 * 24, "num_evals": 1})
     listener = Listener()
@@ -132,21 +132,21 @@ def test_divergence_is_a_result_with_the_records_before_it(
     assert metrics.weights_sha256 is None
     assert not (tmp_path / "checkpoint").exists()
     assert bits(run(config, threads=1, workdir=tmp_path)) == bits(metrics)  # and again the same
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", 3)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", 3)
     assert bits(run(config, threads=1)) == bits(metrics)
 
 
 def test_gradients_that_overflow_at_any_scale_diverge(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Halving the loss scale again and again must come to an end."""
     allow_fp16(monkeypatch)
-    backward = Trainer._backward
+    backward = TrainingLoop._backward
 
-    def overflowing(self: Trainer, index: int) -> Tensor:
+    def overflowing(self: TrainingLoop, index: int) -> Tensor:
         loss = backward(self, index)
         next(self.state.model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
         return loss
 
-    monkeypatch.setattr(Trainer, "_backward", overflowing)
+    monkeypatch.setattr(TrainingLoop, "_backward", overflowing)
     metrics = run(tiny(precision="fp16", train_tokens=64 * 48), device="cpu", threads=1)
     assert metrics.state == "DIVERGED"
     assert 10 < len(metrics.steps) < 20  # 16 halvings of the first scale

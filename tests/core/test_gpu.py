@@ -20,7 +20,7 @@ from tinylm_core.config import resolve
 from tinylm_core.corpus import load_corpus
 from tinylm_core.determinism import reproducible
 from tinylm_core.machine import this_machine
-from tinylm_core.train import Trainer
+from tinylm_core.train import TrainingLoop
 
 DEVICE = "cuda:0"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -36,8 +36,8 @@ PRECISIONS = ("fp64", "fp32", "bf16", "fp16")
 
 
 @pytest.fixture(autouse=True)
-def _told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "FLUSH_STEPS", 1)
+def _reported_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_STEPS", 1)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -107,12 +107,12 @@ def test_accumulated_micro_batches_are_one_batch(tiny: Tiny) -> None:
 def test_a_step_does_not_wait_for_the_gpu(tiny: Tiny, precision: str) -> None:
     config = resolve(tiny(precision=precision), this_machine(DEVICE))
     with reproducible(DEVICE, 1):
-        trainer = Trainer(config, load_corpus(config), DEVICE, None, 1e9)
-        trainer.optimizer_step()  # the first sets up libraries and moments
+        loop = TrainingLoop(config, load_corpus(config), DEVICE, None, 1e9)
+        loop.optimizer_step()  # the first sets up libraries and moments
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(3):
-                trainer.optimizer_step()
+                loop.optimizer_step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -3,12 +3,12 @@
 import math
 from dataclasses import replace
 
-from tinylm_core.records import EvalRecord, Metrics, State
+from tinylm_core.records import EndState, EvalRecord, Metrics
 
 EVAL = EvalRecord(0, 0, 3.0, 0.1, 2.5, 0.1, 0)
 
 
-def metrics(*val_losses: float, state: State = "COMPLETE") -> Metrics:
+def metrics(*val_losses: float, state: EndState = "COMPLETE") -> Metrics:
     evals = [replace(EVAL, step=step, val_loss=loss) for step, loss in enumerate(val_losses)]
     return Metrics(state, 10, 20, [], evals, None)
 

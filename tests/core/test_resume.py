@@ -37,7 +37,7 @@ def resumed_config(request: pytest.FixtureRequest, tiny: Tiny, monkeypatch: pyte
     return tiny(**VARIANTS[request.param], dropout=0.2, num_evals=2, eval_tokens=200, train_tokens=64 * 6)
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_resumed_run_equals_uninterrupted_run_wherever_it_stopped(resumed_config: RunConfig, tmp_path: Path) -> None:
     never = StopAt(math.inf)
     uninterrupted = run(resumed_config, threads=1, should_stop=never)
@@ -58,7 +58,7 @@ def test_resumed_run_equals_uninterrupted_run_wherever_it_stopped(resumed_config
         assert after.evals[: len(before.evals)] == before.evals
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
     resumed_config: RunConfig, tmp_path: Path
 ) -> None:
@@ -140,7 +140,7 @@ def states(workdir: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_a_damaged_state_is_noticed_and_the_one_before_or_the_start_serves(
     damage: str, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_damaged_state_is_noticed_and_the_one_before_or_the_start_serves(
         assert listener.batches[0] == first_told
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_what_is_computed_after_damage_is_kept(tiny: Tiny, tmp_path: Path) -> None:
     """Or a run that is stopped often would begin at the start for ever."""
     run(tiny(), threads=1, workdir=tmp_path, checkpoint_seconds=0, should_stop=StopAt(25))
@@ -175,7 +175,7 @@ def test_what_is_computed_after_damage_is_kept(tiny: Tiny, tmp_path: Path) -> No
     assert bits(run(tiny(), threads=1, workdir=tmp_path)) == bits(run(tiny(), threads=1))
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_under_other_conditions_a_run_starts_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     run(tiny(), threads=1, workdir=tmp_path, checkpoint_seconds=0, should_stop=StopAt(25))
     saved = next(load_states(tmp_path), None)
@@ -196,7 +196,7 @@ def test_under_other_conditions_a_run_starts_from_the_start(tiny: Tiny, tmp_path
         assert again.batches[0] == len(stopped.steps) > 0
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_another_number_of_threads_starts_from_the_start(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(train_tokens=64 * 3, eval_tokens=64)
     stopped = run(config, threads=1, workdir=tmp_path, should_stop=StopAt(6))
@@ -222,7 +222,7 @@ def test_without_a_workdir_a_stopped_run_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("told_each_step")
+@pytest.mark.usefixtures("reported_each_step")
 def test_checkpoints_are_kept_at_the_interval_that_was_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     seen: list[int] = []
     for seconds in (0.0, 1e9):

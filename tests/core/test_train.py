@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import trainer_of
+from runs import loop_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
 from tinylm_core import optimizer as optimizer_module
-from tinylm_core import train as train_module
 from tinylm_core.checkpoint import load_model, weights_sha256
 from tinylm_core.config import RunConfig, resolve
 from tinylm_core.corpus import load_corpus
@@ -94,7 +93,7 @@ def test_random_tokens_stay_at_the_logarithm_of_the_vocabulary(tiny: Tiny) -> No
 
 
 def gradients(config: RunConfig, step: int) -> tuple[float, dict[str, Tensor]]:
-    with trainer_of(config) as trainer:
+    with loop_of(config) as trainer:
         k = config.gradient_accumulation_steps
         loss = sum(trainer._backward(step * k + i) for i in range(k))
         grads = {name: p.grad for name, p in trainer.state.model.named_parameters() if p.grad is not None}
@@ -117,7 +116,7 @@ def test_accumulated_gradient_equals_large_batch(tiny: Tiny, k: int, b: int, tie
 
 def test_loss_of_a_step_is_the_sum_over_its_tokens_divided_by_their_number(tiny: Tiny) -> None:
     config = resolve(tiny(dropout=0.0, init_std=0.3), this_machine("cpu"))
-    with trainer_of(config) as trainer:
+    with loop_of(config) as trainer:
         losses = []
         for i in range(2):
             batch = micro_batch(trainer.train_windows, config.seed, i, config.batch_size)
@@ -148,7 +147,7 @@ def test_any_accumulation_sees_the_same_tokens_in_the_same_order_and_is_evaluate
     for k in (1, 2, 4):
         config = tiny(gradient_accumulation_steps=k, train_tokens=4 * 32 * 6)
         ids: list[Tensor] = []
-        with trainer_of(config) as trainer:
+        with loop_of(config) as trainer:
             hook = trainer.state.model.register_forward_pre_hook(lambda _, inputs, ids=ids: ids.append(inputs[0]))
             for _ in range(trainer.config.num_steps):
                 trainer.optimizer_step()
@@ -173,7 +172,7 @@ def test_every_step_is_told_once_with_its_tokens(tiny: Tiny) -> None:
 
 
 def test_steps_are_told_in_batches_and_before_an_evaluation(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr("tinylm_core.pending.FLUSH_SECONDS", 1e9)
     order: list[str] = []
     run(
         tiny(train_tokens=64 * 75, num_evals=3), threads=1,

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.terminal.screen import rows_after_reflow, screen, status_line
-from sweeps.terminal.table import GAP, Row, alike_in_all, fitting, fitting_table, said_once
+from sweeps.terminal.summary import frame_table
+from sweeps.terminal.table import GAP, Row, alike_in_all, fitting, said_once
 
 STATUS = ["12/108 runs (1 failed)", "3 min left", "41,200 tokens/s"]
 TROUBLE = "records wait for the tracker: https://tracking.example.org/a/very/long/address says 503, as it often does"
@@ -130,9 +131,13 @@ def test_columns_go_in_order_and_only_the_long_one_is_cut(widths: dict[str, int]
 
 
 def test_what_is_alike_in_all_rows_goes_before_anything_is_cut_and_is_said_once() -> None:
-    rows = [{"setting": f"lr=1e-3 decay={k} accum=4", "steps": "128", "batch": f"{k} sequences"} for k in range(3)]
-    assert alike_in_all(rows) == {"steps": "128"}
-    assert alike_in_all(rows[:1]) == {}
+    columns = {
+        "setting": [f"lr=1e-3 decay={k} accum=4" for k in range(3)],
+        "steps": ["128"] * 3,
+        "batch": [f"{k} sequences" for k in range(3)],
+    }
+    assert alike_in_all(columns) == {"steps": "128"}
+    assert alike_in_all({name: texts[:1] for name, texts in columns.items()}) == {}
     widths = {"setting": 23, "steps": 5, "batch": 11}
     wide = fitting(widths, 43, spare=["batch", "steps"], long="setting", alike=["steps"])
     assert (list(wide), said_once({"steps": "128"}, wide)) == (["setting", "steps", "batch"], "")
@@ -157,7 +162,7 @@ def test_a_leaderboard_of_80_columns_shows_whole_settings_before_what_all_have_i
     )
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(fitting_table("Leaderboard", frame, 80))
+        console.print(frame_table("Leaderboard", frame, 80))
     text = shown.get()
     for k in (1, 2, 4):
         assert setting.format(k) in text
@@ -166,5 +171,5 @@ def test_a_leaderboard_of_80_columns_shows_whole_settings_before_what_all_have_i
     frame["against the best"] = ["best", "worse", "can't be told apart"]
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(fitting_table("Leaderboard", frame, 120))
+        console.print(frame_table("Leaderboard", frame, 120))
     assert "can't be told apart" in shown.get()

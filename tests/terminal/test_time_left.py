@@ -19,7 +19,7 @@ from sweeps import Choice, Range, Sweep
 from sweeps.plan.plan import Plan, PlannedRun, Trial, make_plan
 from sweeps.spec.catalog import Experiment
 from sweeps.terminal.tally import Tally
-from sweeps.terminal.time_left import Seen, Task, seconds_left
+from sweeps.terminal.time_left import Seen, Workload, seconds_left
 from sweeps.trainers.tinylm import cost_of
 from sweeps.workers.protocol import Steps
 from tinylm_core import RunConfig
@@ -44,38 +44,38 @@ class Machine:
 
 
 def looks(
-    machine: Machine, tasks: list[Task], seed: int = 0, off: float = 0.0
+    machine: Machine, workloads: list[Workload], seed: int = 0, off: float = 0.0
 ) -> Iterator[tuple[float, float, float | None]]:
-    """Runs the tasks, and at every news says: the share of the work that is done, the seconds it really takes from
+    """Runs the workloads, and at every news says: the share of the work that is done, the seconds it really takes from
     there, and the seconds that are said. The pace of a setting differs from what its work says by up to `off`."""
     draw = random.Random(seed)
-    differs = {setting: 1 + draw.uniform(-off, off) for setting in sorted({task.setting for task in tasks})}
-    news: list[tuple[float, int, float]] = []  # when, of which task, and the work done by then, BEGUN or ENDED
+    differs = {setting: 1 + draw.uniform(-off, off) for setting in sorted({workload.setting for workload in workloads})}
+    news: list[tuple[float, int, float]] = []  # when, of which workload, and the work done by then, BEGUN or ENDED
     free = [0.0] * machine.slots
     ends: list[float] = []
-    for index, task in enumerate(tasks):
+    for index, workload in enumerate(workloads):
         began = heapq.heappop(free)
         now = began + (machine.first_opening if index < machine.slots else machine.opening)
-        pace = machine.second_a_unit * differs[task.setting]
+        pace = machine.second_a_unit * differs[workload.setting]
         done = 0.0
         news.append((began, index, BEGUN))
-        while done < task.work:
-            step = min(NEWS * task.work, task.work - done) if done else EVALUATION_0 * task.work
+        while done < workload.work:
+            step = min(NEWS * workload.work, workload.work - done) if done else EVALUATION_0 * workload.work
             done, now = done + step, now + step * pace * (1 + draw.uniform(-machine.noise, machine.noise))
-            news.append((now, index, task.work if task.work - done < 1e-9 else done))
+            news.append((now, index, workload.work if workload.work - done < 1e-9 else done))
         ends.append(now + machine.closing)
         heapq.heappush(free, ends[-1])
     news += [(end, index, ENDED) for index, end in enumerate(ends)]
     seen: dict[int, Seen] = {}
-    total, all_end = sum(task.work for task in tasks), max(ends)
+    total, all_end = sum(workload.work for workload in workloads), max(ends)
     for now, index, done in sorted(news, key=lambda item: (item[0], item[2] != ENDED)):  # a slot is free, then taken
         if done == BEGUN:
-            seen[index] = Seen(tasks[index], now)
+            seen[index] = Seen(workloads[index], now)
         elif done == ENDED:
             seen[index].ended = now
         else:
             seen[index].hear(now, done)
-        waiting = [task for other, task in enumerate(tasks) if other not in seen]
+        waiting = [workload for other, workload in enumerate(workloads) if other not in seen]
         yield (
             sum(run.done for run in seen.values()) / total,
             all_end - now,
@@ -105,14 +105,14 @@ def test_after_a_tenth_of_the_work_it_is_within_a_fifth(
 ) -> None:
     machine = Machine(slots=slots, opening=opening, first_opening=opening + 0.7, noise=0.1)
     draw = random.Random(seed)
-    settings = [Task(f"s{index}", shortest * draw.uniform(1, ratio)) for index in range(num_settings)]
-    tasks = [task for task in settings for _ in range(seeds)]
-    assert_fair(looks(machine, tasks, seed, off=0.05), spare=2)
+    settings = [Workload(f"s{index}", shortest * draw.uniform(1, ratio)) for index in range(num_settings)]
+    workloads = [workload for workload in settings for _ in range(seeds)]
+    assert_fair(looks(machine, workloads, seed, off=0.05), spare=2)
 
 
 def test_of_a_steady_machine_it_is_exact_once_every_part_of_a_run_has_been_seen() -> None:
     machine = Machine(first_opening=0.3)
-    told = list(looks(machine, [Task("a", 10.0)] * 5))
+    told = list(looks(machine, [Workload("a", 10.0)] * 5))
     assert [said for _, _, said in told if said is not None]
     for share, really, said in told:
         if share > 0.5:
@@ -120,34 +120,34 @@ def test_of_a_steady_machine_it_is_exact_once_every_part_of_a_run_has_been_seen(
 
 
 def test_three_runs_in_two_slots_take_two_rounds() -> None:
-    seen = [Seen(Task("a", 100.0), 0.0) for _ in range(2)]
+    seen = [Seen(Workload("a", 100.0), 0.0) for _ in range(2)]
     for run in seen:
         run.hear(0.0, 0.0)
         run.hear(10.0, 10.0)
-    assert seconds_left(10.0, seen, [Task("a", 100.0)], 2) == pytest.approx(90 + 100)
+    assert seconds_left(10.0, seen, [Workload("a", 100.0)], 2) == pytest.approx(90 + 100)
     assert seconds_left(10.0, seen, [], 2) == pytest.approx(90)
 
 
 def test_the_pace_of_a_setting_is_its_own_and_of_one_not_seen_that_of_its_likes() -> None:
-    fast, slow = Seen(Task("fast", 100.0), 0.0), Seen(Task("slow", 1000.0), 0.0)
+    fast, slow = Seen(Workload("fast", 100.0), 0.0), Seen(Workload("slow", 1000.0), 0.0)
     for run, took in ((fast, 50.0), (slow, 1000.0)):
         run.hear(0.0, 0.0)
-        run.hear(took, run.task.work)
+        run.hear(took, run.workload.work)
         run.ended = took
 
-    def takes(task: Task) -> float:
-        left = seconds_left(1000.0, [fast, slow], [task], 1)
+    def takes(workload: Workload) -> float:
+        left = seconds_left(1000.0, [fast, slow], [workload], 1)
         assert left is not None
         return left
 
-    assert takes(fast.task) == pytest.approx(50, rel=0.2)
-    assert takes(slow.task) == pytest.approx(1000, rel=0.02)
-    assert takes(Task("like fast", 110.0)) == pytest.approx(55, rel=0.2)
-    assert takes(Task("like slow", 900.0)) == pytest.approx(900, rel=0.02)
+    assert takes(fast.workload) == pytest.approx(50, rel=0.2)
+    assert takes(slow.workload) == pytest.approx(1000, rel=0.02)
+    assert takes(Workload("like fast", 110.0)) == pytest.approx(55, rel=0.2)
+    assert takes(Workload("like slow", 900.0)) == pytest.approx(900, rel=0.02)
 
 
 def test_what_an_earlier_start_has_done_says_nothing_of_the_pace_and_need_not_be_done_again() -> None:
-    run = Seen(Task("a", 100.0), 0.0)
+    run = Seen(Workload("a", 100.0), 0.0)
     run.hear(2.0, 60.0, is_new=False)
     assert seconds_left(2.0, [run], [], 1) is None
     run.hear(3.0, 61.0)
@@ -156,8 +156,8 @@ def test_what_an_earlier_start_has_done_says_nothing_of_the_pace_and_need_not_be
 
 
 def test_nothing_is_said_before_there_is_a_pace_and_nothing_is_left_of_nothing() -> None:
-    assert seconds_left(5.0, [], [Task("a", 1.0)], 2) is None
-    run = Seen(Task("a", 1.0), 0.0)
+    assert seconds_left(5.0, [], [Workload("a", 1.0)], 2) is None
+    run = Seen(Workload("a", 1.0), 0.0)
     run.hear(1.0, 0.5)
     assert seconds_left(1.0, [run], [], 1) is None
     run.hear(2.0, 1.0)

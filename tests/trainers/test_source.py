@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.trainers.source import Source, source_of
+from sweeps.trainers.source import SourceCode, source_of
 
 FILE = '''"""How fast?"""
 from beside import rate
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path) -> Source:
+def read(folder: Path) -> SourceCode:
     return source_of(folder / "own.py", (folder / "own.py").read_bytes())
 
 

@@ -21,7 +21,7 @@ from sweeps.spec.catalog import Experiment, load_experiment
 from sweeps.spec.config_type import dumped, from_params, to_params
 from sweeps.spec.flags import overridden
 from sweeps.spec.space import Space
-from sweeps.trainers.contract import Told, train
+from sweeps.trainers.contract import ContractGuard, train
 from sweeps.trainers.tinylm import TinyLM, num_epochs
 from tinylm_core import RunConfig
 from tinylm_core.cost import num_parameters
@@ -274,15 +274,15 @@ def test_a_loss_that_is_no_number_ends_the_run_and_nothing_of_it_or_later_is_kep
 
 
 def test_an_evaluation_that_is_no_number_diverges_too() -> None:
-    told = told_by()
+    told = guard()
     told.evaluated(EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0))
     told.evaluated(EvalRecord(2, 8, math.inf, 0.0, 1.0, 0.0))
     assert (told.diverged_at, [record.step for record in told.evals]) == (2, [0])
 
 
-def told_by() -> Told:
+def guard() -> ContractGuard:
     """Of a run of 6 steps, 4 tokens each."""
-    return Told(lambda _: None, lambda _: None, lambda: False, num_steps=6, tokens_per_step=4)
+    return ContractGuard(lambda _: None, lambda _: None, lambda: False, num_steps=6, tokens_per_step=4)
 
 
 STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0.0)
@@ -317,12 +317,12 @@ STEP, EVALUATION = StepRecord(1, 4, 1.0, 0.1), EvalRecord(0, 0, 1.0, 0.0, 1.0, 0
 )
 def test_a_broken_promise_is_named(tell: Any, line: str) -> None:
     with pytest.raises((TypeError, ValueError)) as error:
-        tell(told_by())
+        tell(guard())
     assert str(error.value) == line
 
 
 def test_numbers_of_a_library_become_pythons_own() -> None:
-    told = told_by()
+    told = guard()
     loss = torch.nn.Parameter(torch.tensor(1.5)) * 1
     told.steps_taken([StepRecord(np.int64(1), torch.tensor(4), loss.detach(), np.float32(0.25), loss.detach())])
     told.evaluated(EvalRecord(1, 4, torch.tensor(1.0), np.float64(0.5), 1, 0))
@@ -343,7 +343,7 @@ def test_numbers_of_a_library_become_pythons_own() -> None:
 )
 def test_what_is_no_number_is_named(record: StepRecord, line: str) -> None:
     with pytest.raises(TypeError) as error:
-        told_by().steps_taken([record])
+        guard().steps_taken([record])
     assert str(error.value) == line
 
 

@@ -20,8 +20,8 @@ def look(event, arguments):
         print("torch is loaded", "with a server" if server() else "without one")
 
 sys.addaudithook(look)
-from sweeps.places import on_this_machine
-with on_this_machine(1, 1, 30, only_looks={only_looks}) as place:
+from sweeps.workers.engines import on_this_machine
+with on_this_machine(1, 1, 30, only_looks={only_looks}) as engine:
     print("ready", "with a server" if server() else "without one")
 """
 
@@ -29,7 +29,7 @@ with on_this_machine(1, 1, 30, only_looks={only_looks}) as place:
 NOTHING_OF_CUDA = """
 import importlib
 from multiprocessing import forkserver
-from sweeps import local_workers as workers
+from sweeps.workers import local as workers
 
 named = []
 workers.multiprocessing.set_forkserver_preload = named.extend

@@ -17,7 +17,7 @@ from launcher import wait_until
 from runs import LONG, receive_all
 
 from sweeps.trainers.own import TrainerFile
-from sweeps.trainers.source import Module, Source
+from sweeps.trainers.source import Module, SourceCode
 from sweeps.trainers.tinylm import TinyLM
 from sweeps.workers.local import LocalWorkers
 from sweeps.workers.protocol import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers
@@ -33,8 +33,8 @@ Processes = list[psutil.Process]
 DRIVER = """
 import sys
 from pathlib import Path
-from sweeps.local_workers import LocalWorkers
-from sweeps.workers import Job
+from sweeps.workers.local import LocalWorkers
+from sweeps.workers.protocol import Job
 
 if __name__ == "__main__":
     config, folder = sys.argv[1], Path(sys.argv[2])
@@ -176,7 +176,7 @@ def test_what_a_run_takes_of_its_machine_is_told_while_it_trains(workers: Worker
 def test_a_trainer_goes_with_its_job_wherever_that_is(workers: Workers, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     beside = {"beside_own": Module(nowhere / "beside_own.py", b"WORD = 'kept'")}
-    trainer = TrainerFile("1", Source(Module(nowhere / "own.py", OWN.encode()), beside))
+    trainer = TrainerFile("1", SourceCode(Module(nowhere / "own.py", OWN.encode()), beside))
     workers.submit(Job("a", '{"rate": 0.25}', tmp_path / "a", "cpu", 1, trainer))
     messages = receive_all(workers)
     steps = [record for message in messages if isinstance(message, Steps) for record in message.records]
@@ -349,7 +349,7 @@ def test_the_server_of_workers_dies_with_its_driver_while_it_still_loads(tmp_pat
     )
     root = str(Path(__file__).parents[2])
     program = (
-        "import time; from sweeps.local_workers import start_server\n"
+        "import time; from sweeps.workers.local import start_server\n"
         "start_server(has_own_trainer=False); time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -380,7 +380,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_their_driver(
 def test_a_pool_of_a_trainers_ends_by_the_signal_that_its_worker_leaves_to_the_driver() -> None:
     code = (
         "import multiprocessing, os, signal\n"
-        "from sweeps.local_workers import _leave_signals_to_the_driver\n"
+        "from sweeps.workers.local import _leave_signals_to_the_driver\n"
         "_leave_signals_to_the_driver()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "with multiprocessing.get_context('fork').Pool(1) as pool:\n"

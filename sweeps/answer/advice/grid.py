@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeps.analysis.effects import isolated
 from sweeps.analysis.noise import SIGNIFICANCE
-from sweeps.analysis.ranking import told_from_first
+from sweeps.analysis.ranking import p_values_against_first
 from sweeps.analysis.rates import RATE, valley
 from sweeps.analysis.results import Results
 from sweeps.analysis.settings import (
@@ -136,5 +136,5 @@ def _is_told_from_inside(results: Results, field: str) -> bool:
         return False
     best = int(by_value["objective"].astype(float).argmin())
     trials = [int(by_value["trial"].iloc[place]) for place in (best, 1 if best == 0 else best - 1)]
-    p_values = told_from_first(comparable_objectives(results.runs, trials), results.noise_of(trials))
+    p_values = p_values_against_first(comparable_objectives(results.runs, trials), results.noise_of(trials))
     return bool(p_values[1] < SIGNIFICANCE)

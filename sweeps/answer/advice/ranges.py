@@ -16,7 +16,7 @@ from sweeps.spec.space import Range
 def extensions(results: Results) -> Iterator[Advice]:
     """A field whose best quarter lies at an end of what was searched, where it takes something beyond."""
     for one in results.concentrations:
-        beyond = extended(results.plan, one.field, one.end) if one.told and one.end else None
+        beyond = extended(results.plan, one.field, one.end) if one.distinguished and one.end else None
         if beyond is not None:
             side = {"low": "lower", "high": "upper"}[one.end]
             yield Advice(
@@ -43,7 +43,7 @@ def narrowings(results: Results) -> Iterator[Advice]:
             "room around them, searches that part more finely.",
             results.plan.command.with_flags(sweep=narrower),
         )
-    untold = [one.field for one in found if not one.told and is_sampled(results.plan, one.field)]
+    untold = [one.field for one in found if not one.distinguished and is_sampled(results.plan, one.field)]
     if untold:
         yield Advice(
             f"Where the best lie speaks for no other range of {', '.join(untold)}: {_lower(_the_quarter(results))} lie "

@@ -1,4 +1,4 @@
-"""The cluster: connecting to it, what a run reserves of a node, and what its nodes are."""
+"""The cluster: connecting to it, what a run reserves of a node, and what its nodes are. Submits no job."""
 
 import logging
 import socket
@@ -36,9 +36,9 @@ class Demand:
         return THREADS if self.gpus else self.cpus
 
     def task(self, function: Callable[..., Any]) -> Any:
-        """A Ray task that reserves it; one that is lost is told and not tried again: its run goes on from a checkpoint.
+        """A Ray task that reserves it; one that is lost is not tried again: its run goes on from a checkpoint.
 
-        Told by `.options()` instead, Ray would not end a GPU's process with its task, and the next one in it would find
+        By `.options()` instead, Ray would not end a GPU's process with its task, and the next one in it would find
         the GPU and the memory of the first.
         """
         return ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
@@ -91,6 +91,22 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def demand_of(cpus_per_run: int, runs_per_gpu: int) -> Demand:
+    """What a run reserves on this cluster: a share of a GPU where it has any."""
+    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    # Ray counts in ten-thousandths, and three times a third must not be more than one.
+    return Demand(cpus_per_run, 10_000 // runs_per_gpu / 10_000 if has_gpu else 0)
+
+
+def look(demand: Demand, say: Callable[[str], None]) -> Found:
+    """What a node that trains is, asked in a slot of it; `say` hears, once, where that is waited for."""
+    task = demand.task(_look).remote(demand)
+    if not ray.wait([task], timeout=QUIET_SECONDS)[0]:
+        say(demand.waiting("the sweep"))
+    found: Found = ray.get(task)
+    return found
+
+
 def _check_listens(address: str) -> None:
     """Ray itself gives up after two minutes, and the process with it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -102,22 +118,6 @@ def _check_listens(address: str) -> None:
 
 def _first(error: BaseException) -> str:
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-
-
-def demand_of(cpus_per_run: int, runs_per_gpu: int) -> Demand:
-    """What a run reserves on this cluster: a share of a GPU where it has any."""
-    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    # Ray counts in ten-thousandths, and three times a third must not be more than one.
-    return Demand(cpus_per_run, 10_000 // runs_per_gpu / 10_000 if has_gpu else 0)
-
-
-def look(demand: Demand, say: Callable[[str], None]) -> Found:
-    """What a node that trains is, asked in a slot of it; `say` is told, once, where that is waited for."""
-    task = demand.task(_look).remote(demand)
-    if not ray.wait([task], timeout=QUIET_SECONDS)[0]:
-        say(demand.waiting("the sweep"))
-    found: Found = ray.get(task)
-    return found
 
 
 def _look(demand: Demand) -> Found:

@@ -1,4 +1,4 @@
-"""The driver's side: tasks submitted to the cluster, and what comes back put into the runs' folders here."""
+"""The driver's side: tasks are submitted, and what comes back is put into the runs' folders here. Trains nothing."""
 
 import time
 import traceback
@@ -150,7 +150,7 @@ class RayWorkers:
 
 def _reason(task: Task, error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # A task that raised tells its traceback, others what happened and then what might be done.
+    # A task that raised reports its traceback, others what happened and then what might be done.
     line = " ".join(lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0].split())
     where = f"the worker on {task.node} was lost" if task.node else "the task had not begun"
     return f"{where}: {line.partition('. ')[0]}"

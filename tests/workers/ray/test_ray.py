@@ -219,7 +219,7 @@ def test_a_gpu_s_process_ends_with_its_task_and_a_cpu_s_is_used_again() -> None:
 def test_without_ray_the_command_says_how_to_install_it(file: Path) -> None:
     program = (
         f"import sys; sys.modules['ray'] = None; sys.argv = ['sweeps.run', {str(file)!r}, '--engine', 'ray']; "
-        "from sweeps.command import run_command; from sweeps.run import run; run_command(run)"
+        "from sweeps.terminal.command import run_command; from sweeps.run import run; run_command(run)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
