@@ -80,6 +80,7 @@ class Store:
 
     def remover(self) -> "Remover":
         """What removes runs and sweeps; only the outbox's thread calls it."""
+        from sweeps.store.removal import Remover
 
         return Remover(self._raw.client, self._place)
 
@@ -175,7 +176,6 @@ class Store:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
         found = self._found(name)
         return holder_from_json(found.tags.get(schema.HOLDER, "null")) if found else None
-        return None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """The runs of a plan, one a row, sorted by trial and seed; a run counts whichever definition made it.
@@ -207,13 +207,8 @@ class Store:
                 runs = runs[runs["run_id"].isin(list(run_ids))]
         # Some runs at a time: the values take ten times the memory of their table.
         some = [runs.iloc[start : start + _HISTORIES] for start in range(0, len(runs), _HISTORIES)] or [runs]
-        return pd.concat(
-            [
-                frames.history_frame(self._raw.points(list(part["run_id"]), schema.HISTORY_METRICS), part)
-                for part in some
-            ],
-            ignore_index=True,
-        )
+        points = (self._raw.points(list(part["run_id"]), schema.HISTORY_METRICS) for part in some)
+        return pd.concat(map(frames.history_frame, points, some), ignore_index=True)
 
     def points(self, run_ids: Sequence[str], metric: str) -> list[Point]:
         """Every value of one metric of these runs, in no order."""
@@ -243,11 +238,9 @@ class Store:
         return next((experiment for experiment in self._raw.experiments() if experiment.name == name), None)
 
     def _experiment(self, name: str) -> RawExperiment:
-        experiments = self._raw.experiments()
-        for experiment in experiments:
-            if experiment.name == name:
-                return experiment
-        names = [experiment.name for experiment in experiments]
+        if (found := self._found(name)) is not None:
+            return found
+        names = self.sweeps()
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet'}"
         raise ValueError(f"no sweep {name!r} in {self.where}; {hint}")
