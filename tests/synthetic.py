@@ -147,7 +147,7 @@ def make_sweep(
 
 
 def as_stored(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the nullable column types that `sweeps.store.frames` gives: Int64, boolean, string; measurements stay float64."""
+    """With the nullable column types that `frames` gives: Int64, boolean, string; measurements stay float64."""
     typed = frame.convert_dtypes()
     floats = [
         name

@@ -1,8 +1,7 @@
 """The store's read side: everything comes back as plain data or a DataFrame. Writes nothing.
 
-Of a sweep that the store doesn't have there are no runs and no definitions; `named`, `plan` and `trials`, which a
-person asks for by name, say that it isn't there.
-What needs pandas, which takes a third of a second to load, or MLflow, which takes one and a half, loads it then.
+A sweep that the store doesn't have has no runs and no definitions; `named`, `plan` and `trials` say that it isn't there.
+pandas and MLflow are loaded within what needs them: they take a third of a second, and one and a half.
 """
 
 import re
@@ -224,11 +223,11 @@ class Store:
 
     def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
         """Where MLflow's UI shows the sweep, and the comparison of these runs."""
-        base, experiment = ui.ui_base(self.tracking_uri), self._experiment(name)
+        experiment = self._experiment(name)
         # One that an earlier version made has no views, and the UI complains of a link to one.
         view = ui.RUNS if f"{ui.TAG}{ui.RUNS}" in experiment.tags else None
-        runs = ui.runs_page(base, experiment.experiment_id, view)
-        return UiLinks(runs, ui.compare_page(base, experiment.experiment_id, run_ids))
+        where = ui.ui_base(self.tracking_uri), experiment.experiment_id
+        return UiLinks(ui.runs_page(*where, view), ui.compare_page(*where, run_ids))
 
     def _raw_runs(self, name: str, role: schema.Role) -> list[RawRun]:
         found = self._found(name)
@@ -240,9 +239,8 @@ class Store:
     def _experiment(self, name: str) -> RawExperiment:
         if (found := self._found(name)) is not None:
             return found
-        names = self.sweeps()
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none yet'}"
+        near = get_close_matches(name, self.sweeps(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(self.sweeps()) or 'none yet'}"
         raise ValueError(f"no sweep {name!r} in {self.where}; {hint}")
 
     def _only_sweep(self) -> str:
