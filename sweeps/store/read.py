@@ -1,6 +1,6 @@
 """The store's read side: everything comes back as plain data or a DataFrame. Writes nothing.
 
-A sweep that the store doesn't have has no runs and no definitions; `named`, `plan` and `trials` say that it isn't there.
+A sweep that isn't here has no runs and no definitions; `named`, `plan` and `trials` say that there is none.
 pandas and MLflow are loaded within what needs them: they take a third of a second, and one and a half.
 """
 
