@@ -14,7 +14,7 @@ from sweeps.spec.config_type import Config
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.store.schema import RunRow
-from sweeps.trainers.own import TrainerFile, trainer_file
+from sweeps.trainers.trainer_file import TrainerFile, trainer_file
 from tinylm_core.config import RunConfig
 from tinylm_core.corpus import load_corpus
 from tinylm_core.machine import conditions, this_machine

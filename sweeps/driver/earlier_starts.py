@@ -6,7 +6,7 @@ from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.naming import counted
 from sweeps.store.read import Store
 from sweeps.store.schema import DEFINITION, FINGERPRINT, TRAINER, TRAINER_SOURCE, RunRow
-from sweeps.trainers.own import TrainerFile
+from sweeps.trainers.trainer_file import TrainerFile
 from tinylm_core.records import RESULTS
 
 

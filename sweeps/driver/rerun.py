@@ -18,7 +18,7 @@ from sweeps.spec.config_type import Config, dumped
 from sweeps.store import schema
 from sweeps.store.layout import Layout
 from sweeps.store.schema import RunRow
-from sweeps.trainers.own import TrainerFile
+from sweeps.trainers.trainer_file import TrainerFile
 from sweeps.workers.protocol import Died, Ended, Evaluated, Job, NoSpace, Raised, Steps, Used, Workers
 from tinylm_core.machine import conditions
 from tinylm_core.records import Metrics, now_ms

@@ -5,21 +5,16 @@ Knows no driver.
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sweeps.spec.catalog import Experiment, executed
+from sweeps.spec.catalog import Experiment
 from sweeps.spec.config_type import Config, changed, dumped, train_tokens
 from sweeps.spec.space import Choice, Value
 from sweeps.spec.sweep import Sweep
-from sweeps.trainers.contract import train
 from sweeps.trainers.protocol import Cost, Identified
-from sweeps.trainers.source import SourceCode, source_of
-from tinylm_core.records import Metrics
+from sweeps.trainers.trainer_file import trainer_file
 
 BYTES_A_STEP = 500  # in history and database rows
 
@@ -79,33 +74,6 @@ class OwnTrainer:
         return {}
 
 
-@dataclass(frozen=True)
-class TrainerFile:
-    """An experiment file whose sweep has a trainer, as it was read: a worker is sent it and trains with it."""
-
-    version: str
-    source: SourceCode
-
-    def __call__(self, config_json: str, **listeners: Any) -> Metrics:
-        """`train` with the sweep that the file declares, whatever became of the file, and of what it imports, since."""
-        self.source.import_from_here()
-        sweep, _ = executed(self.source.file.content, self.source.file.path)
-        try:
-            return train(sweep, config_json, **listeners)
-        except Exception as error:
-            error.add_note(self.source.place_in(error) or _place_of(sweep.run))
-            raise
-
-
-def trainer_file(experiment: Experiment) -> TrainerFile | None:
-    """The file that workers train with; None where that is `tinylm_core`. ValueError where the sweep is in no file."""
-    if experiment.sweep.run is None:
-        return None
-    if experiment.path is None:
-        raise ValueError(f"sweep {experiment.name!r} has a trainer of its own, so it must stand in a file: sweeps.run")
-    return TrainerFile(str(experiment.sweep.version), source_of(experiment.path, experiment.source))
-
-
 def _corners(sweep: Sweep) -> list[Config]:
     """The base with each field in turn at each of its choices, or at the ends of its range."""
     values: list[dict[str, Value]] = [
@@ -122,9 +90,3 @@ def _corners(sweep: Sweep) -> list[Config]:
         if sweep.allows(setting):
             corners.append(corner)
     return corners
-
-
-def _place_of(run: Any) -> str:
-    """Where a trainer is defined, as far as it says that."""
-    code = getattr(inspect.unwrap(getattr(run, "func", run)), "__code__", None)
-    return f"{Path(code.co_filename).name}, line {code.co_firstlineno}" if code else repr(run)

@@ -9,7 +9,7 @@ from sweeps.spec.config_type import Config, train_tokens
 from sweeps.spec.sweep import Sweep
 
 if TYPE_CHECKING:
-    from sweeps.trainers.own import TrainerFile
+    from sweeps.trainers.trainer_file import TrainerFile
     from tinylm_core.corpus import Corpus
 
 

@@ -16,9 +16,9 @@ import pytest
 from launcher import wait_until
 from runs import LONG, receive_all
 
-from sweeps.trainers.own import TrainerFile
 from sweeps.trainers.source import Module, SourceCode
 from sweeps.trainers.tinylm import TinyLM
+from sweeps.trainers.trainer_file import TrainerFile
 from sweeps.workers.local import LocalWorkers
 from sweeps.workers.protocol import Died, Ended, Evaluated, Job, Message, Raised, Steps, Used, Workers
 from sweeps.workers.training import train_job
