@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")
 @store_option
 def export(name: str, url: str, definition: str | None, store: str | None) -> int:
+    # pandas and Optuna, which --help need not wait for
     from sweeps.outbox.errors import RefusedError
     from sweeps.outbox.lock import LockHeldError
     from sweeps.outbox.work import locked_work

@@ -21,6 +21,7 @@ from sweeps.terminal.command import DONE, run_command, store_option
 if TYPE_CHECKING:
     from rich.table import Table
 
+    # pydantic and rich, which --help need not wait for
     from sweeps.driver.overview import OfDefinition, Overview, Standing
 
 L = TypeVar("L")

@@ -37,6 +37,7 @@ class Removal:
 @click.option("--yes", is_flag=True, help="Do not ask. A sweep is then given by its whole name.")
 @store_option
 def rm(name_or_run_id: str, yes: bool, store: str | None) -> int:
+    # pydantic and the store, here and below, which --help need not wait for
     from sweeps.outbox.errors import RefusedError
     from sweeps.outbox.work import remove_empty_work
     from sweeps.store import open_store

@@ -53,6 +53,7 @@ def sample(
     seed: int,
     store: str | None,
 ) -> int:
+    # torch, which --help need not wait for
     from sweeps.store import open_store, schema
 
     opened = open_store(store)

@@ -1,4 +1,7 @@
-"""What of a machine decides the bits of a run: its device, its instruction set, its library versions."""
+"""What of a machine decides the bits of a run: its device, its instruction set, its library versions.
+
+torch takes more than a second to load: a config is resolved, and its identity told, without it.
+"""
 
 import platform
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """What `data` names: a built-in corpus, files, or a dataset of the Hugging Face Hub; and how their files are read.
 
 Everything streams: no function here holds a corpus. Knows nothing of splits, tokenizers and caches.
+`datasets` and pyarrow, which only some of them need, are loaded then.
 """
 
 import hashlib

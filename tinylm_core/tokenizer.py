@@ -1,6 +1,7 @@
 """How text becomes token IDs and IDs become text again: by character, by byte, or by byte-level BPE.
 
-Knows nothing of files, corpora and training. A tokenizer is kept as JSON, never pickled.
+Knows nothing of files, corpora and training. A tokenizer is kept as JSON, never pickled. The
+library of byte-level BPE is loaded where text is.
 """
 
 import json

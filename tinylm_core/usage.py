@@ -1,4 +1,7 @@
-"""What this process takes of the machine while it trains: CPU, memory, GPU. Changes nothing of what it computes."""
+"""What this process takes of the machine while it trains: CPU, memory, GPU. Changes nothing of what it computes.
+
+torch is asked where there is a GPU, and is loaded by then.
+"""
 
 import threading
 import time

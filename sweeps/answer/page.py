@@ -1,7 +1,7 @@
 """A sweep's report: what goes on the page, top to bottom.
 
 Pure but for the files it writes; knows no MLflow. Numbers come from `analysis`, their text from `tables`, pictures from
-`figures`, and `markup` turns all of it into Markdown and HTML.
+`figures`, which load matplotlib as the page is written, and `markup` turns all of it into Markdown and HTML.
 """
 
 import shutil

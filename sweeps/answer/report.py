@@ -3,12 +3,13 @@
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sweeps.analysis.results import Results
-    from sweeps.store.read import Store
-
+from sweeps.analysis.results import Results
+from sweeps.analysis.settings import distinct
+from sweeps.answer.page import write_report
+from sweeps.search.importance import importances
+from sweeps.spec.catalog import experiments_folder
+from sweeps.store.read import Store
 
 COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
 ENDED = ("COMPLETE", "DIVERGED", "FAILED")
@@ -20,7 +21,7 @@ class Report:
     """A report that was written, and what it was written from."""
 
     page: Path
-    results: "Results"
+    results: Results
 
     def best_runs(self, *states: str) -> list[str]:
         """The IDs of the runs with an objective, the lowest first; with `states` only of those in one of them."""
@@ -29,10 +30,8 @@ class Report:
         return [str(run_id) for run_id in trials.sort_values(["objective", "trial", "seed"])["run_id"]]
 
 
-def make_report(store: "Store", name: str, definition: str | None = None) -> Report:
+def make_report(store: Store, name: str, definition: str | None = None) -> Report:
     """Read a sweep from the store and write its report into the store's folder. ValueError before any run has ended."""
-    from sweeps.answer.page import write_report
-
     results = read_results(store, name, definition)
     if not results.runs["state"].isin(ENDED).any():
         raise ValueError(
@@ -44,11 +43,8 @@ def make_report(store: "Store", name: str, definition: str | None = None) -> Rep
     return report
 
 
-def read_results(store: "Store", name: str, definition: str | None = None) -> "Results":
+def read_results(store: Store, name: str, definition: str | None = None) -> Results:
     """A definition's plan and rows, by default of the one that was run last. ValueError where it has none."""
-    from sweeps.analysis.results import Results
-    from sweeps.analysis.settings import distinct
-
     plan = store.plan(name, definition)
     kept = distinct(replace(plan, command=plan.command.on(store.where if store.option else None)))
     trials = store.trials(name, plan.definition)
@@ -56,20 +52,18 @@ def read_results(store: "Store", name: str, definition: str | None = None) -> "R
     return Results(kept, trials, store.history(name, plan.definition), _importances)
 
 
-def _importances(results: "Results") -> dict[str, float]:
+def _importances(results: Results) -> dict[str, float]:
     """Optuna's, over the settings that have a mean."""
     done = results.board[results.board["objective"].notna()]
     if len(results.plan.swept) < 2 or len(done) < LEAST_FOR_IMPORTANCE:
         return {}
-    from sweeps.search.importance import importances
-
     settings = {trial.number: trial.setting for trial in results.plan.trials}
     return importances(
         results.plan.space, [settings[trial] for trial in done["trial"]], [float(v) for v in done["objective"]]
     )
 
 
-def links(store: "Store", report: Report) -> dict[str, str]:
+def links(store: Store, report: Report) -> dict[str, str]:
     """Where to go from a report: commands and pages."""
     name = report.results.plan.name
     best = report.best_runs()[:COMPARED_RUNS]
@@ -87,10 +81,8 @@ def links(store: "Store", report: Report) -> dict[str, str]:
     return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}
 
 
-def server_command(store: "Store") -> str:
+def server_command(store: Store) -> str:
     """What opens MLflow's pages on a local store: in the project's own checkout its make does."""
-    from sweeps.spec.catalog import experiments_folder
-
     if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
         return "make ui" + (f" STORE={store.where}" if store.option else "")
     database = shlex.quote(f"sqlite:///{store.layout.database}")

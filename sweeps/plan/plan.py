@@ -168,6 +168,7 @@ def check_labels(sweep: Sweep) -> None:
 def trainer_of(experiment: Experiment, machine: Machine) -> Trainer:
     """The trainer that the experiment's sweep names, on a machine. ValueError where a worker can't be sent it."""
     if experiment.sweep.run is not None:
+        # Either loads what the other never needs; that of `tinylm_core` loads torch.
         from sweeps.trainers.own import OwnTrainer
 
         return OwnTrainer(experiment)

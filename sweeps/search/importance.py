@@ -19,7 +19,7 @@ def importances(space: Space, settings: Sequence[Setting], values: Sequence[floa
     dimensions = {name: dimension for name, dimension in space.items() if not dimension.when}
     if len(dimensions) < 2 or len(settings) < 2 or min(values) == max(values):
         return {}
-    import optuna
+    import optuna  # which a sweep of one field, or of few settings, need not wait for
 
     study = new_study(None)
     places = np.unique(np.linspace(0, len(settings) - 1, MOST_FOR_IMPORTANCE).astype(int))

@@ -42,6 +42,7 @@ def sobol_sequence(space: Space, seed: int, base: object) -> Iterator[Setting]:
     """One scrambled Sobol' sequence (Owen 1998), mapped onto the space, without end."""
     if not space:
         yield from itertools.repeat({})
+    # SciPy's statistics take 0.3 s to load, and other searches need none.
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(d=len(space), scramble=True, rng=np.random.default_rng(seed))

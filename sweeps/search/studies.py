@@ -1,4 +1,7 @@
-"""A space in Optuna's terms: studies, trials, distributions. Knows neither sweeps nor the order in which they ask."""
+"""A space in Optuna's terms: studies, trials, distributions. Knows neither sweeps nor the order in which they ask.
+
+Optuna takes 0.7 s to load, and a grid needs none: the functions that need it load it.
+"""
 
 from typing import TYPE_CHECKING, Any
 

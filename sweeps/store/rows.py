@@ -1,6 +1,7 @@
 """Rows of a store as MLflow has them: by SQL where the database is our own and its schema tested, else by its client.
 
-Knows what is asked, and not what it means: `read` makes sweeps and runs of it.
+Knows what is asked, and not what it means: `read` makes sweeps and runs of it. MLflow is loaded where
+its client is asked.
 """
 
 import re

@@ -43,6 +43,7 @@ class OneOf(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value in self.choices:
             return super().convert(value, param, ctx)
+        # pydantic, which only a mistake needs
         from tinylm_core.config import unknown_name
 
         return self.fail(unknown_name("name", value, self.choices), param, ctx)
@@ -105,6 +106,7 @@ def run_command(command: click.Command) -> None:
 def _is_tracker_away(error: Exception) -> bool:
     if type(error).__module__.partition(".")[0] not in ("mlflow", "requests", "urllib3", "sqlite3"):
         return False
+    # MLflow, which has been loaded where this matters
     from sweeps.store import is_temporary
 
     return is_temporary(error)

@@ -15,6 +15,7 @@ from sweeps.spec.naming import counted, duration
 from sweeps.spec.searches import MOST_REFUSED
 from sweeps.spec.settings import sampled_settings, setting_at
 from sweeps.spec.space import Value
+from sweeps.store import open_store
 from sweeps.store.read import Store
 from sweeps.store.schema import TOKENS_PER_SECOND, RunRow
 from sweeps.terminal.table import WIDEST_SETTING, alike_in_all, fitted_table
@@ -124,8 +125,6 @@ def pace_of(row: RunRow) -> float | None:
 
 def opened(where: str | None) -> Store | None:
     """The store; None where there is none yet."""
-    from sweeps.store import open_store
-
     try:
         return open_store(where)
     except ValueError as error:

@@ -89,6 +89,7 @@ class TinyLM:
         return cost_of(_ours(config), corpus.vocab_size, len(corpus.val))
 
     def pace(self, config: Config) -> float | None:
+        # What trains loads torch, for more than a second; a plan needs none.
         from tinylm_core.speed import tokens_per_second
 
         try:

@@ -34,6 +34,7 @@ def on_this_machine(
     only_looks: bool = False,
 ) -> Iterator[Engine]:
     """Processes here. Unless a command `only_looks`, their server gets ready beside all that is to be done first."""
+    # torch and Ray: what a command that only asks, or runs elsewhere, need not wait for
     from sweeps.workers.local import LocalWorkers, start_server
     from tinylm_core.machine import this_machine
 

@@ -1,4 +1,7 @@
-"""What a worker does with a job, wherever it is: train it, and report what happens. Knows no driver."""
+"""What a worker does with a job, wherever it is: train it, and report what happens. Knows no driver.
+
+What trains loads torch, for more than a second: a driver imports this file too, and trains nothing itself.
+"""
 
 import os
 import traceback
