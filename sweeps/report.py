@@ -22,9 +22,9 @@ def report(name: str | None, compare: tuple[str, str] | None, definition: str | 
     # pandas and what draws, which --help need not wait for
     from sweeps.answer.publish import publish, publish_answer
     from sweeps.answer.report import make_report
-    from sweeps.outbox.errors import RefusedError
+    from sweeps.outbox.errors import WAIT_SECONDS, RefusedError
     from sweeps.outbox.lock import LockHeldError
-    from sweeps.outbox.work import WAIT_SECONDS, drain, locked_work
+    from sweeps.outbox.work import drain, locked_work
     from sweeps.store import open_store
     from sweeps.terminal.summary import print_comparison, print_summary
 

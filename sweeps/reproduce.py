@@ -41,7 +41,8 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     # torch, pandas and MLflow, which --help need not wait for
     from sweeps.driver.conditions import here_and_there, own_trainer, with_same_data
     from sweeps.driver.rerun import start_again, train_again
-    from sweeps.outbox.work import QUIET_SECONDS, WAIT_SECONDS, drain, locked_work
+    from sweeps.outbox.errors import WAIT_SECONDS
+    from sweeps.outbox.work import QUIET_SECONDS, drain, locked_work
     from sweeps.spec.config_type import dumped, from_params
     from sweeps.store import open_store, schema
     from sweeps.workers.local import LocalWorkers

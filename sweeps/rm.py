@@ -70,8 +70,9 @@ def removed(
     store: "Store", name: str, row: "RunRow | None", *, yes: bool, discards_journal: bool = False
 ) -> str | None:
     """Remove a sweep, or the run of it that `row` is; says what it was. None where whoever is asked doesn't agree."""
+    from sweeps.outbox.errors import WAIT_SECONDS
     from sweeps.outbox.operations import RemoveRun, RemoveSweep
-    from sweeps.outbox.work import WAIT_SECONDS, locked_work
+    from sweeps.outbox.work import locked_work
 
     # Where what is left to send is refused, that does not stop a whole sweep from going.
     with locked_work(store, name, discards_journal=discards_journal) as outbox:

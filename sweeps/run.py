@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeps.outbox.errors import WAIT_SECONDS
 from sweeps.spec.searches import SAMPLING
 from sweeps.terminal.command import DONE, OneOf, run_command, store_option
 from sweeps.terminal.signals import Paused, Signals
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
     "--wait",
     metavar="SECONDS",
     type=click.FloatRange(0),
-    default=600,
+    default=WAIT_SECONDS,
     show_default=True,
     help="Seconds to wait for an MLflow server or disk.",
 )

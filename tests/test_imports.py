@@ -65,6 +65,14 @@ def test_no_file_is_two_ideas() -> None:
     assert median(counted.values()) <= 130
 
 
+def test_a_test_file_shadows_no_other_and_no_library() -> None:
+    """pytest imports a test file by its name alone, and finds what stands beside it before a library of that name."""
+    tests = REPOSITORY / "tests"
+    names = [path.name for path in tests.rglob("*.py") if path.name != "conftest.py"]
+    assert len(set(names)) == len(names)
+    assert not list(tests.rglob("__init__.py"))
+
+
 @pytest.mark.parametrize("name", ["optuna", "mlflow", "pandas", "matplotlib", "rich", "click"])
 def test_the_trainer_knows_nothing_of_sweeps(name: str) -> None:
     assert not {file for file in importers(name) if room_of(file) == "core"}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sweeps.plan.record import PlanRecord
 from sweeps.spec.fields import MEASURE_FIELDS, UNIT_FIELDS
 from sweeps.spec.naming import short
-from sweeps.spec.searches import TPE_STARTUP_TRIALS
+from sweeps.spec.searches import LEARNING, TPE_STARTUP_TRIALS
 from sweeps.spec.settings import is_varied
 from sweeps.spec.space import MAX_VALUES, Choice, Range
 from tinylm_core.records import RESULTS
@@ -175,7 +175,7 @@ def incomparable(plan: PlanRecord) -> list[str]:
 
 def is_gathered(plan: PlanRecord) -> bool:
     """Whether the search has tried most where the loss was low; TPE's first trials are drawn at random."""
-    return plan.search == "tpe" and len(plan.trials) > TPE_STARTUP_TRIALS
+    return plan.search in LEARNING and len(plan.trials) > TPE_STARTUP_TRIALS
 
 
 def is_number(values: Sequence[Any]) -> bool:

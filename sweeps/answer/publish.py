@@ -1,6 +1,6 @@
 """What a sweep's answer leaves on MLflow's own pages beside the report: a note, and the best run as a model.
 
-Reads a report and fills the outbox; the sentences are those of `words`, the links those of the report.
+Reads a report and fills the outbox; the sentences are those of `sentences`, the links those of the report.
 """
 
 from sweeps.answer.report import Report, links

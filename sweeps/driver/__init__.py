@@ -1,1 +1,5 @@
-"""One start of a sweep: ask, execute, keep, tell; and what is kept of each run. Knows no terminal and no MLflow."""
+"""Runs a sweep: asks the search, has runs executed, and puts what they report into the outbox.
+
+Beside that stands what else is done with recorded runs: confirm, reproduce, list, drop weights. Imports no terminal and
+no MLflow.
+"""

@@ -1,4 +1,4 @@
-"""The files that the tracker gets of a run, gathered in one folder."""
+"""Gathers the files that become a run's artifacts; `history_table` is its history.parquet. Knows no outbox."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the record of a run asks of who trains it again: its data, its trainer, its device, and what differs here."""
+"""For `sweeps.reproduce`: the recorded run's data and trainer, a like device, and a line for each difference here."""
 
 import gzip
 from dataclasses import dataclass

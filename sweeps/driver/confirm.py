@@ -1,4 +1,4 @@
-"""The best settings of a sweep, for more seeds or another base: what `--confirm K` makes of an experiment."""
+"""`--confirm K`: the experiment narrowed to the K best settings of a definition, for more seeds or another base."""
 
 from collections.abc import Sequence
 from dataclasses import replace

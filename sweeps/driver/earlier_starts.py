@@ -1,4 +1,4 @@
-"""What earlier starts of a sweep have left in a store that a plan goes on with."""
+"""What a plan takes over from earlier starts: trials, results, and a line where trainer or data have changed since."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,7 @@
-"""One start of a sweep on an open store: what earlier starts left, then the loop. Knows no terminal and no report."""
+"""Around the loop of one start: earlier trials and room on disk before it, pausing and draining after it.
+
+Knows no terminal and no report.
+"""
 
 import math
 import time
@@ -11,8 +14,9 @@ from sweeps.driver.earlier_starts import earlier_trials
 from sweeps.driver.ledger import Ledger
 from sweeps.driver.loop import Drive, View
 from sweeps.outbox.disk import check_room
+from sweeps.outbox.errors import WAIT_SECONDS
 from sweeps.outbox.outbox import Outbox
-from sweeps.outbox.work import WAIT_SECONDS, drain
+from sweeps.outbox.work import drain
 from sweeps.plan.plan import Plan, Trial
 from sweeps.search.ask_tell import TrialSearch, learns
 from sweeps.spec.catalog import Experiment

@@ -1,6 +1,6 @@
-"""The runs of one definition: known results, work folders, and what the outbox is given of each.
+"""The book of a definition's runs in one start: which have a result, which go on, and the operations that record each.
 
-Joins a run's records with where they come from; knows neither how the tracker stores them nor what comes next.
+Knows neither how the tracker stores them nor what comes next.
 """
 
 import gzip
@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from sweeps.driver import provenance
 from sweeps.driver.earlier_starts import notes_on_texts, notes_on_trainer
 from sweeps.driver.live_run import LiveRun
-from sweeps.driver.run_folder import RunNote, has_kept_something, note_in
+from sweeps.driver.run_folder import RunNote, can_go_on
 from sweeps.outbox.operations import Ask, End, Open, Publish, Start, dataset_of, summary_key
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.config_type import dumped, to_params
 from sweeps.store import schema
+from sweeps.store.attempts import best_of_each
 from sweeps.store.layout import Layout
 from sweeps.workers.protocol import Evaluated, Job, Steps, Used
 from tinylm_core.durable import write_durably
@@ -44,16 +45,12 @@ class Ledger:
         self._work = layout.work_of(plan.experiment.name)
         self._summary = summary_key(plan.experiment.name, plan.sweep.definition)
         self._trainer_file = plan.trainer.file
-        self._latest: dict[str, schema.RunRow] = {}
-        self.results: dict[str, float] = {}
-        self._earlier_results: dict[str, schema.RunRow] = {}
-        for row in sorted(rows, key=lambda row: str(row.start_time)):
-            if row.identity is None:
-                continue
-            self._latest[row.identity] = row
-            if row.state in RESULTS and schema.OBJECTIVE in row.metrics:
-                self.results[row.identity] = row.metrics[schema.OBJECTIVE]
-                self._earlier_results[row.identity] = row
+        self._earlier = best_of_each(rows, lambda row: row.identity)
+        self.results: dict[str, float] = {
+            identity: row.metrics[schema.OBJECTIVE]
+            for identity, row in self._earlier.items()
+            if row.state in RESULTS and schema.OBJECTIVE in row.metrics
+        }
         self.live: dict[str, LiveRun] = {}
         self._runs: dict[str, PlannedRun] = {}  # those that this start has begun
 
@@ -88,11 +85,11 @@ class Ledger:
     def notes_on(self, trials: Iterable[Trial]) -> list[str]:
         """What there is to know of the results that trials have from earlier starts, a line each."""
         runs = [run for trial in trials for run in trial.runs]
+        earlier = {identity: self._earlier[identity] for identity in self.results if identity in self._earlier}
         if self._trainer_file is None:
-            return notes_on_texts(self._plan, runs, self._earlier_results.values()) if runs else []
-        identities = [run.identity for run in runs]
-        earlier = (self._earlier_results[identity] for identity in identities if identity in self._earlier_results)
-        return notes_on_trainer(self._trainer_file, earlier)
+            return notes_on_texts(self._plan, runs, earlier.values()) if runs else []
+        ours = (earlier[run.identity] for run in runs if run.identity in earlier)
+        return notes_on_trainer(self._trainer_file, ours)
 
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""
@@ -106,11 +103,9 @@ class Ledger:
         """The job of a run: its own interrupted one where the conditions are the same, else a new one."""
         workdir = self._work.run(run.identity)
         conditions = self._conditions_of(device)
-        note = note_in(workdir)
-        is_new = note is None or (note.identity, note.conditions) != (run.identity, conditions)
-        if self._trainer_file is not None and not has_kept_something(workdir):
-            is_new = True  # it can't go on from where it was, and only it knows whether it would train alike
-        if note is None or is_new:
+        note = can_go_on(workdir, run.identity, conditions, only_if_kept=self._trainer_file is not None)
+        is_new = note is None
+        if note is None:
             shutil.rmtree(workdir, ignore_errors=True)
             note = fresh = RunNote(run.identity, conditions, uuid.uuid4().hex)
             self._outbox.when_there_is_room(lambda: fresh.write(workdir))
@@ -163,7 +158,7 @@ class Ledger:
         if self._trainer_file is not None:
             tags[schema.TRAINER] = self._trainer_file.version
             tags[schema.TRAINER_SOURCE] = self._trainer_file.source.sha256
-        before = self._latest.get(run.identity)
+        before = self._earlier.get(run.identity)
         if before is not None and before.tags.get(schema.CREATION) != creation_id:
             tags[schema.RETRY_OF] = before.run_id
         return tags

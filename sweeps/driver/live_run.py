@@ -1,6 +1,6 @@
-"""A run under way as the tracker is to have it: all that it tells, and how it ends, with its files.
+"""Turns what a run reports into operations for the outbox, and its end into files and an `End`.
 
-A sweep's runs and a reproduction are kept alike. Knows no plan, no search, and not where the run executes.
+It is the same for a sweep's run and for a reproduction. Knows no plan, no search, and not where the run executes.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
-"""How far the sweeps of a store are, and what they take of the disk: read without pandas, by tens of thousands of runs.
+"""For `sweeps.ls` and `sweeps.rm`: how far each sweep is, and its size on disk. Loads no pandas.
 
-Knows not how a list looks.
+A store may hold tens of thousands of runs: it reads of each what a list needs. Knows not how a list looks.
 """
 
 import os
@@ -14,6 +14,7 @@ from statistics import fmean
 from sweeps.outbox.lock import driver_of
 from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.store import schema
+from sweeps.store.attempts import best_of_each
 from sweeps.store.read import Store
 from sweeps.store.sql import RawRun
 from tinylm_core.records import RESULTS
@@ -111,7 +112,7 @@ def standing_of(store: Store, runs: Sequence[RawRun], plan: PlanRecord | None, *
     """How far a plan is; nothing is planned where it has not arrived yet."""
     planned = plan.identities if plan else []
     identities = identities_among(store, runs, set(planned))
-    chosen = schema.best_of_each(runs, lambda row: identities[row.run_id])
+    chosen = best_of_each(runs, lambda row: identities[row.run_id])
     states = Counter(chosen[identity].tags.get(schema.STATE, "") for identity in planned if identity in chosen)
     if not is_driven and "RUNNING" in states:  # nobody has said yet that they are dead
         states["INTERRUPTED"] += states.pop("RUNNING")

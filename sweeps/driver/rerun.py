@@ -1,7 +1,4 @@
-"""Trains a recorded run again and keeps that as a run of its own, as the runs of a sweep are kept.
-
-Knows not what is made of the comparison.
-"""
+"""Trains a recorded run again, kept as a run in the role `reproduction`. `analysis.reproduction` compares the two."""
 
 from dataclasses import dataclass
 from typing import assert_never

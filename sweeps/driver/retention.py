@@ -1,4 +1,7 @@
-"""Which runs keep their weights after a sweep: `Sweep(keep_checkpoints=k)`. Digests stay, so any can be made again."""
+"""Which runs keep their final weights: `Sweep(keep_checkpoints=k)` drops the others'; their digests stay.
+
+A run without weights can be made again from its record, to the same bits.
+"""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,6 +1,7 @@
-"""The work folder of a run: whose it is, and whether the run can go on from what is in it.
+"""The work folder of a run: whose it is, and whether the run can go on from what is in it. Knows no store, no outbox.
 
-Knows no store and no outbox.
+Others keep their files beside the note: the trainer the state to go on from, a worker its log and samples, and
+`artifacts` what goes to the tracker. Where the folder lies, `sweeps.store.layout` says.
 """
 
 import json
@@ -42,6 +43,14 @@ def unfinished_work(runs: Path, creation_id: str) -> Path | None:
     return next((folder for folder in folders if (n := note_in(folder)) and n.creation_id == creation_id), None)
 
 
-def has_kept_something(workdir: Path) -> bool:
-    """Whether a run has left anything of its own in its folder to go on from."""
-    return any(path.name not in (NOTE, LOG) for path in workdir.glob("*"))
+def can_go_on(workdir: Path, identity: str, conditions: Mapping[str, str], *, only_if_kept: bool) -> RunNote | None:
+    """The note of a run that may go on in a work folder: of this identity, under these conditions; else None (law 2).
+
+    `only_if_kept`: and only if it has left something of its own there to go on from. That is for a trainer of one's
+    own: without it only the trainer knows whether it would train alike.
+    """
+    note = note_in(workdir)
+    if note is None or (note.identity, note.conditions) != (identity, conditions):
+        return None
+    has_kept = any(path.name not in (NOTE, LOG) for path in workdir.glob("*"))
+    return note if has_kept or not only_if_kept else None

@@ -1,1 +1,4 @@
-"""What the tracker must be told: operations, durable on disk first, then sent by one thread."""
+"""What the tracker must be told, durable on disk first: operations → journal → outbox, a thread → sender → store.
+
+`lock` and `work` say who may, `disk` whether there is room. Knows no search and no workers.
+"""

@@ -1,7 +1,4 @@
-"""The definitions of a sweep as the tracker has them: summary runs with their plans. Part of the sender.
-
-Knows what a definition's summary run holds, and not what its runs do.
-"""
+"""Part of the sender: writes a definition's plan.json to its summary run, and adds trials to it. Knows no runs."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""The disk under a store: whether there is room on it, and how long somebody waits for that."""
+"""Room on the store's disk: whether a plan fits, and waiting, up to `wait` seconds, until there is some."""
 
 import shutil
 import time

@@ -1,6 +1,8 @@
-"""Why what must be kept or sent is not: the tracker is away, it refuses, the disk is full."""
+"""Three errors: the tracker is away, it refuses an operation, the disk is full; and how long is waited."""
 
 from urllib.parse import urlsplit
+
+WAIT_SECONDS = 600  # that a tracker may be away, or a disk full, before a command gives up
 
 
 def reason(error: Exception) -> str:

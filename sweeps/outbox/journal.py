@@ -1,6 +1,7 @@
-"""A file of operations, one a line: durable before anything acts upon them, and read by the next start.
+"""A file of operations, one a line, written before an operation is sent and read by the next start.
 
-How a line of an earlier version is read stands here, and nothing else knows it.
+A line is on the disk within about a second, or at once with `sync`. Lines of earlier versions are read here, the plans
+within them by `sweeps.plan.record`.
 """
 
 import json

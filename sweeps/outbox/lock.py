@@ -1,4 +1,4 @@
-"""One driver a sweep: a lock on this machine, and for a server, whose clients share no file, a sign of life there.
+"""One driver a sweep: a file lock on this machine; on a server, whose clients share no file, a sign of life in a tag.
 
 The file lock dies with its holder. The sign of life is best effort: two drivers that start in the same moment on two
 machines may both see nobody, and one whose machine was lost holds the sweep until its last sign is old enough.

@@ -1,4 +1,4 @@
-"""The runs of a sweep as the tracker has them: MLflow's ID of each, and how far its records are. Part of the sender."""
+"""Part of the sender: creation ID → MLflow's run ID, and the last step and evaluation that are stored of each run."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING

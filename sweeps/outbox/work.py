@@ -1,6 +1,6 @@
-"""The work folder of a sweep: its outbox, drained before anything is read (law 8), while we alone drive the sweep.
+"""Opens a sweep's outbox for a command: takes the lock, sends what earlier commands left, marks dead runs (law 8).
 
-Joins store and outbox for the commands; knows no search.
+Also says how long a tracker is waited for. Knows no search.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import click
 from filelock import FileLock, Timeout
 
 from sweeps.outbox.disk import DiskSpace
-from sweeps.outbox.errors import DiskFullError, RefusedError, TrackerAwayError
+from sweeps.outbox.errors import WAIT_SECONDS, DiskFullError, RefusedError, TrackerAwayError
 from sweeps.outbox.journal import Journal
 from sweeps.outbox.lock import sole_driver
 from sweeps.outbox.operations import Hold, MarkDead, Release
@@ -20,7 +20,6 @@ from sweeps.store.place import without_user_info
 from sweeps.store.read import Store
 from tinylm_core.records import now_ms
 
-WAIT_SECONDS = 600.0
 QUIET_SECONDS = 2.0  # of waiting that needs no word
 RELEASE_SECONDS = 2.0
 

@@ -1,6 +1,6 @@
-"""The record of a plan, `plan.json`: what belongs to a definition, and all that a report needs to know of it.
+"""`PlanRecord`: the content of plan.json, to JSON and from it, of earlier versions too. Opens no file.
 
-Written and read here, and passed on as it is. Plans of earlier versions are read here too; nothing else knows them.
+`sweeps.outbox.definitions` writes the file and `sweeps.store.artifacts` reads it; nothing else knows what is in it.
 """
 
 from collections.abc import Mapping

@@ -99,8 +99,9 @@ def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
 
     # Seeded anew for every ask: the sampler keeps no state between trials that a restart could lose.
     seed = int(np.random.SeedSequence((sweep.search_seed, number)).generate_state(1)[0])
-    if sweep.search != "tpe":
+    if sweep.search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    assert sweep.search == "tpe", sweep.search
     # Optuna's group: fields that are varied under a condition are modelled together where they are varied.
     group = any(dimension.when for dimension in sweep.space.values())
     with warnings.catch_warnings():

@@ -1,7 +1,4 @@
-"""What a sweep may say: a check names the field, the value and what is allowed. Pure; `sweeps.spec.sweep` calls them.
-
-Each raises ValueError, and changes nothing.
-"""
+"""The checks that `Sweep` makes when it is built: each raises ValueError with field, value and what is allowed."""
 
 import inspect
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""The command that runs a sweep, kept as what it names and its flags, and turned into text in this place only.
+"""`Command`: the `sweeps.run` line, or `run_sweep` call, that runs a definition again, as target and flags.
 
-Pure data; knows no plan, and runs nothing.
+It is turned into text here, and read from the text that earlier versions kept. Knows no plan, and runs nothing.
 """
 
 import shlex

@@ -1,4 +1,4 @@
-"""A config, as far as a sweep needs to know it: `RunConfig`, or the class of a trainer of the user's own.
+"""What a sweep needs of a config class, be it `RunConfig` or the one that a user's trainer takes: fields, values, text.
 
 A sweep varies its fields, writes them down and reads them again; what they mean only the trainer knows.
 """

@@ -1,4 +1,4 @@
-"""The searches by name, and what each says of itself. Pure data: what proposes a setting is the room `search/`."""
+"""Names of the searches, and which count their own trials, propose settings, or learn. `search/` has their code."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Where runs are kept: an MLflow store, and the only room that imports mlflow.
+"""The MLflow store of runs, written and read. The only room that imports mlflow.
 
 Importing this loads neither MLflow nor pandas, and a local store that is only listed needs neither.
 """

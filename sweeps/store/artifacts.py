@@ -1,4 +1,4 @@
-"""The files of runs, and their plan: what the tracker keeps beside its database. Reads only."""
+"""Reads artifacts: the files of a run, and plan.json of a summary run. Writes nothing."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Records as MLflow takes them: its metrics and tags, in batches that it doesn't refuse."""
+"""Records as MLflow's metrics and tags, cut to MLflow's limits."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

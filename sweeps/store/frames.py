@@ -9,6 +9,7 @@ import pandas as pd
 
 from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.store import schema
+from sweeps.store.attempts import best_of_each
 from sweeps.store.schema import RunRow, column
 from sweeps.store.sql import Point
 from tinylm_core.config import RunConfig
@@ -27,7 +28,7 @@ def trials_frame(rows: Iterable[RunRow], plan: PlanRecord) -> pd.DataFrame:
     the newest.
     """
     rows = list(rows)
-    chosen = schema.best_of_each(rows, lambda row: row.identity)
+    chosen = best_of_each(rows, lambda row: row.identity)
     today = schema.identities_today(rows)
     records = [
         _record(chosen[identity], plan, trial, seed)

@@ -1,4 +1,4 @@
-"""Who drives a sweep, as a note on this machine and a tag on a server say it. Knows not who is alive."""
+"""`Holder`: the process that drives a sweep, as a note here and a tag on a server. `outbox.lock` knows if it lives."""
 
 import json
 import math

@@ -1,8 +1,7 @@
-"""Where a store is, and how its folder comes to be. Knows nothing of what a store holds.
+"""Where a store is, and making its folder and its SQLite file. `layout` says what lies where inside.
 
-A local store is one folder: `mlflow.db` (SQLite in WAL mode), `artifacts/`, `work/`, `reports/` and a `.gitignore`.
 Work and reports of a store on a server have a folder for each address, `./mlruns/servers/HOST_PORT/`: a sweep of the
-same name in another store has another journal and other states.
+same name in another store has another journal and other checkpoints.
 """
 
 import os

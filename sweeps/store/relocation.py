@@ -1,6 +1,6 @@
-"""A local store that was moved or copied: what it says of where its files are becomes true again.
+"""Rewrites MLflow's absolute paths in the database of a local store that was moved or copied.
 
-MLflow keeps absolute addresses. Of a copy they are those of the original, which would get what is written to the copy.
+Of a copy they are those of the original, which would get what is written to the copy.
 """
 
 import sqlite3

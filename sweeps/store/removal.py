@@ -1,4 +1,4 @@
-"""What a store gives up: artifacts, runs, a sweep's experiment. Every call may be repeated, as those of the write side.
+"""Removes artifacts, runs and a sweep's experiment. Every call may be repeated.
 
 From a folder all goes for good, as by `mlflow gc`. A server has a bin, and artifacts that may be out of reach.
 """

@@ -1,7 +1,6 @@
-"""Rows of a store as MLflow has them: by SQL where the database is our own and its schema tested, else by its client.
+"""Reads runs, by SQL or by MLflow's client, and types them: `RawRun` → `RunRow`, with config and today's identity.
 
-Knows what is asked, and not what it means: `read` makes sweeps and runs of it. MLflow is loaded where
-its client is asked.
+SQL is for a database of our own whose schema is tested. MLflow is loaded where its client is asked.
 """
 
 import re

@@ -5,18 +5,18 @@ Knows no MLflow call, only the names that MLflow's own pages read.
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 from sweeps.plan.record import PlanRecord
+from sweeps.store.attempts import AttemptOrder, attempt_order
 from tinylm_core.config import RunConfig
-from tinylm_core.records import RESULTS, EvalRecord, Metrics, UsageRecord
+from tinylm_core.records import EvalRecord, Metrics, UsageRecord
 
 Role = Literal["run", "summary", "reproduction"]
-AttemptOrder = tuple[int, float, str]
 State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
 
 # Tags of a run
@@ -180,28 +180,6 @@ def usage_metrics(record: UsageRecord) -> dict[str, float]:
     """The metrics of one look at a run's process, by name; a run has one GPU, whichever of the machine's it is."""
     values = {metric: getattr(record, attribute) for metric, attribute in USAGE_METRICS.items()}
     return {metric: float(value) for metric, value in values.items() if value is not None}
-
-
-def attempt_order(state: str, start: float, run_id: str) -> AttemptOrder:
-    """Sorts runs that are one piece of science; the last counts: with a result, else one that runs, else the newest."""
-    return 2 if state in RESULTS else int(state == "RUNNING"), start, run_id
-
-
-class Attempt(Protocol):
-    """A run, however much of it was read, that may be one of several that are the same piece of science."""
-
-    @property
-    def attempt(self) -> AttemptOrder:
-        """What it is sorted by among them."""
-
-
-R = TypeVar("R", bound=Attempt)
-
-
-def best_of_each(runs: Iterable[R], identity_of: Callable[[R], str | None]) -> dict[str, R]:
-    """The run of each identity that counts: one with a result, else one that runs, else the newest."""
-    found = ((identity_of(run), run) for run in sorted(runs, key=lambda run: run.attempt))
-    return {identity: run for identity, run in found if identity is not None}
 
 
 def identities_today(rows: Iterable[RunRow]) -> dict[str, str]:

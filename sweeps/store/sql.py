@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeps.store import schema
+from sweeps.store.attempts import AttemptOrder, attempt_order
 
 TESTED_REVISION = "dc11669786a5"
 TESTED_VERSION = "3.17."  # of MLflow, which made it
@@ -38,9 +39,9 @@ class RawRun(NamedTuple):
     metrics: dict[str, float]
 
     @property
-    def attempt(self) -> schema.AttemptOrder:
-        """Where it stands among the attempts at one piece of science: `schema.attempt_order`."""
-        return schema.attempt_order(self.tags.get(schema.STATE, ""), self.start_time or 0, self.run_id)
+    def attempt(self) -> AttemptOrder:
+        """Where it stands among the attempts at one piece of science: `attempts.attempt_order`."""
+        return attempt_order(self.tags.get(schema.STATE, ""), self.start_time or 0, self.run_id)
 
 
 # One logged value: run ID, metric, step, milliseconds, value (None for NaN). A plain tuple, as there are millions.

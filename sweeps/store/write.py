@@ -141,7 +141,7 @@ class Writer:
         self._client.log_artifacts(run_id, str(folder), artifact_path)
 
     def keep_model(self, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
-        """Make the model of a definition that of this run: see `models.keep_model`."""
+        """Make the model of a definition that of this run: see `model.keep_model`."""
         assert "'" not in definition
         return keep_model(self._client, run_id, definition, get_checkpoint)
 
