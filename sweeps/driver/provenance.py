@@ -1,4 +1,7 @@
-"""Where a run comes from: commit and diff, installed versions, machine, command line. No credential leaves here."""
+"""Where a run comes from: commit and diff, installed versions, machine, command line.
+
+User and password are taken out of addresses; the diff is kept as it is.
+"""
 
 import os
 import shlex
