@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 @store_option
 def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     # torch, pandas and MLflow, which --help need not wait for
-    from sweeps.driver.conditions import here_and_there, own_trainer, with_same_data
+    from sweeps.driver.conditions import here_and_there, own_trainer, recorded_config, with_same_data
     from sweeps.driver.rerun import start_again, train_again
     from sweeps.outbox.errors import WAIT_SECONDS
     from sweeps.outbox.work import QUIET_SECONDS, drain, locked_work
-    from sweeps.spec.config_type import dumped, from_params
+    from sweeps.spec.config_type import dumped
     from sweeps.store import open_store, schema
     from sweeps.workers.local import LocalWorkers
     from sweeps.workers.protocol import Job
@@ -64,7 +64,7 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         if recorded.empty:
             raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
         if trainer is not None:
-            config: Config = from_params(trainer.config_class, row.params)
+            config: Config = recorded_config(opened, row, trainer.config_class)
         else:
             config = with_same_data(opened, row, Path(folder))
         device, differences = here_and_there(opened, row, trainer)

@@ -30,7 +30,7 @@ def gather_artifacts(
     artifacts = workdir / "artifacts"
     shutil.rmtree(artifacts, ignore_errors=True)  # of a driver that died right here
     texts = {
-        "config.json": json.dumps(config, indent=2),
+        schema.CONFIG: json.dumps(config, indent=2),
         schema.ENVIRONMENT: provenance.environment(),
         **({schema.DIFF: diff} if (diff := provenance.code().diff) else {}),
         **files,

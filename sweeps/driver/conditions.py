@@ -1,6 +1,7 @@
 """For `sweeps.reproduce`: the recorded run's data and trainer, a like device, and a line for each difference here."""
 
 import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from sweeps.driver import provenance
 from sweeps.driver.provenance import versions
 from sweeps.spec.catalog import load_experiment
-from sweeps.spec.config_type import Config
+from sweeps.spec.config_type import Config, from_params, loaded
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.store.schema import RunRow
@@ -49,7 +50,24 @@ class RecordedTrainer:
     """The trainer of a recorded run, as its file has it today."""
 
     file: TrainerFile
-    config_class: "type[Config]"
+    config_class: type[Config]
+
+
+def recorded_config(store: Store, row: RunRow, config_class: type[Config]) -> Config:
+    """The config that a run was trained with, typed: MLflow's params are texts for people, and cut where they are long.
+
+    From the run's config.json; where that has not arrived, as of an interrupted run, from its plan; else from params.
+    """
+    text = store.artifacts.read_text(row.run_id, schema.CONFIG)
+    if text is not None:
+        return loaded(config_class, json.loads(text))
+    plans = (known.plan for known in store.definitions(row.tags[schema.SWEEP]) if known.plan is not None)
+    made_by = next((plan for plan in plans if plan.definition == row.tags.get(schema.DEFINITION)), None)
+    trials = made_by.trials if made_by else ()
+    trial = next((trial for trial in trials if trial.number == row.trial), None)
+    if made_by is None or trial is None or row.seed is None:
+        return from_params(config_class, row.params)
+    return loaded(config_class, dict(made_by.base) | trial.setting | {"seed": row.seed})
 
 
 def own_trainer(row: RunRow) -> RecordedTrainer:

@@ -1,13 +1,14 @@
 """The checks that `Sweep` makes when it is built: each raises ValueError with field, value and what is allowed."""
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import ValidationError
 
-from sweeps.spec.config_type import check_base, dumped, field_types, unknown_field, validated
-from sweeps.spec.fields import BUDGET_FIELDS
+from sweeps.spec.config_type import check_base, check_size, dumped, field_types, unknown_field, validated
+from sweeps.spec.fields import BUDGET_FIELDS, COLUMNS
 from sweeps.spec.searches import COUNTED, MOST_REFUSED, SEARCHES, counts_itself
 from sweeps.spec.settings import condition, is_varied
 from sweeps.spec.space import Choice, Range, Value
@@ -15,6 +16,8 @@ from tinylm_core.config import RunConfig, explain
 
 if TYPE_CHECKING:
     from sweeps.spec.sweep import Sweep
+
+COUNTS = ("num_trials", "total_tokens", "seeds", "concurrency", "search_seed", "log_every")
 
 # What a trainer of the user's own is called with beside its config
 TRAINER_TAKES = ("workdir", "on_steps", "on_eval", "should_stop", "device", "threads")
@@ -35,6 +38,9 @@ def check_trainer(sweep: "Sweep") -> None:
     if sweep.version is None:
         raise ValueError("version: a sweep with its own run needs one, to be changed with whatever changes results")
     types = field_types(type(sweep.base))
+    if taken := sorted(types.keys() & COLUMNS):
+        name = f"{type(sweep.base).__name__}.{taken[0]}"
+        raise ValueError(f"base: {name} is named as a column of a report's tables; give the field another name")
     if "seed" not in types:
         raise ValueError(f"base: {type(sweep.base).__name__} needs a field seed")
     for name in ("num_steps", "tokens_per_step"):
@@ -55,9 +61,12 @@ def check_fields(sweep: "Sweep") -> None:
     """What each field may be by itself, the space but for its points."""
     if sweep.search not in SEARCHES:
         raise ValueError(f"search={sweep.search!r} is not one of {', '.join(SEARCHES)}")
-    for name in ("seeds", "concurrency", "log_every"):
-        if getattr(sweep, name) < 1:
-            raise ValueError(f"{name}={getattr(sweep, name)} must be at least 1")
+    for name in COUNTS:
+        value = getattr(sweep, name)
+        if not (value is None or _is_whole(value)):
+            raise ValueError(f"{name}={value!r} must be a whole number" + " of tokens" * (name == "total_tokens"))
+        if name in ("seeds", "concurrency", "log_every") and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
     if sweep.search_seed < 0:
         raise ValueError(f"search_seed={sweep.search_seed} must be at least 0")
     if sweep.keep_checkpoints != "all" and not _is_count(sweep.keep_checkpoints):
@@ -140,6 +149,10 @@ def _check_dimension(sweep: "Sweep", name: str, dimension: Choice | Range) -> No
     values = dimension.values if isinstance(dimension, Choice) else inside
     for value in values:
         _check_value(sweep, name, value)
+        check_size(f"space: {name}", value)
+    listed = dimension.values if isinstance(dimension, Choice) else ()
+    if alike := next((pair for pair in itertools.combinations(listed, 2) if pair[0] == pair[1]), None):
+        raise ValueError(f"space: {name}: {alike[0]!r} and {alike[1]!r} are equal, and a table can't tell them apart")
     if sweep.search == "grid":
         dimension.grid()
 
@@ -178,5 +191,9 @@ def _check_total_tokens(sweep: "Sweep") -> None:
         raise ValueError(f"{said}: with train_tokens swept, trials cost different amounts; give num_trials")
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and _is_whole(value) and value >= 0

@@ -6,11 +6,12 @@ A sweep varies its fields, writes them down and reads them again; what they mean
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Any, Protocol, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -81,15 +82,46 @@ def dumped(config: Config) -> dict[str, Any]:
     except PydanticSerializationError:
         name = next(name for name in field_types(config_class) if not _is_plain(getattr(config, name)))
         raise ValueError(_not_json(config, name)) from None
-    return {name: values[name] for name in field_types(config_class)}
+    return {name: _in_one_order(getattr(config, name), values[name]) for name in field_types(config_class)}
 
 
 def check_base(config: Config) -> None:
     """ValueError, naming the field, where a config is not the one that is read again from what it is written as."""
-    again = changed(config, {})
+    again, written = changed(config, {}), dumped(config)
     for name in field_types(type(config)):
-        if getattr(again, name) != getattr(config, name):
+        value = getattr(config, name)
+        if getattr(again, name) != value:
             raise ValueError(_not_json(config, name))
+        check_size(f"{type(config).__name__}.{name}", value)
+        try:
+            json.dumps(written[name], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{_not_json(config, name)}: half of a surrogate pair is no text") from None
+
+
+def check_size(what: str, value: object) -> None:
+    """ValueError for a whole number that no column of a table, and no search, can hold."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{what}={value} takes more than 64 bits; a table's column of whole numbers has no more")
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows, one by one: of a union its parts."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _in_one_order(value: object, written: Any) -> Any:
+    """What a value is written as, with every set in one order: its own is another one in every process."""
+    if isinstance(value, Set) and isinstance(written, list):
+        items = (_in_one_order(one, text) for one, text in zip(value, written, strict=True))
+        return sorted(items, key=lambda one: json.dumps(one, sort_keys=True))
+    if isinstance(value, list | tuple) and isinstance(written, list):
+        return [_in_one_order(one, text) for one, text in zip(value, written, strict=True)]
+    if isinstance(value, Mapping) and isinstance(written, dict):
+        return {key: _in_one_order(one, text) for one, (key, text) in zip(value.values(), written.items(), strict=True)}
+    if isinstance(written, dict):  # a dataclass or a model
+        return {name: _in_one_order(getattr(value, name, None), text) for name, text in written.items()}
+    return written
 
 
 def _not_json(config: Config, name: str) -> str:
@@ -153,16 +185,25 @@ def from_params(config_class: type[C], params: Mapping[str, str]) -> C:
 
 
 def parsed(config_class: type[C], name: str, text: str) -> object:
-    """The value that a text means for a field: None, a list or a dict where the field may be one; else the text."""
+    """The value that a text means for a field, by what the field may be; else the text, which a validator reads."""
     annotation = field_types(config_class).get(name)
-    if text in ("None", "none") and type(None) in getattr(annotation, "__args__", ()):
+    allowed = alternatives(annotation)
+    for one in (value for part in allowed if get_origin(part) is Literal for value in get_args(part)):
+        if text == (one if isinstance(one, str) else repr(one)):
+            return one
+    if text in ("None", "none") and type(None) in allowed:
         return None
     if text[:1] in ("[", "{") and annotation is not str:
         try:
             return json.loads(text)
         except ValueError:
             return text
-    if int in (annotation, *getattr(annotation, "__args__", ())) and "e" in text.lower():
+    if str in allowed:  # which takes any text: what looks like another of them is that
+        for kind in (part for part in (int, float) if part in allowed):
+            with suppress(ValueError):
+                return kind(text)
+        return {"True": True, "true": True, "False": False, "false": False}.get(text, text) if bool in allowed else text
+    if int in allowed and "e" in text.lower():
         with suppress(InvalidOperation):  # 1e6 is a whole number to whoever types it
             number = Decimal(text)
             if number.is_finite() and number.adjusted() < MOST_DIGITS and number == number.to_integral_value():

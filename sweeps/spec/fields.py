@@ -8,6 +8,18 @@ SHORT_NAMES = {
     "gradient_accumulation_steps": "accum",
 }
 
+# Columns of a report's tables, as which no field of a user's own config may be named; a test holds that it is all.
+COLUMNS = frozenset(
+    {"best_gap", "best_train_loss", "best_val_loss", "best_val_perplexity", "definition", "device", "duration_seconds",
+     "end_time", "eval_gap", "eval_train_loss", "eval_train_loss_standard_error", "eval_train_tokens", "final_gap",
+     "final_tokens_per_second", "final_train_loss", "final_val_loss", "final_val_perplexity", "fingerprint", "gap",
+     "identity", "label", "model_vocab_size", "num_parameters", "num_seeds_done", "num_seeds_planned", "objective",
+     "p_value", "rank", "run_id", "run_ids", "run_name", "setting", "standard_error", "start_time", "state", "step",
+     "threads", "tied_with_best", "timestamp", "tokens_per_second", "train_grad_norm", "train_learning_rate",
+     "train_loss", "train_skipped", "train_tokens_per_second", "trial", "val_loss", "val_loss_standard_error",
+     "val_perplexity", "weights_sha256"}
+)  # fmt: skip
+
 # What decides which tokens an optimizer step and an evaluation see: a common budget needs their values listed.
 BUDGET_FIELDS = ("batch_size", "gradient_accumulation_steps", "max_seq_len", "train_tokens", "num_evals")
 

@@ -1,10 +1,13 @@
 """How counts, times, sizes and settings are written for a person, and what a name may be. Knows no plan."""
 
 import re
+import zlib
 from numbers import Integral, Real
 
 from sweeps.spec.fields import SHORT_NAMES
 from sweeps.spec.space import TYPED_DIGITS, Value
+
+LONGEST = 60  # characters of a text that is a value; of a longer one so many, and a digest of it
 
 
 def counted(number: int, what: str) -> str:
@@ -36,11 +39,15 @@ def setting_label(setting: dict[str, Value]) -> str:
 
 
 def short(value: object) -> str:
-    """A value as a label: 3e-4, 0.9995, 64, none. One with more than six digits, as a search draws them, has three."""
+    """A value as a label: 3e-4, 0.9995, 64, none. One with more than six digits, as a search draws them, has three.
+
+    A long text is cut, and told from others by a digest.
+    """
     if value is None:
         return "none"
     if isinstance(value, bool) or not isinstance(value, Real):
-        return str(value)
+        text = str(value)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…{zlib.crc32(text.encode()):08x}"
     number = float(value)
     digits = len(repr(number).partition("e")[0].replace(".", "").strip("-0"))
     if isinstance(value, Integral) and (abs(number) < 1e6 or 3 < digits <= 9):

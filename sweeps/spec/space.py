@@ -29,6 +29,9 @@ class Choice:
             raise ValueError("Choice() needs at least one value")
         if listed := [value for value in values if isinstance(value, list | tuple | set | dict | range)]:
             raise ValueError(f"Choice({listed[0]!r}): values are listed one by one, as in Choice(1, 2, 4)")
+        values = tuple(map(plain, values))
+        if any(value != value for value in values):
+            raise ValueError(f"Choice{values!r} lists nan, which is equal to nothing, not even to itself")
         if len({(type(value), value) for value in values}) < len(values):
             raise ValueError(f"Choice{values!r} lists a value twice")
         object.__setattr__(self, "values", values)
@@ -70,6 +73,12 @@ class Range:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", _as_tuples(self.when))
+        for name in ("low", "high", "points"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high)):
+            raise ValueError(f"Range({self.low!r}, {self.high!r}): both ends must be numbers")
+        if not (self.points is None or (isinstance(self.points, int) and not isinstance(self.points, bool))):
+            raise ValueError(f"Range(points={self.points!r}): must be a whole number")
         if self.log and self.low <= 0:
             raise ValueError(f"Range({self.low}, {self.high}, log=True): low must be above 0")
         if not (self.low < self.high and self._is_finite()):
@@ -122,6 +131,15 @@ class Range:
         """As plan.json holds it."""
         content = {"kind": "range", "low": self.low, "high": self.high, "points": self.points, "log": self.log}
         return content | _when_to_json(self.when)
+
+
+def plain(value: Any) -> Any:
+    """The value as one of Python's own numbers where it is a library's, such as NumPy's; else as it is."""
+    if isinstance(value, bool | int | float | str) and type(value).__module__ == "builtins":
+        return value
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # NumPy's scalars, and tensors of one number
+        return value.item()
+    return value
 
 
 Space = dict[str, Choice | Range]

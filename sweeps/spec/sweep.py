@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.spec.checks import (
+    COUNTS,
     check_allowed,
     check_fields,
     check_num_trials,
@@ -17,10 +18,10 @@ from sweeps.spec.checks import (
     check_trainer,
     said,
 )
-from sweeps.spec.config_type import Config, changed, dumped, train_tokens, unchecked
+from sweeps.spec.config_type import Config, alternatives, changed, dumped, field_types, train_tokens, unchecked
 from sweeps.spec.searches import COUNTED, MOST_REFUSED, Search, counts_itself
 from sweeps.spec.settings import grid_settings, sampled_settings, with_condition, with_fixed_fields, without_fields
-from sweeps.spec.space import MOST_POINTS, Choice, Range, Space, Value
+from sweeps.spec.space import MOST_POINTS, Choice, Range, Space, Value, plain
 
 if TYPE_CHECKING:
     from tinylm_core.records import Metrics
@@ -71,13 +72,15 @@ class Sweep:
     version: str | int | None = None
 
     def __post_init__(self) -> None:
+        for name in COUNTS:  # a library's whole number is one of ours
+            object.__setattr__(self, name, plain(getattr(self, name)))
         check_trainer(self)
         check_fields(self)
         object.__setattr__(self, "space", _as_its_fields(self.space, self.base))
         check_points_form(self)
-        object.__setattr__(
-            self, "points", tuple(with_fixed_fields(point, self.space, self.base) for point in self.points)
-        )
+        given = ({name: plain(value) for name, value in point.items()} for point in self.points)
+        points = tuple(with_fixed_fields(point, self.space, self.base) for point in given)
+        object.__setattr__(self, "points", points)
         check_points(self)
         check_num_trials(self)
         check_allowed(self)
@@ -206,11 +209,19 @@ def listed_settings(sweep: Sweep) -> list[dict[str, Value]] | None:
     return [cell for cell in grid_settings(sweep.space, sweep.base) if sweep.allows(cell)]
 
 
-def _as_its_fields(space: Space, base: object) -> Space:
-    """The space where Range(0, 1) on a field of real numbers means all between, and not 0 and 1."""
+def _as_its_fields(space: Space, base: Config) -> Space:
+    """The space where Range(0, 1) on a field of real numbers means all between, and not 0 and 1.
+
+    What a field holds its annotation says; where that allows whole numbers too, the base does.
+    """
+    types = {name: alternatives(annotation) for name, annotation in field_types(type(base)).items()}
+
+    def is_real(name: str) -> bool:
+        return float in types[name] and (int not in types[name] or isinstance(getattr(base, name), float))
+
     return {
         name: replace(dimension, low=float(dimension.low), high=float(dimension.high))
-        if isinstance(dimension, Range) and isinstance(getattr(base, name), float)
+        if isinstance(dimension, Range) and is_real(name)
         else dimension
         for name, dimension in space.items()
     }

@@ -58,6 +58,7 @@ LISTED_TAGS = (ROLE, DEFINITION, STATE, IDENTITY, SETTING)
 LISTED_METRICS = ("objective",)
 
 PLAN = "plan.json"  # artifact of the summary run
+CONFIG = "config.json"  # artifact of a run: its config, typed as JSON has it
 ENVIRONMENT = "environment.txt"  # artifact of a run
 DIFF = "code.diff"  # artifact of a run whose checkout was dirty
 CHECKPOINT = "checkpoint"  # artifact of a run: the folder with its final weights

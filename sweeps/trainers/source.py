@@ -5,7 +5,9 @@ A worker trains with these, wherever it is and whatever became of the files sinc
 
 import ast
 import hashlib
+import io
 import sys
+import tokenize
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +86,7 @@ def source_of(path: Path, content: bytes) -> SourceCode:
 
 def training_statements(content: bytes) -> Iterator[str]:
     """The source of a file's statements but for its docstring and, of `SWEEP = …`, all but the trainer it names."""
-    text = content.decode()
+    text = _text(content)
     for number, statement in enumerate(ast.parse(content).body):
         is_docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         if is_docstring:
@@ -95,6 +97,12 @@ def training_statements(content: bytes) -> Iterator[str]:
             yield from (ast.get_source_segment(text, keyword.value) or "" for keyword in keywords)
         else:
             yield ast.get_source_segment(text, statement) or ""
+
+
+def _text(content: bytes) -> str:
+    """A Python source, in the encoding that it says it has."""
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    return content.decode(encoding)
 
 
 def _imported_names(content: bytes, package: str) -> Iterator[str]:
@@ -150,7 +158,7 @@ class _Finder(MetaPathFinder, InspectLoader):
         return spec
 
     def get_source(self, fullname: str) -> str:
-        return self._modules[fullname].content.decode()
+        return _text(self._modules[fullname].content)
 
     def get_code(self, fullname: str) -> CodeType:
         module = self._modules[fullname]

@@ -4,6 +4,7 @@ One value of a swept parameter has one colour in all of them; each says in its h
 mean. What diverged, failed or hasn't run is marked or counted, never left out.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,13 +59,26 @@ def figures_of(plan: PlanRecord) -> list[str]:
 
 
 def save_figures(results: Results, folder: Path) -> list[str]:
-    """Writes the sweep's figures as NAME.png (150 dpi) and NAME.svg into the folder; returns the names."""
+    """Writes the sweep's figures as NAME.png (150 dpi) and NAME.svg into the folder; returns the names.
+
+    Where matplotlib can't draw one, values that are too far apart, say, the picture says so in its place.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = figures_of(results.plan)
-    for name in names:
-        figure = FIGURES[name][0](results)
-        with mpl.rc_context(canvas.STYLE):
-            figure.savefig(folder / f"{name}.png", dpi=150)
-            figure.set_layout_engine("none")  # it stays as it was laid out
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; the tables beside the picture have it.
+        warnings.filterwarnings("ignore", message="(?s)Glyph .* missing from font")
+        for name in names:
+            try:
+                _save(FIGURES[name][0](results), folder / name)
+            except Exception as error:  # the answer is not to be lost for a picture
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                _save(canvas.message(f"This figure can't be drawn of these values. {what[:100]}"), folder / name)
     return names
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with mpl.rc_context(canvas.STYLE):
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=150)
+        figure.set_layout_engine("none")  # it stays as it was laid out
+        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
