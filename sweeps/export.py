@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeps.spec.naming import counted
-from sweeps.terminal.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, help_of, run_command, store_option
 from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sweeps.store.read import Store
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name")
 @click.option("--optuna", "url", required=True, metavar="URL", help="The database to write to: sqlite:///study.db")
 @click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")

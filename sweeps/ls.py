@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sweeps.spec.naming import size
-from sweeps.terminal.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, help_of, run_command, store_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ OF_A_DEFINITION = ("definition", "runs", "state", "best", "setting", "started", 
 LONG = "flags"  # what may take several lines, where a table has it; else the setting does
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name", required=False)
 @store_option
 def ls(name: str | None, store: str | None) -> int:

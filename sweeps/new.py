@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from sweeps.terminal.command import DONE, run_command
+from sweeps.terminal.command import DONE, help_of, run_command
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name")
 @click.option("--data", required=True, metavar="PATH", help="A UTF-8 text, a folder of them, token files, or hf:NAME.")
 def new(name: str, data: str) -> int:

@@ -10,10 +10,10 @@ Leaves index.html, report.md, tables as CSV and figures in STORE/reports/NAME, a
 
 import click
 
-from sweeps.terminal.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, help_of, run_command, store_option
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name", required=False)
 @click.option("--compare", nargs=2, metavar="A B", help="Hold two sweeps, or two definitions or commits, side by side.")
 @click.option("--definition", metavar="ID", help="A definition of the sweep; the default is the one that was run last.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.spec.naming import counted
-from sweeps.terminal.command import DONE, DONE_WITH_FAILURES, run_command, store_option
+from sweeps.terminal.command import DONE, DONE_WITH_FAILURES, FiniteRange, help_of, run_command, store_option
 from tinylm_core.records import RESULTS
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from sweeps.store.schema import RunRow
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("run_id")
 @click.option(
     "--rtol",
     metavar="R",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     show_default=True,
     help="Relative difference allowed, for other hardware.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.spec.naming import counted, size
-from sweeps.terminal.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, help_of, run_command, store_option
 
 if TYPE_CHECKING:
     from sweeps.outbox.outbox import Outbox
@@ -32,7 +32,7 @@ class Removal:
     num_bytes: int
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name_or_run_id", metavar="NAME|RUN_ID")
 @click.option("--yes", is_flag=True, help="Do not ask. A sweep is then given by its whole name.")
 @store_option

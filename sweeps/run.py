@@ -18,7 +18,7 @@ import click
 
 from sweeps.outbox.errors import WAIT_SECONDS
 from sweeps.spec.searches import SAMPLING
-from sweeps.terminal.command import DONE, OneOf, run_command, store_option
+from sweeps.terminal.command import DONE, FiniteRange, OneOf, help_of, run_command, store_option
 from sweeps.terminal.signals import Paused, Signals
 from sweeps.workers.engines import on_ray, on_this_machine
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sweeps.terminal.views import Output
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("name", required=False)
 @click.option(
     "--set",
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint-seconds",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=30,
     show_default=True,
     help="Seconds between a run's checkpoints.",
@@ -88,13 +88,13 @@ if TYPE_CHECKING:
 @click.option(
     "--max-hours",
     metavar="HOURS",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Pause after so many hours, report what there is, and end with exit code 75. Default: no end.",
 )
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=WAIT_SECONDS,
     show_default=True,
     help="Seconds to wait for an MLflow server or disk.",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from sweeps.terminal.command import DONE, run_command, store_option
+from sweeps.terminal.command import DONE, FiniteRange, help_of, run_command, store_option
 
 
-@click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
+@click.command(help=help_of(__doc__))
 @click.argument("run_id")
 @click.option("--prompt", default="\n", help="What the text starts with. Default: a new line.")
 @click.option(
@@ -27,7 +27,7 @@ from sweeps.terminal.command import DONE, run_command, store_option
 @click.option(
     "--temperature",
     metavar="T",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.8,
     show_default=True,
     help="0 takes the likeliest.",
@@ -36,7 +36,7 @@ from sweeps.terminal.command import DONE, run_command, store_option
 @click.option(
     "--top-p",
     metavar="P",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Only the likeliest that have this share together. Default: 1.",
 )
 @click.option(

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -255,6 +256,9 @@ def _become(request: dict) -> None:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     finally:
         # The way an interpreter ends: threads joined, exit handlers run, output flushed.
         threading._shutdown()

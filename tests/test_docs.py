@@ -96,7 +96,7 @@ def test_the_messages_that_troubleshooting_quotes_are_those_of_the_code(code: st
 
 def test_what_contributing_names_is_there(code: str) -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text()
-    tests = {file.stem: file.read_text() for file in (ROOT / "tests").glob("*.py")}
+    tests = {file.stem: file.read_text() for file in (ROOT / "tests").rglob("*.py")}
     for name in set(re.findall(r"`((?:sweeps|tinylm_core|tests|benchmarks|docs)/[\w/.]*)`", page)):
         assert (ROOT / name).exists(), name
     for name in set(re.findall(r"`(test_\w+)", page)):

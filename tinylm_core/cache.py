@@ -23,7 +23,7 @@ CACHE_VERSION = 1
 
 def default_cache_dir() -> Path:
     """The environment's TINYLM_CACHE, else the user's cache directory."""
-    return Path(os.environ.get("TINYLM_CACHE") or platformdirs.user_cache_dir("tinylm"))
+    return Path(os.environ.get("TINYLM_CACHE") or platformdirs.user_cache_dir("tinylm")).expanduser()
 
 
 def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | None]) -> tuple[Path, dict[str, Any]]:
@@ -40,7 +40,7 @@ def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | N
         new.mkdir()
         facts = write(new) or {}
         sizes = {path.name: path.stat().st_size for path in new.iterdir()}
-        (new / "meta.json").write_text(json.dumps({"sizes": sizes, "facts": facts}))
+        (new / "meta.json").write_text(json.dumps({"sizes": sizes, "facts": facts}), encoding="utf-8")
         for path in new.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -51,7 +51,7 @@ def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | N
 def _facts(entry: Path) -> dict[str, Any] | None:
     """None where the folder is missing or not as it was written."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         whole = all((entry / name).stat().st_size == size for name, size in meta["sizes"].items())
         return dict(meta["facts"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

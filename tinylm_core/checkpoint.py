@@ -97,7 +97,7 @@ def save_model(folder: Path, model: nn.Module, config: RunConfig, tokenizer: Tok
 def load_model(folder: Path) -> tuple[TinyGPT, RunConfig, Tokenizer | None]:
     """What `save_model` saved, on the CPU, ready to evaluate. ValueError where a file is missing or damaged."""
     try:
-        config = RunConfig.model_validate_json((folder / "config.json").read_text())
+        config = RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_bytes((folder / "model.safetensors").read_bytes())
         model = TinyGPT(config, tensors["token_embedding.weight"].shape[0])
         parameters = dict(model.named_parameters())
@@ -107,7 +107,7 @@ def load_model(folder: Path) -> tuple[TinyGPT, RunConfig, Tokenizer | None]:
             for name, parameter in parameters.items():
                 parameter.data = tensors[name].reshape(parameter.shape)
         tokenizer_file = folder / "tokenizer.json"
-        tokenizer = tokenizer_from_json(tokenizer_file.read_text()) if tokenizer_file.exists() else None
+        tokenizer = tokenizer_from_json(tokenizer_file.read_text(encoding="utf-8")) if tokenizer_file.exists() else None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} is not a checkpoint: {' '.join(str(error).split())}") from None
     return model.eval(), config, tokenizer

@@ -97,7 +97,7 @@ def _load(config: RunConfig, cache: Path) -> Corpus:
         train=np.memmap(tokens / "train.bin", dtype=dtype, mode="r"),
         val=np.memmap(tokens / "val.bin", dtype=dtype, mode="r"),
         vocab_size=facts["vocab_size"],
-        tokenizer=None if ids else tokenizer_from_json((tokens / "tokenizer.json").read_text()),
+        tokenizer=None if ids else tokenizer_from_json((tokens / "tokenizer.json").read_text(encoding="utf-8")),
         fingerprint=survey["fingerprint"],
         text_path=None if ids or len(paths) > 1 else paths[0],
     )
@@ -151,7 +151,7 @@ def _write_tokens(folder: Path, train: _Part, val: _Part, kind: str, vocab_size:
         arrays = {"train.bin": train.tokens(), "val.bin": val.tokens()}
     else:
         tokenizer = train_tokenizer(kind, train.texts(), vocab_size)
-        (folder / "tokenizer.json").write_text(tokenizer.to_json())
+        (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         vocab_size = vocab_size or tokenizer.vocab_size
         arrays = {"train.bin": tokenizer.encode_chunks(train.texts()), "val.bin": tokenizer.encode_chunks(val.texts())}
     dtype = token_dtype(vocab_size)

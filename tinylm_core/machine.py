@@ -3,12 +3,19 @@
 torch takes more than a second to load: a config is resolved, and its identity told, without it.
 """
 
+import os
 import platform
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
 version = cache(metadata.version)  # a driver asks for each of its runs, and it is read from a file
+
+
+# With one of these the same processor gives other bits: another instruction set, other precisions inside a product.
+# What ATEN_CPU_CAPABILITY says is the CPU capability itself.
+BITS_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE",
+                  "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def conditions(device: str, threads: int) -> dict[str, str]:
     """The conditions of law 1: runs of one identity under equal conditions have equal bits."""
     machine = this_machine(device)
     kind = device.partition(":")[0]
-    return {
+    said = " ".join(f"{name}={os.environ[name]}" for name in BITS_VARIABLES if os.environ.get(name))
+    return ({"machine.environment": said} if said else {}) | {
         "machine.device": kind if kind == "cpu" else f"{kind} ({machine.name})",
         "machine.threads": str(threads),
         "machine.cpu_capability": machine.name if kind == "cpu" else cpu_capability(),

@@ -84,7 +84,7 @@ def links(store: Store, report: Report) -> dict[str, str]:
 def server_command(store: Store) -> str:
     """What opens MLflow's pages on a local store: in the project's own checkout its make does."""
     if Path("Makefile").is_file() and experiments_folder().parent == Path.cwd():
-        return "make ui" + (f" STORE={store.where}" if store.option else "")
+        return "make ui" + (f" STORE={shlex.quote(store.where)}" if store.option else "")
     database = shlex.quote(f"sqlite:///{store.layout.database}")
     server = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"  # without job runners
     return f"{server} --host 127.0.0.1 --port 5000 --backend-store-uri {database}"

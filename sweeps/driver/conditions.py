@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -43,6 +43,9 @@ def with_same_data(store: Store, row: RunRow, folder: Path) -> RunConfig:
         raise ValueError(f"{problem}, and the store's copy of the corpus {fingerprint[:12]} is damaged")
     click.echo(f"  {problem}; trained on the store's copy")
     return config
+
+
+NONE_SET = "none of those that change bits"
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ def here_and_there(store: Store, row: RunRow, trainer: RecordedTrainer | None) -
     if trainer is not None:
         tags |= {schema.TRAINER: trainer.file.version, schema.TRAINER_SOURCE: trainer.file.source.sha256}
     keys = [key for key in tags if key.endswith(".version") or key.startswith(("machine.", "code.", "trainer."))]
+    if schema.VARIABLES in row.tags | tags:  # a tag only where one is set
+        tags = {schema.VARIABLES: NONE_SET} | tags
+        row = replace(row, tags={schema.VARIABLES: NONE_SET} | row.tags)
+        keys = list(dict.fromkeys([*keys, schema.VARIABLES]))
     whose = {schema.TRAINER_SOURCE: " (the trainer's code, or what it imports from beside it)"}
     lines = [
         f"{key}{whose.get(key, '')}: recorded {row.tags[key]}, here {tags[key]}"

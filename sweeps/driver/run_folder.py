@@ -31,7 +31,7 @@ class RunNote:
 def note_in(workdir: Path) -> RunNote | None:
     """The note in a work folder; None where there is none, or a crash has cut it off: then it is nobody's."""
     try:
-        content = json.loads((workdir / NOTE).read_text())
+        content = json.loads((workdir / NOTE).read_text(encoding="utf-8"))
         return RunNote(str(content["identity"]), dict(content["conditions"]), str(content["creation_id"]))
     except (OSError, KeyError, RecursionError, TypeError, ValueError):
         return None

@@ -39,7 +39,7 @@ class Definitions:
     def put(self, writer: "Writer", summary: str, plan: PlanRecord) -> None:
         """Keep a plan on its summary run."""
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / schema.PLAN).write_text(json.dumps(plan.to_json(), indent=1))
+            (Path(folder) / schema.PLAN).write_text(json.dumps(plan.to_json(), indent=1), encoding="utf-8")
             writer.log_artifacts(self._run_id_of(summary), Path(folder))
         self._plans[summary] = plan
 

@@ -41,7 +41,7 @@ def sole_driver(store: Store, name: str) -> Iterator[Holder]:
             raise _held(name, other)
         holder = Holder(platform.node(), os.getpid(), time.time())
         try:
-            work.holder.write_text(holder.to_json())
+            work.holder.write_text(holder.to_json(), encoding="utf-8")
         except OSError as error:
             if not is_disk_full(error):  # which `sweeps.rm` is to make room on; it is a note to people
                 raise
@@ -72,7 +72,7 @@ def _held(name: str, holder: Holder | None) -> LockHeldError:
 
 def _noted(work: SweepWork) -> Holder | None:
     try:
-        return holder_from_json(work.holder.read_text())
+        return holder_from_json(work.holder.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

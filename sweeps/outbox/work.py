@@ -24,6 +24,11 @@ QUIET_SECONDS = 2.0  # of waiting that needs no word
 RELEASE_SECONDS = 2.0
 
 
+def say(line: str) -> None:
+    """Tell a person what is waited for, beside whatever a program reads."""
+    click.echo(line, err=True)
+
+
 @contextmanager
 def locked_work(
     store: Store, name: str, *, wait: float = WAIT_SECONDS, discards_journal: bool = False
@@ -39,7 +44,7 @@ def locked_work(
         if discards_journal:
             work.journal.unlink(missing_ok=True)
         journal = Journal(work.journal, store.layout.root)
-        outbox = Outbox(journal, Sender(store, name, click.echo), DiskSpace(store.folder, wait))
+        outbox = Outbox(journal, Sender(store, name, say), DiskSpace(store.folder, wait))
         try:
             if not store.is_local:
                 outbox.put(Hold(holder=holder))
@@ -82,9 +87,9 @@ def drain(outbox: Outbox, wait: float) -> None:
     if wait > QUIET_SECONDS:
         if outbox.trouble:
             why = without_user_info(outbox.trouble)
-            click.echo(f"{outbox.num_waiting:,} records wait for the tracker ({why}); giving it {wait:.0f} s")
+            say(f"{outbox.num_waiting:,} records wait for the tracker ({why}); giving it {wait:.0f} s")
         else:
-            click.echo(f"{outbox.num_waiting:,} records are on their way to the tracker")
+            say(f"{outbox.num_waiting:,} records are on their way to the tracker")
         left = outbox.num_waiting + 1
         while outbox.num_waiting < left:
             left = outbox.num_waiting

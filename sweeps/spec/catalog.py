@@ -133,4 +133,4 @@ def executed(source: bytes, file: Path) -> tuple[Sweep, str]:
     sweep = getattr(module, "SWEEP", None)
     if not isinstance(sweep, Sweep):
         raise ValueError(f"{file.name} must define SWEEP = Sweep(…)")
-    return sweep, module.__doc__ or file.stem
+    return sweep, ast.get_docstring(ast.parse(source), clean=False) or file.stem

@@ -45,12 +45,12 @@ class Artifacts:
         """A text among a run's artifacts; None where there is none. What is on this machine is read where it is."""
         if (folder := self.folder(run_id)) is not None:
             try:
-                return (folder / artifact_path).read_text()
+                return (folder / artifact_path).read_text(encoding="utf-8")
             except FileNotFoundError:
                 return None
         with tempfile.TemporaryDirectory() as copies:
             try:
-                return self.download(run_id, artifact_path, Path(copies)).read_text()
+                return self.download(run_id, artifact_path, Path(copies)).read_text(encoding="utf-8")
             except NoArtifactError:
                 return None
 

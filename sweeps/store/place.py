@@ -52,11 +52,14 @@ def find_place(where: str | Path | None) -> Place:
         where = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_FOLDER
         if where != DEFAULT_FOLDER and not _is_server(where):
             raise ValueError(f"MLFLOW_TRACKING_URI={where}: must be http(s)://…; for a folder use --store DIR")
+    where = where.strip() if isinstance(where, str) else where
     if _is_server(where):
         address = str(where).rstrip("/")
         shown = without_user_info(address)
         name = re.sub(r"[^\w.-]+", "_", shown.partition("://")[2], flags=re.ASCII)
         return Place(shown, address, Path(DEFAULT_FOLDER).absolute() / SERVERS / name, is_local=False)
+    if isinstance(where, str) and re.fullmatch(r"[\w.-]+:\d+(/.*)?", where) and not Path(where).exists():
+        raise ValueError(f"store {where}: must be a folder or http(s)://…; a server is given as http://{where}")
     if isinstance(where, str) and ("://" in where or where.startswith(("sqlite:", "file:"))):
         raise ValueError(f"store {where}: must be a folder or http(s)://…")
     folder = Path(where).expanduser().absolute()

@@ -6,10 +6,10 @@ pandas and MLflow are loaded within what needs them: they take a third of a seco
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sweeps.plan.record import PlanRecord
 from sweeps.spec.catalog import sweep_name
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sweeps.store.removal import Remover
     from sweeps.store.write import Writer
+
+T = TypeVar("T")
 
 _HISTORIES = 200
 
@@ -98,42 +100,42 @@ class Store:
 
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
-        summaries = [(raw, self.artifacts.plan(raw.run_id)) for raw in self._raw_runs(name, "summary")]
-
-        def started(summary: tuple[RawRun, PlanRecord | None]) -> tuple[int, int, str]:
-            raw, plan = summary
-            begun = raw.start_time or 0
-            return (begun if plan is None or plan.created_ms is None else plan.created_ms), begun, raw.run_id
-
+        known = sorted(map(self._definition, self._raw_runs(name, "summary")), key=lambda one: one[0], reverse=True)
         found: dict[str, Definition] = {}
-        for raw, plan in sorted(summaries, key=started, reverse=True):
-            definition = raw.tags.get(schema.DEFINITION, "")
-            found.setdefault(definition, Definition(definition, raw.run_id, plan))
+        for _, one in known:
+            found.setdefault(one.definition, one)
         return list(found.values())
+
+    def _definition(self, raw: RawRun) -> tuple[tuple[int, int, str], Definition]:
+        """The definition of a summary run, after when it was started: last, and first."""
+        definition, began, plan, problem = raw.tags.get(schema.DEFINITION, ""), raw.start_time or 0, None, ""
+        try:
+            plan = self.artifacts.plan(raw.run_id)
+        except ValueError as error:
+            problem = str(error)
+        last = began if plan is None or plan.created_ms is None else plan.created_ms
+        return (last, began, raw.run_id), Definition(definition, raw.run_id, plan, problem)
 
     def plan(self, name: str, definition: str | None = None) -> PlanRecord:
         """The plan of the definition that was started last, or of the one that starts so. ValueError where none is."""
-        planned = [(known.definition, known.plan) for known in self.definitions(name) if known.plan is not None]
+        planned = [known for known in self.definitions(name) if known.plan is not None or known.problem]
         if not planned:
             self._experiment(name)  # says where there is no such sweep
             raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")
-        if definition is None:
-            return planned[0][1]
-        matches = [plan for known, plan in planned if known.startswith(definition)]
-        if len(matches) != 1:
-            which = ", ".join(known for known, _ in planned)
+        matches = [known for known in planned if known.definition.startswith(definition or "")]
+        if len(matches) != 1 and definition is not None:
+            which = ", ".join(known.definition for known in planned)
             raise ValueError(f"definition {definition!r} of {name!r}: {len(matches)} match; known: {which}")
-        return matches[0]
+        if (plan := matches[0].plan) is None:
+            raise ValueError(matches[0].problem)
+        return plan
 
     def runs(self, name: str, role: schema.Role = "run") -> list[RunRow]:
         """Every run of a sweep in a role, whichever definition made it, except the deleted ones."""
         return [run_row(raw) for raw in self._raw_runs(name, role)]
 
     def listed_runs(self) -> dict[str, list[RawRun]]:
-        """Every run of every sweep, newest sweep first: of tags and metrics at least those that a list of sweeps needs.
-
-        Reads a thousandth of what `runs` does, as a store may hold tens of thousands.
-        """
+        """Every run of every sweep, newest sweep first, with the tags and metrics that a list needs: soon read."""
         experiments = self._raw.experiments()
         by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in experiments}
         for raw in self._raw.listed(list(by_id)):
@@ -146,13 +148,11 @@ class Store:
 
     def running(self, name: str) -> list[str]:
         """The IDs of a sweep's runs, of every role, that are said to run."""
-        found = self._found(name)
-        return self._raw.running(found.experiment_id) if found else []
+        return self._of(name, self._raw.running)
 
     def run_ids(self, name: str) -> list[str]:
         """The IDs of all runs of a sweep, of every role and those in MLflow's bin too."""
-        found = self._found(name)
-        return self._raw.all_run_ids(found.experiment_id) if found else []
+        return self._of(name, self._raw.all_run_ids)
 
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
@@ -177,10 +177,7 @@ class Store:
         return holder_from_json(found.tags.get(schema.HOLDER, "null")) if found else None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
-        """The runs of a plan, one a row, sorted by trial and seed; a run counts whichever definition made it.
-
-        `name` None: the only sweep. Columns in `frames.trials_frame`.
-        """
+        """The runs of a plan, one a row, by trial and seed, as `frames.trials_frame`; `name` None: the only sweep's."""
         from sweeps.store import frames
 
         name = name or self._only_sweep()
@@ -230,8 +227,11 @@ class Store:
         return UiLinks(ui.runs_page(*where, view), ui.compare_page(*where, run_ids))
 
     def _raw_runs(self, name: str, role: schema.Role) -> list[RawRun]:
+        return self._of(name, lambda experiment_id: self._raw.runs([experiment_id], role))
+
+    def _of(self, name: str, ask: Callable[[str], list[T]]) -> list[T]:
         found = self._found(name)
-        return self._raw.runs([found.experiment_id], role) if found else []
+        return ask(found.experiment_id) if found else []
 
     def _found(self, name: str) -> RawExperiment | None:
         return next((experiment for experiment in self._raw.experiments() if experiment.name == name), None)

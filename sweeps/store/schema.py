@@ -44,6 +44,7 @@ NUM_PARAMETERS = "model.num_parameters"
 VOCAB_SIZE = "model.vocab_size"
 DEVICE = "machine.device"
 THREADS = "machine.threads"
+VARIABLES = "machine.environment"  # variables that change bits; no tag where none is set
 DIRTY = "code.dirty"
 COMMIT = "mlflow.source.git.commit"
 NOTE = "mlflow.note.content"
@@ -146,7 +147,8 @@ class Definition:
 
     definition: str
     run_id: str  # of its summary run
-    plan: PlanRecord | None  # None where plan.json has not arrived yet
+    plan: PlanRecord | None  # None where plan.json has not arrived yet, or can't be read
+    problem: str = ""  # why it can't be read
 
 
 def column(metric: str) -> str:

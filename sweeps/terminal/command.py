@@ -1,11 +1,16 @@
 """What every command shares: the --store option, exit codes, one line for a user's mistake. Knows no verb."""
 
 import gc
+import io
+import math
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -15,6 +20,7 @@ from tinylm_core.durable import is_disk_full
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
 PAUSED = (130, 143)  # by SIGINT, by SIGTERM
+READER_GONE = 141  # as a program that SIGPIPE ends: `… | head` has read enough
 
 # New objects between two looks for garbage. A command imports many that stay, and at 700, Python's own, it looks
 # through them again and again: 15 % of the CPU time of a short sweep, 10 % of a dry run's.
@@ -34,6 +40,7 @@ EXIT_CODES = {
     "70": "a fault of the program",
     "75": "the tracker is away, the disk full, or --max-hours are over: the same command goes on later",
     "130, 143": "paused by Ctrl-C, by SIGTERM: the same command goes on",
+    "141": "whoever read the output is gone, as by `| head`: the same command goes on",
 }
 
 
@@ -49,6 +56,19 @@ class OneOf(click.Choice[str]):
         return self.fail(unknown_name("name", value, self.choices), param, ctx)
 
 
+class FiniteRange(click.FloatRange):
+    """A number within bounds; nan is within all of them, and infinity within some."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is no number that can be used", param, ctx)
+
+
+def help_of(docstring: str | None) -> str:
+    """A verb's --help from its module's docstring, its commands as they stand; Python -OO leaves none."""
+    return (docstring or "Its words are left out by Python -OO.").replace("\n\n    ", "\n\n\b\n    ")
+
+
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--store DIR|http(s)://…"""
     return click.option(
@@ -62,9 +82,14 @@ def run_command(command: click.Command) -> None:
     """Run a command and exit with its code: what it returned, 2 for a user's mistake, 70 for a fault of ours."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
+    _mend_terminal()
     gc.set_threshold(GARBAGE_EVERY)
     try:
-        code = command.main(standalone_mode=False)
+        # Not by click's own `main`, which ends by itself, with another code, where nobody reads any more.
+        with command.make_context(f"python -m sweeps.{command.name}", sys.argv[1:]) as context:
+            code = command.invoke(context)
+    except click.exceptions.Exit as end:
+        code = end.exit_code
     except click.ClickException as error:
         _say(error.format_message())
         code = USERS_MISTAKE
@@ -76,31 +101,67 @@ def run_command(command: click.Command) -> None:
         code = COME_BACK_LATER
     except (KeyboardInterrupt, click.Abort):
         code = 130
+    except (BrokenPipeError, SystemExit):  # rich makes the one the other
+        code = READER_GONE
     except ValueError as error:
         if "SWEEPS_DEBUG" in os.environ:
             traceback.print_exc()
         _say(" ".join(str(error).split()))
         code = USERS_MISTAKE
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not _has_working_folder():
+            _say("the working folder was removed; change into one that is there")
+            _end(USERS_MISTAKE)
         if isinstance(error, OSError) and is_disk_full(error):
             where = f" ({error.filename})" if error.filename else ""
             _say(f"the disk is full{where}; nothing is lost: make room, and the same command goes on")
-            sys.exit(COME_BACK_LATER)
+            _end(COME_BACK_LATER)
         if isinstance(error, PermissionError) and error.filename:
             _say(f"no permission to write or read {error.filename}; nothing is lost: the same command goes on with it")
-            sys.exit(USERS_MISTAKE)
+            _end(USERS_MISTAKE)
         if _is_tracker_away(error):
             _say(f"the tracker is away ({reason(error)}); nothing is lost: the same command goes on once it is back")
-            sys.exit(COME_BACK_LATER)
+            _end(COME_BACK_LATER)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")
         code = OUR_FAULT
-    if code in PAUSED:  # an interpreter waits for its threads, one that waits for a tracker too, and some die of it
-        sys.stdout.flush()
-        sys.stderr.flush()
+    _end(code or DONE)
+
+
+def _mend_terminal() -> None:
+    """Standard output takes what its encoding lacks as a question mark; a width of no column is none that was said."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # of a stream that has become something else since Python began
+                stream.reconfigure(errors="replace")
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "1").isdecimal() or int(os.environ.get(name, "1")) < 1:
+            del os.environ[name]
+
+
+def _end(code: int) -> NoReturn:
+    """End with a code, whatever threads are left: an interpreter that ends waits for them, and some die of it."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BrokenPipeError:
+        code = code or READER_GONE
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        code = code or COME_BACK_LATER
+    if code in (*PAUSED, READER_GONE) or threading.active_count() > 1:
         os._exit(code)
     gc.freeze()  # an interpreter that ends looks for garbage among all that MLflow and pandas have loaded, for a second
-    sys.exit(code or DONE)
+    sys.exit(code)
+
+
+def _has_working_folder() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except FileNotFoundError:
+        return False
 
 
 def _is_tracker_away(error: Exception) -> bool:

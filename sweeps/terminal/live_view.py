@@ -97,7 +97,8 @@ def view_for(
         return JsonView(console, tally, outbox, waits_for)
     if output == "quiet":
         return QuietView(console, tally, outbox, waits_for)
-    if console.is_terminal and not console.is_dumb_terminal:
+    # FORCE_COLOR makes a terminal of whatever rich is asked about, a file too.
+    if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
         return LiveView(console, tally, outbox, waits_for, title)
     console.print(Text(title), soft_wrap=True)
     return PlainView(console, tally, outbox, waits_for)

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
@@ -26,6 +27,8 @@ LEFT_TO_THE_DRIVER = (signal.SIGINT, signal.SIGTERM)
 
 # A fork of a process that has torch loaded starts in 0.02 s. macOS' own libraries survive no fork.
 HAS_SERVER = sys.platform == "linux"
+
+MOST_TEMPORARY = 70  # characters: the address of its socket, 32 longer, must stay below 108
 
 # What that server imports before it forks; a test imports each, since Python passes over what it can't import here.
 PRELOADED = ("sweeps.workers.forkserver", "tinylm_core.train", "tinylm_core.usage")
@@ -57,10 +60,15 @@ def held_back_signals() -> Iterator[None]:
 def start_server(*, has_own_trainer: bool) -> None:
     """Start the server that workers are forked from, unless it runs; it loads torch while its driver goes on.
 
-    It asks nothing of CUDA, which would not survive the forks.
+    It asks nothing of CUDA, which would not survive the forks. ValueError where TMPDIR is too long for its socket.
     """
     if not HAS_SERVER:
         return
+    if len(temporary := tempfile.gettempdir()) > MOST_TEMPORARY:
+        raise ValueError(
+            f"TMPDIR={temporary}: the path of a socket within it would be too long; name a folder by at most "
+            f"{MOST_TEMPORARY} characters"
+        )
     # PyTorch's optimizers import it, for most of a second, when the first is made. Ours does not.
     multiprocessing.set_forkserver_preload([*PRELOADED, *["torch._dynamo"] * has_own_trainer])
     with tuned_memory(), held_back_signals():
@@ -128,6 +136,9 @@ class LocalWorkers:
         process.join(5)
         if process.is_alive():
             process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of its group
+            assert process.pid
+            os.killpg(process.pid, signal.SIGKILL)
         self._free.append(slot)
 
     def pause(self) -> None:
@@ -161,6 +172,9 @@ def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     _leave_signals_to_the_driver()
     die_with_parent()
+    os.setpgid(0, 0)  # what the run starts is in its group, and ends with it
+    # Python lets a daemon start no processes, such as the workers of a DataLoader: they would outlive it. These don't.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     paused = threading.Event()
     threading.Thread(target=_listen, args=(pipe, paused), daemon=True).start()
     job.workdir.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from tinylm_core.corpus import Corpus
 
 
+# What numerical libraries read when they are loaded: a process that a run starts has the run's threads, and no more.
+THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+                 "VECLIB_MAXIMUM_THREADS")  # fmt: skip
+
+
 def train_job(
     job: Job,
     say: Callable[[Message], None],
@@ -34,6 +39,7 @@ def train_job(
         from tinylm_core.usage import watched
 
         torch.set_num_threads(job.threads)  # for the samples too
+        os.environ.update(dict.fromkeys(THREAD_LIMITS, str(job.threads)))  # for what the run starts
         listeners: dict[str, Any] = {
             "workdir": job.workdir,
             "on_steps": lambda records: say(Steps(job.key, records)),

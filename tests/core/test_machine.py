@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tinylm_core.machine import Machine, check_precision, conditions, this_machine
+from tinylm_core.machine import BITS_VARIABLES, Machine, check_precision, conditions, this_machine
 
 PLAIN = Machine("cpu", "AVX2", fast_bf16=False, fast_fp16=False)
 
@@ -54,3 +54,12 @@ def test_conditions_tell_what_the_bits_depend_on() -> None:
     # A wheel may leave its build out.
     assert told["torch.version"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert told != conditions("cpu", 4)
+
+
+def test_a_variable_that_changes_bits_is_a_condition_and_no_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BITS_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert "machine.environment" not in conditions("cpu", 1)  # as of runs from before it was recorded
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert conditions("cpu", 1)["machine.environment"] == "ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE"

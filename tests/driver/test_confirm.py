@@ -12,6 +12,7 @@ from small_sweeps import GRID, Kept, write_experiment
 
 from sweeps.answer.compare import Side
 from sweeps.store import open_store
+from sweeps.store.layout import Layout
 from sweeps.terminal import summary
 
 STORE = "store"
@@ -156,7 +157,7 @@ def test_runs_that_both_sides_have_are_left_out(
 
     sides = {"small": side("aa", "b"), "large": side("aaa", "b", "c"), "part": side("aa")}
     monkeypatch.setattr(summary, "read_side", lambda _store, _name, which: Side(sides[which], BASES[which]))
-    store: Any = SimpleNamespace(folder=tmp_path)
+    store: Any = SimpleNamespace(layout=Layout(tmp_path))
     summary.print_comparison(store, None, "small", "large")
     said = " ".join(capsys.readouterr().out.split())
     assert "Left out: 1 run that both have." in said

@@ -1,6 +1,8 @@
 """A sweep from a program and from a notebook: the same runs as the command makes."""
 
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbclient
@@ -88,7 +90,7 @@ def test_trials_that_a_search_repeats_count_once(text_file: Path, tmp_path: Path
     assert store.gaps("question")["num_runs"].sum() == 16
     assert len(store.trials("question")) == 32
     (listed,) = list_sweeps(store)
-    assert (listed.done, listed.planned) == (32, 32)
+    assert (listed.standing.done, listed.standing.planned) == (32, 32)
 
 
 @pytest.mark.slow
@@ -100,3 +102,13 @@ def test_the_example_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert any("Best of 3 settings" in output.get("data", {}).get("text/plain", "") for output in outputs)
     assert not any("Warning" in output.get("text", "") for output in outputs)
+
+
+def test_a_program_sweeps_in_a_thread_of_its_own(tmp_path: Path, tiny: Callable[..., RunConfig]) -> None:
+    """As a notebook's server does: Python lets only the main thread listen to signals."""
+    sweep = Sweep(base=tiny(), space={"learning_rate": Choice(1e-3, 3e-3)})
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(run_sweep, sweep, "threaded", store=tmp_path / "store", output="quiet").result()
+    assert len(results.complete) == 2
+    assert signal.getsignal(signal.SIGINT) is before
