@@ -50,7 +50,7 @@ def test_a_sweep_is_held_without_a_note_where_the_disk_is_full(
     """`sweeps.rm` is to make room there; what else can't be written is said."""
     store = open_store(shutil.copytree(empty_store, tmp_path / "store"))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     work = store.layout.work_of("question")

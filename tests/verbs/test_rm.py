@@ -335,7 +335,7 @@ def test_a_server_that_serves_no_artifacts_keeps_them_and_it_is_said(
         ids = write_sweep(store, write_experiment(tmp_path, text_file, space=TWO_RATES), ALL)
         result = remove(launcher, server.uri, tmp_path, "question", "--yes")
         assert result.code == 0, result.err
-        assert result.out.count("artifacts stay, as they can't be freed from here") == 1
-        assert "in a folder of the server's machine" in result.out
+        assert result.err.count("artifacts stay, as they can't be freed from here") == 1
+        assert "in a folder of the server's machine" in result.err
         assert files_of(folder, set(ids.values()))
         assert client.get_experiment_by_name("question") is None
