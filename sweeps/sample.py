@@ -15,7 +15,7 @@ from sweeps.terminal.command import DONE, FiniteRange, help_of, run_command, sto
 
 @click.command(help=help_of(__doc__))
 @click.argument("run_id")
-@click.option("--prompt", default="\n", help="What the text starts with. Default: a new line.")
+@click.option("--prompt", help="What the text starts with. Default: a new line, where the text has some.")
 @click.option(
     "--max-new-tokens",
     metavar="N",
@@ -45,7 +45,7 @@ from sweeps.terminal.command import DONE, FiniteRange, help_of, run_command, sto
 @store_option
 def sample(
     run_id: str,
-    prompt: str,
+    prompt: str | None,
     max_new_tokens: int,
     temperature: float,
     top_k: int | None,

@@ -16,19 +16,25 @@ NEW_TOKENS = 96
 def write_samples(checkpoint: Path, to: Path) -> None:
     """A few samples at temperature 0.8 from a newline, or from token 0 where the corpus is IDs."""
     model, _, tokenizer = load_model(checkpoint)
-    prompt = [0]
-    if tokenizer is not None:
-        with contextlib.suppress(ValueError):  # a corpus without a newline: any token will do
-            prompt = [int(token) for token in tokenizer.encode("\n")]
-    sequences = generate_batch(model, prompt, list(range(NUM_SAMPLES)), max_new_tokens=NEW_TOKENS, temperature=0.8)
+    sequences = generate_batch(
+        model, first_tokens(tokenizer), list(range(NUM_SAMPLES)), max_new_tokens=NEW_TOKENS, temperature=0.8
+    )
     texts = [tokenizer.decode(ids) if tokenizer is not None else " ".join(map(str, ids)) for ids in sequences]
     write_durably(to, "\n\n--------\n\n".join(texts).encode())
+
+
+def first_tokens(tokenizer: Tokenizer | None) -> list[int]:
+    """What a text starts with where nobody says it: a new line, or token 0 of a corpus without one, or of IDs."""
+    if tokenizer is not None:
+        with contextlib.suppress(ValueError):
+            return [int(token) for token in tokenizer.encode("\n")]
+    return [0]
 
 
 def write_text(
     model: TinyGPT,
     tokenizer: Tokenizer | None,
-    prompt: str,
+    prompt: str | None = None,
     *,
     max_new_tokens: int = 200,
     temperature: float = 0.8,
@@ -38,10 +44,14 @@ def write_text(
 ) -> str:
     """The prompt and what the model writes after it, sampled as `generate` does.
 
-    Without a tokenizer both are token IDs between blanks. ValueError where the prompt has no tokens of the model's.
+    Without a tokenizer both are token IDs between blanks. None starts with `first_tokens`. ValueError where the prompt
+    has no tokens of the model's.
     """
     try:
-        ids = [int(token) for token in (tokenizer.encode(prompt) if tokenizer else prompt.split() or ["0"])]
+        if prompt is None:
+            ids = first_tokens(tokenizer)
+        else:
+            ids = [int(token) for token in (tokenizer.encode(prompt) if tokenizer else prompt.split() or ["0"])]
     except ValueError as error:
         raise ValueError(f"prompt {prompt!r}: {error}") from None
     new = generate(

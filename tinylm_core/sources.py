@@ -75,7 +75,7 @@ def find_source(data: str, tokenizer: str, vocab_size: int | None) -> Source:
     if ids:
         raise ValueError("a folder of token IDs holds train.bin and val.bin, and this one doesn't")
     files = _files_under(path)
-    return Source(write=partial(_write_folder, files), depends_on=["folder", str(path), stamp(files)])
+    return Source(write=partial(_write_folder, files), depends_on=["folder, links, no marks", str(path), stamp(files)])
 
 
 def stamp(paths: Iterable[Path]) -> list[list[str | int]]:
@@ -121,9 +121,15 @@ def _files_under(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise ValueError(f"{error.filename} can't be read: {error.strerror}")
 
-    files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()  # folders: a link may lead back to one, or twice to the same
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        there = Path(parent).stat()
+        if (there.st_dev, there.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((there.st_dev, there.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     files = sorted(filter(Path.is_file, files), key=lambda file: file.relative_to(folder).as_posix())
     if not files:
@@ -152,7 +158,15 @@ def _write_random(num_ids: int, folder: Path) -> None:
 
 
 def _write_folder(files: list[Path], folder: Path) -> None:
-    _write_joined(folder / "train.txt", map(read_text, files))
+    _write_joined(folder / "train.txt", (_without_mark(read_text(file)) for file in files))
+
+
+def _without_mark(chunks: Iterable[str]) -> Iterator[str]:
+    """A file's text without the byte order mark that it may begin with: in the middle of a corpus it would be text."""
+    is_first = True
+    for chunk in filter(None, chunks):
+        yield chunk.removeprefix("\ufeff") if is_first else chunk
+        is_first = False
 
 
 def _write_joined(path: Path, texts: Iterable[Iterable[str]]) -> None:

@@ -22,17 +22,9 @@ from sweeps.plan.record import PlanRecord
 from sweeps.spec.space import MAX_VALUES
 
 LEAST_SETTINGS = 8  # of fewer no forest is grown
-
-
 LEAST_EXPLAINED = 0.1  # of the variance: of a forest that predicts less nothing is said
-
-
 MOST_SETTINGS = 2000  # of more the forest is grown on so many, evenly spread
-
-
 MOST_CELLS = 20_000  # of the table that a forest fills
-
-
 TREES = 64
 
 

@@ -71,11 +71,12 @@ def links(store: Store, report: Report) -> dict[str, str]:
     found = {}
     if store.is_local:
         found["Open MLflow on the store"] = server_command(store)
-    found |= {"Curves in MLflow": pages.runs, "The best runs compared in MLflow": pages.compare}
+    found["Curves in MLflow"] = pages.runs
     if best:
+        found["The best runs compared in MLflow"] = pages.compare
         found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
     if best and report.results.plan.trainer is None:
-        found["Text from the best run"] = f'python -m sweeps.sample {best[0]} --prompt "The "{store.option}'
+        found["Text from the best run"] = f"python -m sweeps.sample {best[0]}{store.option}"
     definition = report.results.plan.definition
     earlier = f" --definition {definition}" * (store.definitions(name)[0].definition != definition)
     return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}

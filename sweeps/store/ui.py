@@ -109,8 +109,6 @@ class UiLinks:
 
 
 _WORKFLOW = "workflowType=machine_learning"  # else the UI shows what it has for language models of others
-
-
 LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
 
 

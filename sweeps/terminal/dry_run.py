@@ -44,12 +44,9 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     paid = f" of {plan.sweep.total_tokens:,}" if plan.sweep.total_tokens else ""
     reused = sum(run.identity in known for trial in listed for run in trial.runs)
     new = [run.config for trial in trials for run in trial.runs if run.identity not in known]
-    work = sum(
-        plan.trainer.cost(each).of_all(each) for each in (new if trials else [first.config] * (num_runs - reused))
-    )
-
-    disk_bytes = sum(plan.trainer.disk_bytes(run.config) for trial in trials for run in trial.runs)
-    disk_bytes = disk_bytes or num_runs * plan.trainer.disk_bytes(first.config)
+    to_run = new if trials else [first.config] * (num_runs - reused)
+    work = sum(plan.trainer.cost(each).of_all(each) for each in to_run)
+    megabytes = sum(map(plan.trainer.disk_bytes, to_run)) / 1e6
     trials_and_seeds = f"{counted(plan.num_trials, 'trial')} x {counted(plan.sweep.seeds, 'seed')}"
     console.print(Text(f"{plan.experiment.name}: {plan.experiment.question}", style="bold"))
     for label, text in [
@@ -57,8 +54,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
         ("definition", f"{plan.sweep.definition}" + (f", {reused} of its runs are there already" if reused else "")),
         *plan.trainer.facts(first.config),
         ("tokens", f"{tokens:,}{paid} in all"),
-        ("time", time_line(plan, first.config, work, num_workers, done)),
-        ("disk", f"about {disk_bytes / 1e6:,.0f} MB"),
+        ("time", time_line(plan, first.config, work, num_workers, done) if to_run else "none: all of it is done"),
+        ("disk", f"about {megabytes:,.0f} MB" if to_run else "nothing more"),
         *(("note", note) for note in notes),
     ]:
         console.print(Text(f"  {label:13}{text}"), soft_wrap=True)

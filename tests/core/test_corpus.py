@@ -160,6 +160,23 @@ def test_vocabulary_is_the_configs_else_the_tokenizers(load: Any, tmp_path: Path
         assert f"vocab_size={vocab_size}" in refusal(load, file, kind, vocab_size=vocab_size)
 
 
+def test_a_linked_folder_is_read_once_wherever_its_links_lead(load: Any, tmp_path: Path) -> None:
+    text_file(tmp_path / "folder" / "a.txt", "aaa\n" * 40)
+    text_file(tmp_path / "elsewhere" / "b.txt", "bbb\n" * 40)
+    (tmp_path / "folder" / "sub").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "folder" / "twice").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "folder")
+    train, val = decoded(load(tmp_path / "folder", "byte"))
+    assert train + val == "aaa\n" * 40 + "\n\n" + "bbb\n" * 40
+
+
+def test_a_byte_order_mark_of_a_file_in_a_folder_is_no_text(load: Any, tmp_path: Path) -> None:
+    for name, text in (("1.txt", "one\n" * 40), ("2.txt", "two \ufeff\n" * 40)):
+        text_file(tmp_path / "folder" / name, f"\ufeff{text}")
+    train, val = decoded(load(tmp_path / "folder", "byte"))
+    assert train + val == "one\n" * 40 + "\n\n" + "two \ufeff\n" * 40
+
+
 def test_a_folder_is_its_files_in_the_order_of_their_paths(load: Any, tmp_path: Path) -> None:
     for name in ["b.txt", "a/z.md", "empty.txt", "a/.hidden", ".git/config", "a.b"]:
         text_file(tmp_path / "folder" / name, "" if name == "empty.txt" else name * 3)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tinylm_core.checkpoint import save_model
 from tinylm_core.config import RunConfig
 from tinylm_core.model import TinyGPT
-from tinylm_core.samples import NEW_TOKENS, NUM_SAMPLES, write_samples
+from tinylm_core.samples import NEW_TOKENS, NUM_SAMPLES, write_samples, write_text
 from tinylm_core.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -37,3 +38,12 @@ def test_a_corpus_without_newlines_starts_at_any_token(tmp_path: Path) -> None:
 def test_token_ids_are_written_as_numbers(tmp_path: Path) -> None:
     texts = samples(tmp_path, None, 5)
     assert all([int(token) < 5 for token in text.split()] == [True] * (NEW_TOKENS + 1) for text in texts)
+
+
+@pytest.mark.parametrize("tokenizer", [train_tokenizer("char", ["abcdef"], None), None])
+def test_a_text_can_be_written_without_a_prompt(tokenizer: Tokenizer | None) -> None:
+    """Of a corpus that has no new line, and of one that is IDs."""
+    torch.manual_seed(0)
+    model = TinyGPT(RunConfig(max_seq_len=8, d_model=12, num_layers=1, num_heads=2), 6)
+    text = write_text(model, tokenizer, max_new_tokens=5)
+    assert len(text.split() if tokenizer is None else text) == 6

@@ -630,6 +630,9 @@ def test_a_dry_run_counts_what_is_there(launcher: Launcher, copy: Path, grid_fil
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "mlflow.db" not in path.name}
     result = run_sweep(launcher, grid_file, copy, "--dry-run")
     assert "4 of its runs are there already" in result.out
+    assert re.search(r"time +none: all of it is done\n +disk +nothing more\n", result.out)
+    one_more = run_sweep(launcher, grid_file, copy, "--seeds", "3", "--dry-run").out
+    assert "nothing more" not in one_more
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if "mlflow.db" not in path.name} == before
 
 
