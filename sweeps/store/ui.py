@@ -1,4 +1,4 @@
-"""MLflow's saved views of a sweep, which its UI keeps as tags of the experiment: what to look at first.
+"""MLflow's pages of a sweep: links to them, and its saved views, which the UI keeps as tags of the experiment.
 
 The keys are those that the UI of MLflow 3.17 reads ("Views" on the page of runs); an older one passes over the tags.
 """
@@ -13,6 +13,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from sweeps.spec.fields import STEP_FIELDS
 from sweeps.store import schema
+
+LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
+_WORKFLOW = "workflowType=machine_learning"  # else the UI shows what it has for language models of others
 
 TAG = "mlflow.sharedViewState."
 RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
@@ -106,10 +109,6 @@ class UiLinks:
 
     runs: str
     compare: str
-
-
-_WORKFLOW = "workflowType=machine_learning"  # else the UI shows what it has for language models of others
-LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
 
 
 def ui_base(tracking_uri: str) -> str:
