@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: sweep test test-fast torture bench check ui clean
+.PHONY: sweep test test-fast faults torture bench check ui clean
 
 sweep: .venv/installed
 	$(BIN)/python -m sweeps.run lr_warmup
@@ -20,6 +20,10 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
+
+# Every way to break a sweep that is tested, of which `make test` takes a sample.
+faults: .venv/installed
+	$(BIN)/python -m pytest -q $(PARALLEL) -m faults --all-faults
 
 # Kills a sweep N times at random moments and compares it with one never stopped.
 torture: .venv/installed
@@ -36,7 +40,7 @@ check: .venv/installed
 
 # Light: without MLflow's job runners and with one worker it is two processes instead of fifteen.
 ui: .venv/installed
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port $(or $(SWEEPS_UI_PORT),5000) \
 		--backend-store-uri "sqlite:///$(abspath $(STORE))/mlflow.db"
 
 # The constraints name torch's version, not its build: a CPU or CUDA build of it that is there already stays.

@@ -5,11 +5,11 @@ python docs/make_reference.py
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
 import click
@@ -21,6 +21,7 @@ from sweeps.spec.naming import short
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.sweep import Sweep
 from sweeps.store import schema
+from sweeps.terminal import events
 from tinylm_core import RunConfig
 
 PAGE = Path(__file__).parent / "reference.md"
@@ -32,7 +33,8 @@ Written by `python docs/make_reference.py` from the code; a test compares. An ex
 `SWEEP = Sweep(…)`; the first line of its docstring is the question that the report opens with.
 
 On this page: [Sweep](#sweep) · [Choice](#choice) · [Range](#range) · [RunConfig](#runconfig) ·
-[options of sweeps.run](#options-of-python--m-sweepsrun-name) · [metrics in MLflow](#metrics-in-mlflow) ·
+[options of sweeps.run](#options-of-python--m-sweepsrun-name) · [events](#what-sweepsrun---json-prints) ·
+[metrics in MLflow](#metrics-in-mlflow) ·
 [words](#words)
 """
 
@@ -79,7 +81,16 @@ WORDS = """## Words
 
 def page() -> str:
     """The whole page, in Markdown."""
-    parts = [HEAD, *sweep_part(), *space_part(), *config_part(), *options_part(), *metrics_part(), WORDS]
+    parts = [
+        HEAD,
+        *sweep_part(),
+        *space_part(),
+        *config_part(),
+        *options_part(),
+        *events_part(),
+        *metrics_part(),
+        WORDS,
+    ]
     return "\n".join(parts)
 
 
@@ -147,6 +158,30 @@ def options_part() -> Iterator[str]:
                 )
             )
     yield table(("option", "value", "default", "what it does"), rows)
+
+
+def events_part() -> Iterator[str]:
+    yield "## What `sweeps.run --json` prints\n\nA line a JSON object; `event` says which. Nothing else is on stdout.\n"
+    for event in get_args(events.Event):
+        hints = get_type_hints(event, include_extras=True)
+        kind = next(field.default for field in fields(event) if field.name == "event")
+        yield f"### `{kind}`\n\n{inspect.cleandoc(event.__doc__ or '')}\n"
+        told = {name: get_args(hint) for name, hint in hints.items() if name != "event"}
+        yield table(
+            ("key", "value", "what it is"),
+            ((code(name), json_type(kind), words) for name, (kind, words) in told.items()),
+        )
+
+
+def json_type(annotation: Any) -> str:
+    """What JSON calls a type."""
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(json_type(part) for part in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {json_type(*get_args(annotation))}"
+    if get_origin(annotation) is Mapping:
+        return "object"
+    return "null" if annotation is NoneType else {str: "string", int: "integer", float: "number"}[annotation]
 
 
 def metrics_part() -> Iterator[str]:

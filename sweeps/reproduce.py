@@ -55,7 +55,7 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     trainer = own_trainer(row) if schema.TRAINER in row.tags else None
     if row.config is None and trainer is None:
         raise ValueError(f"run {row.run_id} ({row.name}) has a config that this version can't read")
-    name = row.tags[schema.SWEEP]
+    name = opened.sweep_of(row)
     workdir = opened.layout.work_of(name).reproduction
     with locked_work(opened, name) as outbox, tempfile.TemporaryDirectory() as folder:
         shutil.rmtree(workdir, ignore_errors=True)  # of one that was killed

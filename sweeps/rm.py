@@ -102,13 +102,11 @@ def find_run(store: "Store", run_id: str) -> "RunRow | None":
 
 def found_name(store: "Store", given: str, row: "RunRow | None", *, whole: bool) -> str:
     """The sweep that is meant, or whose run is. ValueError where there is none, or only the start of its name."""
-    from sweeps.store import schema
-
     if row is not None:
-        return row.tags[schema.SWEEP]
+        return store.sweep_of(row)
     name = store.named(given)
     if whole and name != given:
-        raise ValueError(f"{given!r} is no whole name; --yes removes without asking, so write {name}")
+        raise ValueError(f"{given!r} means {name}; --yes removes without asking, so write that")
     return name
 
 
@@ -130,7 +128,7 @@ def one_run(store: "Store", row: "RunRow") -> Removal:
     from sweeps.driver.run_folder import unfinished_work
     from sweeps.store import schema
 
-    name = row.tags[schema.SWEEP]
+    name = store.sweep_of(row)
     workdir = unfinished_work(store.layout.work_of(name).runs, row.tags[schema.CREATION])
     num_bytes = store.artifacts.num_bytes(row.run_id) + (folder_bytes(workdir) if workdir else 0)
     what = f"{row.role} {row.run_id} ({row.name}) of {name}"

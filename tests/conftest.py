@@ -1,8 +1,10 @@
 """What all tests share: nothing of the user's is read or written, and nobody is told that tests run."""
 
 import gc
+import math
 import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,50 @@ os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
 
+ONE_IN = 4  # of the tests marked faults in each file that a run without --all-faults takes, at least one
+
 LONGEST = (("test_torture",), ("test_ray", "test_faults"))  # for each of two processes
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-faults", action="store_true", help="every test marked faults, not a sample")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "faults: all" if config.getoption("--all-faults") else f"faults: a sample, FAULTS_SEED={faults_seed()}"
+
+
+def faults_seed() -> str:
+    """What chooses the sample: the commit, so that others are run each time, and the same in all of its runs."""
+    if given := os.environ.get("FAULTS_SEED"):
+        return given
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "0"
+
+
+def sampled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
+    """Those of the tests that break something that are left out."""
+    by_file: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        by_file.setdefault(item.path.stem, []).append(item)
+    left_out: list[pytest.Item] = []
+    for name, some in by_file.items():
+        chosen = random.Random(f"{seed} {name}").sample(range(len(some)), math.ceil(len(some) / ONE_IN))
+        left_out += [item for place, item in enumerate(some) if place not in chosen]
+    return left_out
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A sample of the tests that break something, unless they are named or all are asked for; then the order."""
+    whole_files = not any("::" in argument for argument in config.args)
+    if whole_files and not config.getoption("--all-faults"):
+        left_out = sampled([item for item in items if item.get_closest_marker("faults")], faults_seed())
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    in_order(items)
+
+
+def in_order(items: list[pytest.Item]) -> None:
     """The longest tests first, half of them for each of two processes, which begin with a half of all tests each.
 
     Then what else is slow, and last the many that take a moment: so no core waits long for the other in the end.

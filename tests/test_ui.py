@@ -50,7 +50,7 @@ class Shown:
     summary: str
     best: str
     runs: str  # the links that the command printed, on this server
-    compare: str
+    best_runs: str
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_printed_link_opens_on_the_trials_and_their_curves(shown: Shown, pag
 
 
 def test_the_settings_view_has_means_over_seeds(shown: Shown, page: Page) -> None:
-    look(page, shown.runs.replace("viewStateShareKey=sweep", "viewStateShareKey=sweep-settings"), "t000 lr=1e-3")
+    look(page, re.sub("-runs$", "-settings", shown.runs), "t000 lr=1e-3")
     expect(page.get_by_text("Group by: sweep.setting")).to_be_visible()
     for setting in SETTINGS:
         expect(page.get_by_text(f"Group: {setting}", exact=True).first).to_be_visible()
@@ -157,12 +157,14 @@ def test_selected_runs_are_compared_in_parallel_coordinates(shown: Shown, page: 
     expect(page.get_by_text("Comparing 3 Runs from 1 Experiment").first).to_be_visible()
 
 
-def test_the_compare_link_opens_on_parallel_coordinates(shown: Shown, page: Page) -> None:
-    look(page, shown.compare, f"Comparing {NUM_RUNS} Runs from 1 Experiment")
-    expect(page.get_by_role("tab", name="Parallel Coordinates Plot")).to_be_visible()
-    for axis in ("learning_rate", "warmup_ratio"):
-        expect(page.locator("svg").get_by_text(axis, exact=True).first).to_be_visible()
-    expect(page.get_by_text("Show diff only").first).to_be_visible()
+def test_the_link_to_the_best_runs_opens_on_lines_that_the_objective_colours(shown: Shown, page: Page) -> None:
+    look(page, shown.best_runs, "t000 lr=1e-3")
+    expect(page.get_by_text(f"{NUM_RUNS} matching runs")).to_be_visible()
+    chart = page.locator(".js-plotly-plot").first
+    expect(chart).to_be_visible()
+    lines = chart.evaluate("plot => plot.data[0]")
+    assert lines["dimensions"][-1]["label"] == "objective"
+    assert lines["line"]["color"] == lines["dimensions"][-1]["values"]
     take(page, "ui-parallel")
 
 

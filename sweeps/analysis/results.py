@@ -93,6 +93,12 @@ class Results:
         return bool(len(objective) and (objective >= self.worst_loss).all())
 
     @property
+    def has_best(self) -> bool:
+        """Whether a setting can be named the best so far: something has finished, can be compared, and beats chance."""
+        finished = self.runs.loc[self.runs["state"].isin(RESULTS), "state"]
+        return bool((finished == "COMPLETE").any()) and not settings.incomparable(self.plan) and not self.is_chance
+
+    @property
     def was_better(self) -> bool:
         """Whether some of them were better than that before their end."""
         return bool((self.overfitting["best_loss"] < self.worst_loss).any())

@@ -3,7 +3,7 @@
 Reads a report and fills the outbox; the sentences are those of `sentences`, the links those of the report.
 """
 
-from sweeps.answer.report import Report, links
+from sweeps.answer.report import Report, in_words, links
 from sweeps.answer.sentences import answer
 from sweeps.outbox.operations import KeepModel, Note, Publish, summary_key
 from sweeps.outbox.outbox import Outbox
@@ -16,11 +16,11 @@ def publish_answer(outbox: Outbox, store: Store, report: Report) -> None:
     name, definition = plan.name, plan.definition
     found = links(store, report)
     is_text_model = plan.trainer is None and plan.keep_checkpoints != 0
-    with_weights = report.best_runs("COMPLETE") if is_text_model else []
+    with_weights = report.best_runs("COMPLETE") if is_text_model and report.results.has_best else []
     if with_weights:
-        found["The best run as a model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
+        found["model"] = f'mlflow.pyfunc.load_model("runs:/{with_weights[0]}/model")'
         outbox.put(KeepModel(run_id=with_weights[0], definition=definition))
-    content = note(plan.question, answer(report.results), str(plan.command), found)
+    content = note(plan.question, answer(report.results), str(plan.command), in_words(found))
     outbox.put(Note(run=summary_key(name, definition), note=content), sync=True)
 
 

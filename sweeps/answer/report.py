@@ -1,6 +1,7 @@
 """What a report is made of: a definition of a sweep, read from the store, and the results computed from it."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +11,19 @@ from sweeps.answer.page import write_report
 from sweeps.search.importance import importances
 from sweeps.spec.catalog import experiments_folder
 from sweeps.store.read import Store
+from sweeps.store.ui import UI_PORT, local_ui_port
 
-COMPARED_RUNS = 10  # in a link; MLflow's page draws a line for each
 ENDED = ("COMPLETE", "DIVERGED", "FAILED")
+# What a person reads of a link; the keys are for programs.
+LINKS = {
+    "mlflow": f"Open MLflow on the store ({UI_PORT}=N for another port)",
+    "curves": "Curves in MLflow",
+    "best_runs": "The best runs in MLflow",
+    "reproduce": "Reproduce the best run",
+    "sample": "Text from the best run",
+    "model": "The best run as a model",
+    "report": "This report again",
+}
 LEAST_FOR_IMPORTANCE = 4  # settings
 
 
@@ -39,7 +50,7 @@ def make_report(store: Store, name: str, definition: str | None = None) -> Repor
             f"other definitions: python -m sweeps.ls {name}{store.option}"
         )
     report = Report(store.layout.report_of(name) / "index.html", results)
-    write_report(report.results, report.page.parent, links(store, report))
+    write_report(report.results, report.page.parent, in_words(links(store, report)))
     return report
 
 
@@ -64,22 +75,27 @@ def _importances(results: Results) -> dict[str, float]:
 
 
 def links(store: Store, report: Report) -> dict[str, str]:
-    """Where to go from a report: commands and pages."""
-    name = report.results.plan.name
-    best = report.best_runs()[:COMPARED_RUNS]
-    pages = store.ui_links(name, best)
+    """Where to go from a report: commands and pages, by the keys of `LINKS`."""
+    name, definition = report.results.plan.name, report.results.plan.definition
+    best = report.best_runs() if report.results.has_best else []
+    pages = store.ui_links(name, definition)
     found = {}
     if store.is_local:
-        found["Open MLflow on the store"] = server_command(store)
-    found["Curves in MLflow"] = pages.runs
+        found["mlflow"] = server_command(store)
+    found["curves"] = pages.runs
     if best:
-        found["The best runs compared in MLflow"] = pages.compare
-        found["Reproduce the best run"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
+        if pages.best is not None:
+            found["best_runs"] = pages.best
+        found["reproduce"] = f"python -m sweeps.reproduce {best[0]}{store.option}"
     if best and report.results.plan.trainer is None:
-        found["Text from the best run"] = f"python -m sweeps.sample {best[0]}{store.option}"
-    definition = report.results.plan.definition
+        found["sample"] = f"python -m sweeps.sample {best[0]}{store.option}"
     earlier = f" --definition {definition}" * (store.definitions(name)[0].definition != definition)
-    return found | {"This report again": f"python -m sweeps.report {name}{earlier}{store.option}"}
+    return found | {"report": f"python -m sweeps.report {name}{earlier}{store.option}"}
+
+
+def in_words(found: Mapping[str, str]) -> dict[str, str]:
+    """Links by what a person reads of them."""
+    return {LINKS[key]: where for key, where in found.items()}
 
 
 def server_command(store: Store) -> str:
@@ -88,4 +104,4 @@ def server_command(store: Store) -> str:
         return "make ui" + (f" STORE={shlex.quote(store.where)}" if store.option else "")
     database = shlex.quote(f"sqlite:///{store.layout.database}")
     server = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1"  # without job runners
-    return f"{server} --host 127.0.0.1 --port 5000 --backend-store-uri {database}"
+    return f"{server} --host 127.0.0.1 --port {local_ui_port()} --backend-store-uri {database}"

@@ -19,18 +19,17 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
     board = results.board.head(TOP_SETTINGS)
     targets = results.tokens_to_target
     target = targets["target"].iloc[0] if len(targets) else np.nan
-    comparable = not incomparable(results.plan)
     tokens = board["trial"].map(targets.groupby("trial")["setting_tokens"].first())
     text = pd.DataFrame(
         {
-            "#": [NOTHING if pd.isna(rank) else str(rank) for rank in board["rank"]],
+            "#": [NOTHING if pd.isna(rank) or results.is_chance else str(rank) for rank in board["rank"]],
             "trial": [f"t{trial:03d}" for trial in board["trial"]],
             "setting": board["label"].replace("", "base"),
             "validation loss": [
                 plus_minus(*pair) for pair in zip(board["objective"], board["standard_error"], strict=True)
             ],
             "against the best": [
-                _verdict(row, place, str(board.iloc[0]["state"]), comparable=comparable)
+                _verdict(row, place, str(board.iloc[0]["state"]), results)
                 for place, (_, row) in enumerate(board.iterrows())
             ],
             "seeds": [f"{row['num_seeds_done']}/{row['num_seeds_planned']}" for _, row in board.iterrows()],
@@ -46,13 +45,15 @@ def leaderboard_table(results: Results) -> pd.DataFrame:
     return text
 
 
-def _verdict(row: pd.Series, place: int, best_state: str, *, comparable: bool) -> str:
+def _verdict(row: pd.Series, place: int, best_state: str, results: Results) -> str:
     if pd.isna(row["rank"]):
         return f"unfinished: {row['state']}"
     if row["state"] != "complete":
         return str(row["state"])
-    if not comparable:
+    if incomparable(results.plan):
         return "not comparable"
+    if results.is_chance:
+        return "no better than chance"
     if place == 0:
         return "best"
     if pd.isna(row["tied_with_best"]):

@@ -64,7 +64,7 @@ def recorded_config(store: Store, row: RunRow, config_class: type[Config]) -> Co
     text = store.artifacts.read_text(row.run_id, schema.CONFIG)
     if text is not None:
         return loaded(config_class, json.loads(text))
-    plans = (known.plan for known in store.definitions(row.tags[schema.SWEEP]) if known.plan is not None)
+    plans = (known.plan for known in store.definitions(store.sweep_of(row)) if known.plan is not None)
     made_by = next((plan for plan in plans if plan.definition == row.tags.get(schema.DEFINITION)), None)
     trials = made_by.trials if made_by else ()
     trial = next((trial for trial in trials if trial.number == row.trial), None)

@@ -74,6 +74,7 @@ def execute(
     Within `uninterrupted` it is `should_pause` that ends the loop, so that runs can keep a checkpoint.
     """
     name = plan.experiment.name
+    store.check_not_deleted(name)
     check_file(store, plan.experiment)
     ledger = Ledger(plan, outbox, store.layout, store.runs(name), workers.conditions)
     search = TrialSearch(plan.sweep)

@@ -13,7 +13,7 @@ from sweeps.driver import provenance
 from sweeps.driver.earlier_starts import notes_on_texts, notes_on_trainer
 from sweeps.driver.live_run import LiveRun
 from sweeps.driver.run_folder import RunNote, can_go_on
-from sweeps.outbox.operations import Ask, End, Open, Publish, Start, dataset_of, summary_key
+from sweeps.outbox.operations import Ask, End, Open, Publish, Reuse, Start, dataset_of, summary_key
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.config_type import dumped, to_params
@@ -68,7 +68,17 @@ class Ledger:
         }
         name = f"summary {self._plan.sweep.definition}"
         self._outbox.put(Open(run=self._summary, name=name, note=note, tags=tags, plan=plan), sync=True)
+        for trial in trials:
+            self._reuse(trial)
         self._archive_corpora()
+
+    def _reuse(self, trial: Trial) -> None:
+        """Mark the results that a trial has from other definitions as runs of this one too."""
+        definition = self._plan.sweep.definition
+        for run in trial.runs:
+            row = self._earlier.get(run.identity) if run.identity in self.results else None
+            if row is not None and f"{schema.MEMBER}{definition}" not in row.tags:
+                self._outbox.put(Reuse(run_id=row.run_id, definition=definition))
 
     def _archive_corpora(self) -> None:
         """Small corpora go along with the summary, so that a run reproduces on a machine that lacks them."""
@@ -94,6 +104,7 @@ class Ledger:
     def asked(self, trial: Trial) -> None:
         """Keep a proposal before anything is made of it."""
         self._outbox.put(Ask(summary=self._summary, trial=trial.record()), sync=True)
+        self._reuse(trial)
 
     def run_of(self, identity: str) -> PlannedRun:
         """The planned run that is, or was, under way as this identity."""
@@ -148,6 +159,7 @@ class Ledger:
             schema.ROLE: "run",
             schema.SWEEP: experiment.name,
             schema.DEFINITION: self._plan.sweep.definition,
+            f"{schema.MEMBER}{self._plan.sweep.definition}": "true",
             schema.SETTING: run.label,
             schema.FILE: experiment.made_by,
             schema.TRIAL: str(run.trial),

@@ -94,6 +94,15 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
+class Reuse:
+    """A run, by MLflow's ID, that another definition made counts in this one too."""
+
+    run_id: str
+    definition: str
+    op: Literal["reuse"] = "reuse"
+
+
+@dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class Records:
     """What a run has done: optimizer steps, evaluations, and at which step its process took what of its machine."""
 
@@ -181,8 +190,8 @@ class KeepModel:
 
 
 Operation = (
-    Hold | Release | Open | Ask | Start | Records | End | MarkDead | DropWeights | Publish | RemoveRun | RemoveSweep
-    | Note | KeepModel
+    Hold | Release | Open | Ask | Start | Reuse | Records | End | MarkDead | DropWeights | Publish | RemoveRun
+    | RemoveSweep | Note | KeepModel
 )  # fmt: skip
 
 

@@ -96,6 +96,8 @@ class Sender:
                 self._definitions.add_trial(self._writer, operation.summary, operation.trial)
             case to_do.Start():
                 self._start(operation)
+            case to_do.Reuse():
+                self._writer.set_tags(operation.run_id, {f"{schema.MEMBER}{operation.definition}": "true"})
             case to_do.Records():
                 self._log(operation)
             case to_do.End():
@@ -130,11 +132,12 @@ class Sender:
     def _open(self, operation: to_do.Open) -> None:
         is_new = not self._runs.has_experiment  # else its note has an answer, until there is another
         experiment = self._runs.experiment_id(operation.note if is_new else None)
-        self._definitions.set_views(self._writer, experiment, operation.plan, is_new=is_new)
-        began = operation.plan.created_ms or now_ms()
+        plan = operation.plan
+        began = plan.created_ms or now_ms()
+        self._writer.set_views(experiment, plan.definition, plan.swept, began)
         tags = operation.tags
         self._runs.create(operation.run, name=operation.name, tags=tags, params={}, start_time_ms=began, adopt=True)
-        self._definitions.put(self._writer, operation.run, operation.plan)
+        self._definitions.put(self._writer, operation.run, plan)
 
     def _start(self, operation: to_do.Start) -> None:
         tags = operation.tags

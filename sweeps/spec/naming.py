@@ -62,6 +62,8 @@ def short(value: object) -> str:
 
 def check_name(name: str) -> str:
     """The name of a sweep, which becomes a folder's name. ValueError where it can't."""
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]{1,100}", name):
-        raise ValueError(f"sweep name {name!r}: allowed are 1 to 100 letters, digits, '_', '.' and '-', no dot first")
+    if not re.fullmatch(r"(?![.-])[A-Za-z0-9_.-]{1,100}", name):
+        raise ValueError(
+            f"sweep name {name!r}: allowed are 1 to 100 letters, digits, '_', '.', '-', first none of '.-'"
+        )
     return name

@@ -27,6 +27,7 @@ from sweeps.store.place import (
 )
 from sweeps.store.relocation import relocate
 from sweeps.store.sql import TESTED_REVISION, TESTED_VERSION, revision
+from sweeps.store.ui import local_ui_port
 from tinylm_core.cache import cached, default_cache_dir
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _PERMANENT = {
 def prepare(place: Place, *, create: bool) -> None:
     """Make a local store where `create` says so. ValueError as in `check_place`, and where it is another MLflow's."""
     check_place(place, create=create)
+    local_ui_port()  # a wrong one is said before anything is trained
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if create:

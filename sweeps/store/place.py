@@ -63,6 +63,10 @@ def find_place(where: str | Path | None) -> Place:
     if isinstance(where, str) and ("://" in where or where.startswith(("sqlite:", "file:"))):
         raise ValueError(f"store {where}: must be a folder or http(s)://…")
     folder = Path(where).expanduser().absolute()
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # bytes of a file system that are no UTF-8, which MLflow's database can't hold
+        raise ValueError(f"store {str(where)!r}: {str(folder)!r} is no UTF-8; choose a folder whose path is") from None
     if not str(where) or set(str(folder)) & set("?%"):  # which mean something in a database's address
         raise ValueError(f"store {str(where)!r}: must be a folder whose path has no '?' and no '%', or http(s)://…")
     return Place(str(where), f"sqlite:///{folder / DATABASE}", folder, is_local=True)
@@ -75,6 +79,8 @@ def without_user_info(url: str) -> str:
 
 def check_place(place: Place, *, create: bool) -> None:
     """ValueError, in one line, where there is no local store and none may be made. Writes nothing."""
+    if place.is_local and os.environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in ("true", "1"):
+        raise ValueError(f"MLFLOW_ENABLE_WORKSPACES: a folder, {place.where}, has no workspaces; unset the variable")
     folder = place.folder
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"store {place.where}: is no folder")

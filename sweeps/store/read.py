@@ -7,20 +7,19 @@ pandas and MLflow are loaded within what needs them: they take a third of a seco
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sweeps.plan.record import PlanRecord
-from sweeps.spec.catalog import sweep_name
 from sweeps.store import schema, ui
 from sweeps.store.artifacts import Artifacts
+from sweeps.store.experiments import Sweeps
 from sweeps.store.holder import Holder, holder_from_json
 from sweeps.store.layout import Layout
 from sweeps.store.place import DEFAULT_FOLDER, Place, folder_of, shrink_database
 from sweeps.store.rows import RawReader, run_row
 from sweeps.store.schema import Definition, RunRow
-from sweeps.store.sql import Point, RawExperiment, RawRun
+from sweeps.store.sql import Point, RawRun
 from sweeps.store.ui import UiLinks
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ class Store:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._raw = RawReader(place)
+        self._experiments = Sweeps(self._raw, place)
         self.artifacts = Artifacts(self._raw, place.where)
 
     @property
@@ -92,11 +92,22 @@ class Store:
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps here, newest first."""
-        return [experiment.name for experiment in self._raw.experiments()]
+        return list(self._experiments.by_name())
 
     def named(self, name_or_path: str) -> str:
-        """The sweep here of that name, of that start of one, or of that file. ValueError where there is none."""
-        return self._experiment(sweep_name(name_or_path, self.sweeps())).name
+        """The sweep here of that name, of that start of one, or of that file. ValueError where there is none.
+
+        One whose experiment somebody renamed in MLflow is found under both names, and keeps its own.
+        """
+        return self._experiments.named(name_or_path)
+
+    def sweep_of(self, run: RunRow) -> str:
+        """The sweep that a run here is of."""
+        return self._experiments.of_run(run)
+
+    def check_not_deleted(self, name: str) -> None:
+        """ValueError, with the command that restores it, where somebody deleted a sweep's experiment in MLflow."""
+        self._experiments.check_not_deleted(name)
 
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
@@ -120,7 +131,7 @@ class Store:
         """The plan of the definition that was started last, or of the one that starts so. ValueError where none is."""
         planned = [known for known in self.definitions(name) if known.plan is not None or known.problem]
         if not planned:
-            self._experiment(name)  # says where there is no such sweep
+            self._experiments.get(name)  # says where there is no such sweep
             raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")
         matches = [known for known in planned if known.definition.startswith(definition or "")]
         if len(matches) != 1 and definition is not None:
@@ -136,11 +147,11 @@ class Store:
 
     def listed_runs(self) -> dict[str, list[RawRun]]:
         """Every run of every sweep, newest sweep first, with the tags and metrics that a list needs: soon read."""
-        experiments = self._raw.experiments()
-        by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in experiments}
+        sweeps = self._experiments.by_name()
+        by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in sweeps.values()}
         for raw in self._raw.listed(list(by_id)):
             by_id[raw.experiment_id].append(raw)
-        return {experiment.name: by_id[experiment.experiment_id] for experiment in experiments}
+        return {name: by_id[experiment.experiment_id] for name, experiment in sweeps.items()}
 
     def identities(self, run_ids: Sequence[str]) -> dict[str, str | None]:
         """Run ID → what the run's identity is today (law 7), of runs of any sweep."""
@@ -156,7 +167,7 @@ class Store:
 
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
-        return folder_of(self._experiment(name).location) if self.is_local else None
+        return folder_of(self._experiments.get(name).location) if self.is_local else None
 
     def find_run(self, run_id_or_prefix: str) -> RunRow:
         """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
@@ -173,14 +184,14 @@ class Store:
 
     def holder(self, name: str) -> Holder | None:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
-        found = self._found(name)
+        found = self._experiments.find(name)
         return holder_from_json(found.tags.get(schema.HOLDER, "null")) if found else None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """The runs of a plan, one a row, by trial and seed, as `frames.trials_frame`; `name` None: the only sweep's."""
         from sweeps.store import frames
 
-        name = name or self._only_sweep()
+        name = name or self._experiments.only()
         return frames.trials_frame(self.runs(name), self.plan(name, definition))
 
     def history(
@@ -214,37 +225,23 @@ class Store:
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
         from sweeps.store import frames
 
-        name = name or self._only_sweep()
+        name = name or self._experiments.only()
         plan = self.plan(name, definition)
         return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan.swept)
 
-    def ui_links(self, name: str, run_ids: Sequence[str] = ()) -> UiLinks:
-        """Where MLflow's UI shows the sweep, and the comparison of these runs."""
-        experiment = self._experiment(name)
+    def ui_links(self, name: str, definition: str) -> UiLinks:
+        """Where MLflow's UI shows a definition of a sweep."""
+        experiment = self._experiments.get(name)
+        base, tags = ui.ui_base(self.tracking_uri), experiment.tags
         # One that an earlier version made has no views, and the UI complains of a link to one.
-        view = ui.RUNS if f"{ui.TAG}{ui.RUNS}" in experiment.tags else None
-        where = ui.ui_base(self.tracking_uri), experiment.experiment_id
-        return UiLinks(ui.runs_page(*where, view), ui.compare_page(*where, run_ids))
+        keys = {view: ui.view_key(view, definition) for view in (ui.RUNS, ui.BEST)}
+        has_views = all(f"{ui.TAG}{key}" in tags for key in keys.values())
+        runs, best = (ui.runs_page(base, experiment.experiment_id, key if has_views else None) for key in keys.values())
+        return UiLinks(runs, best if has_views else None)
 
     def _raw_runs(self, name: str, role: schema.Role) -> list[RawRun]:
         return self._of(name, lambda experiment_id: self._raw.runs([experiment_id], role))
 
     def _of(self, name: str, ask: Callable[[str], list[T]]) -> list[T]:
-        found = self._found(name)
+        found = self._experiments.find(name)
         return ask(found.experiment_id) if found else []
-
-    def _found(self, name: str) -> RawExperiment | None:
-        return next((experiment for experiment in self._raw.experiments() if experiment.name == name), None)
-
-    def _experiment(self, name: str) -> RawExperiment:
-        if (found := self._found(name)) is not None:
-            return found
-        near = get_close_matches(name, self.sweeps(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(self.sweeps()) or 'none yet'}"
-        raise ValueError(f"no sweep {name!r} in {self.where}; {hint}")
-
-    def _only_sweep(self) -> str:
-        names = self.sweeps()
-        if len(names) != 1:
-            raise ValueError(f"{self.where} holds {len(names)} sweeps, name one: {', '.join(names) or 'none yet'}")
-        return names[0]

@@ -16,9 +16,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from sweeps.spec.naming import check_name
 from sweeps.store import schema
+from sweeps.store.experiments import REMOVED, by_sweep
 from sweeps.store.place import Place, folder_of
-
-_REMOVED = ".removed-"  # what follows the name of an experiment that a server keeps in its bin
 
 
 def has_runs(client: MlflowClient, place: Place, experiment_id: str) -> bool:
@@ -65,12 +64,12 @@ class Remover:
         From a folder it goes for good. A server only marks it deleted, which keeps the name taken, and a restored
         experiment brings its runs back: so it is renamed first.
         """
-        # By its name, since somebody may have renamed it in MLflow.
-        query, all_gone = f"name LIKE '{check_name(name)}%'", True
-        for experiment in self._client.search_experiments(filter_string=query, view_type=ViewType.ALL):
-            is_named = experiment.name == name or experiment.name.startswith(f"{name}{_REMOVED}")
-            if not is_named or schema.SWEEP not in experiment.tags:
-                continue
+        check_name(name)
+        there = by_sweep(self._client.search_experiments(filter_string=f"tags.`{schema.SWEEP}` LIKE '%'")).get(name)
+        query, all_gone = f"name LIKE '{name}%'", True
+        deleted = self._client.search_experiments(filter_string=query, view_type=ViewType.DELETED_ONLY)
+        ours = [e for e in deleted if e.name == name or e.name.startswith(f"{name}{REMOVED}")]
+        for experiment in ([there] if there else []) + [e for e in ours if schema.SWEEP in e.tags]:
             if has_runs(self._client, self._place, experiment.experiment_id):
                 all_gone = False
                 continue
@@ -82,8 +81,7 @@ class Remover:
                 if folder is not None and self._is_ours(folder) and not self._is_shared(experiment.artifact_location):
                     shutil.rmtree(folder, ignore_errors=True)
             elif experiment.lifecycle_stage == "active":
-                if experiment.name == name:
-                    self._client.rename_experiment(experiment.experiment_id, f"{name}{_REMOVED}{time.time_ns()}")
+                self._client.rename_experiment(experiment.experiment_id, f"{name}{REMOVED}{time.time_ns()}")
                 self._client.delete_experiment(experiment.experiment_id)
         return all_gone
 

@@ -38,15 +38,16 @@ class RawReader:
         """MLflow's, which takes a second to load."""
         return connect(self._place)
 
-    def experiments(self) -> list[RawExperiment]:
-        """Those that are sweeps, newest first."""
+    def experiments(self, *, deleted: bool = False) -> list[RawExperiment]:
+        """Those that are sweeps, newest first: those that are there, or those in MLflow's bin."""
         with self._snapshot() as connection:
             if connection is not None:
-                return sql.experiments(connection)
+                return sql.experiments(connection, deleted=deleted)
         ours: list[RawExperiment] = []
         token = None
         while True:
             page = self.client.search_experiments(
+                view_type=2 if deleted else 1,
                 max_results=_PAGE,
                 filter_string=f"tags.`{schema.SWEEP}` LIKE '%'",
                 order_by=["creation_time DESC"],

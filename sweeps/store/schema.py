@@ -23,6 +23,7 @@ State = Literal["RUNNING", "COMPLETE", "DIVERGED", "FAILED", "INTERRUPTED"]
 ROLE = "sweep.role"
 SWEEP = "sweep.name"  # of an experiment too: it says that the experiment is ours
 DEFINITION = "sweep.definition"  # the one that made the run first
+MEMBER = "sweep.in."  # with a definition after it: the run counts in that one too; for MLflow's filters
 SUMMARY_RUN = "sweep.summary_run"
 SETTING = "sweep.setting"
 FILE = "sweep.file"

@@ -6,6 +6,7 @@ Only of the schema it was tested with; `tests/store/test_read.py` compares both.
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ TESTED_REVISION = "dc11669786a5"
 TESTED_VERSION = "3.17."  # of MLflow, which made it
 
 
-class RawExperiment(NamedTuple):
+@dataclass(frozen=True)
+class RawExperiment:
     """An experiment as MLflow has it."""
 
     experiment_id: str
@@ -69,14 +71,14 @@ def snapshot(database: Path) -> Iterator[sqlite3.Connection | None]:
         yield connection
 
 
-def experiments(connection: sqlite3.Connection) -> list[RawExperiment]:
-    """The experiments that are sweeps and not deleted, newest first."""
+def experiments(connection: sqlite3.Connection, *, deleted: bool = False) -> list[RawExperiment]:
+    """The experiments that are sweeps, newest first: those that are there, or those in MLflow's bin."""
     found = {
         str(row[0]): RawExperiment(str(row[0]), row[1], row[2], {})
         for row in connection.execute(
             "SELECT experiment_id, name, artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) "
-            "WHERE lifecycle_stage = 'active' AND key = ? ORDER BY creation_time DESC, experiment_id",
-            (schema.SWEEP,),
+            "WHERE lifecycle_stage = ? AND key = ? ORDER BY creation_time DESC, experiment_id",
+            ("deleted" if deleted else "active", schema.SWEEP),
         )
     }
     for some, marks in _chunks(list(found)):

@@ -5,20 +5,23 @@ The keys are those that the UI of MLflow 3.17 reads ("Views" on the page of runs
 
 import base64
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from sweeps.spec.fields import STEP_FIELDS
 from sweeps.store import schema
 
-LOCAL_UI = "http://127.0.0.1:5000"  # where `mlflow ui` listens unless told otherwise
+UI_PORT = "SWEEPS_UI_PORT"  # the variable that changes the port of the local UI in links and `make ui`
+DEFAULT_PORT = 5000  # of MLflow's server; macOS has a service of its own there
 _WORKFLOW = "workflowType=machine_learning"  # else the UI shows what it has for language models of others
 
 TAG = "mlflow.sharedViewState."
-RUNS, SETTINGS = "sweep", "sweep-settings"  # keys in a link
+RUNS, BEST, SETTINGS = "runs", "best", "settings"  # views of a definition
+FIRST = {RUNS: "FIRST_20_RUNS", BEST: "FIRST_10_RUNS", SETTINGS: "FIRST_20_RUNS"}  # shown in charts, the best first
 
 _CHOSEN = "Sweep"  # the section with the charts that answer the question
 _CURVES = {"val/loss": schema.TOKENS_AT_EVAL, "eval/gap": schema.TOKENS_AT_EVAL, "train/loss": "train/tokens"}  # tokens
@@ -28,22 +31,28 @@ _COLUMNS = ("final/val_loss", "final/gap", "final/val_perplexity")
 _SECTIONS = {"val": True, "eval": True, "train": True, "final": False, "best": False, "Model metrics": False}
 
 
-def saved_views(swept: Sequence[str], differing: Sequence[str], created_ms: int) -> dict[str, str]:
-    """The experiment's tags: a view of the runs and one of settings, whose curves are means over seeds.
+def view_key(view: str, definition: str) -> str:
+    """What a link calls a view of a definition."""
+    return f"{definition}-{view}"
 
-    `differing`: fields in which the definitions there differ, so that two of them may have a setting of the same name.
-    """
-    names = ", ".join(swept)
-    keys = [{"mode": "tag", "groupByData": schema.SETTING}]
-    keys += [{"mode": "param", "groupByData": field} for field in differing]
-    grouped = {"aggregateFunction": "average", "groupByKeys": keys}
+
+def saved_views(definition: str, swept: Sequence[str], created_ms: int) -> dict[str, str]:
+    """The experiment's tags: views of a definition's runs, of the ten best, and of settings as means over seeds."""
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": schema.SETTING}]}
+    names = {
+        RUNS: f"Runs: {', '.join(swept)}",
+        BEST: "The best runs",
+        SETTINGS: "Settings: means over seeds",
+    }
+    states = {view: _state(definition, swept) | {"runsHiddenMode": FIRST[view]} for view in names}
+    states[SETTINGS]["groupBy"] = grouped
     return {
-        f"{TAG}{RUNS}": _saved(f"Runs: {names}", _state(swept), created_ms),
-        f"{TAG}{SETTINGS}": _saved("Settings: means over seeds", _state(swept) | {"groupBy": grouped}, created_ms),
+        f"{TAG}{view_key(view, definition)}": _saved(f"{name} ({definition})", states[view], created_ms)
+        for view, name in names.items()
     }
 
 
-def _state(swept: Sequence[str]) -> dict[str, Any]:
+def _state(definition: str, swept: Sequence[str]) -> dict[str, Any]:
     parallel = _chart("parallel", "PARALLEL", "Parallel coordinates") | {
         "selectedParams": list(swept),
         "selectedMetrics": list(_OUTCOME),
@@ -54,10 +63,9 @@ def _state(swept: Sequence[str]) -> dict[str, Any]:
     sections = [chosen, *(_section(name, is_open=is_open) for name, is_open in _SECTIONS.items())]
     columns = [*(f"params.`{name}`" for name in (*swept, "seed")), *(f"metrics.`{name}`" for name in _COLUMNS)]
     return {
-        "searchFilter": f"tags.`{schema.ROLE}` = 'run'",
+        "searchFilter": f"tags.`{schema.MEMBER}{definition}` = 'true'",
         "orderByKey": f"metrics.`{schema.OBJECTIVE}`",
         "orderByAsc": True,
-        "runsHiddenMode": "FIRST_20_RUNS",
         "selectedColumns": columns,
         "compareRunCharts": [parallel, *curves],
         "compareRunSections": sections,
@@ -105,30 +113,29 @@ def _saved(name: str, state: Mapping[str, Any], created_ms: int) -> str:
 
 @dataclass(frozen=True)
 class UiLinks:
-    """Where MLflow's UI shows a sweep, once `mlflow ui` or the server runs."""
+    """Where MLflow's UI shows a definition of a sweep, once `mlflow ui` or the server runs."""
 
     runs: str
-    compare: str
+    best: str | None  # None where there is no such view, as an earlier version made none
 
 
 def ui_base(tracking_uri: str) -> str:
     """Where the UI of a store is: the server itself without a password in it, or the local UI."""
     parts = urlsplit(tracking_uri)
     if parts.scheme not in ("http", "https"):
-        return LOCAL_UI
+        return f"http://127.0.0.1:{local_ui_port()}"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def local_ui_port() -> int:
+    """The port of the local UI. ValueError for a variable that is none."""
+    given = os.environ.get(UI_PORT) or str(DEFAULT_PORT)
+    if not (given.isascii() and given.isdecimal() and 0 < int(given[:6]) < 65_536):
+        raise ValueError(f"{UI_PORT}={given}: must be a port from 1 to 65535")
+    return int(given)
 
 
 def runs_page(base: str, experiment_id: str, view: str | None = None) -> str:
     """The experiment's runs with their charts, as a saved view has them."""
     page = f"{base}/#/experiments/{experiment_id}/runs?{_WORKFLOW}&compareRunsMode=CHART"
     return page if view is None else f"{page}&viewStateShareKey={view}"
-
-
-def compare_page(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The comparison of runs: parallel coordinates, scatter plots."""
-    return f"{base}/#/compare-runs?runs={_quoted(run_ids)}&experiments={_quoted([experiment_id])}&{_WORKFLOW}"
-
-
-def _quoted(ids: Sequence[str]) -> str:
-    return quote(json.dumps(list(ids), separators=(",", ":")), safe="")

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from sweeps.spec.naming import check_name
 from sweeps.store import schema, sql
 from sweeps.store.batches import as_metrics, as_tags, batches, chunks, cut, is_same, step_metrics
+from sweeps.store.experiments import by_sweep
 from sweeps.store.holder import Holder
 from sweeps.store.model import keep_model
 from sweeps.store.place import Place
@@ -35,15 +36,18 @@ class Writer:
         self._place = place
 
     def experiment(self, name: str, note: str | None) -> str:
-        """The ID of a sweep's experiment, made where it isn't there and restored where it was deleted.
+        """The ID of a sweep's experiment, by its tag, made where it isn't there.
 
-        `note` is its description; None leaves it as it is.
+        `note` is its description; None leaves it as it is. ValueError where the name is taken: by somebody's own
+        experiment that has runs, or by one that was deleted.
         """
         check_name(name)
         tags = schema.EXPERIMENT_TAGS | {schema.SWEEP: name} | ({} if note is None else {schema.NOTE: cut(note)})
         # Absolute: MLflow resolves a relative one against whatever folder a reader runs in.
         location = (self._place.layout.artifacts / name).as_uri() if self._place.is_local else None
-        found = self._client.get_experiment_by_name(name)
+        query = f"tags.`{schema.SWEEP}` = '{name}'"
+        found = by_sweep(self._client.search_experiments(filter_string=query)).get(name)
+        found = found or self._client.get_experiment_by_name(name)
         if found is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
@@ -57,15 +61,15 @@ class Writer:
                 f"experiment {name!r} is no sweep's and has runs of its own; rename it in MLflow, or the sweep's file"
             )
         if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
+            raise ValueError(f"experiment {name!r} was deleted in MLflow; restore it there, or rename the sweep's file")
         for key, value in tags.items():
             if found.tags.get(key) != value:
                 self._client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
-    def set_views(self, experiment_id: str, swept: Sequence[str], differing: Sequence[str], created_ms: int) -> None:
-        """Keep the views of a sweep that MLflow's UI offers on the experiment's page."""
-        for key, value in saved_views(swept, differing, created_ms).items():
+    def set_views(self, experiment_id: str, definition: str, swept: Sequence[str], created_ms: int) -> None:
+        """Keep the views of a definition that MLflow's UI offers on the experiment's page."""
+        for key, value in saved_views(definition, swept, created_ms).items():
             self._client.set_experiment_tag(experiment_id, key, value)
 
     def create_run(

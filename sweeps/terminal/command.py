@@ -33,6 +33,12 @@ TELEMETRY_OFF = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# What is imported, at times long after the start: a file of such a name in the working folder would be found instead.
+PACKAGES = (
+    "click", "cryptography", "filelock", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "platformdirs", "psutil",
+    "pyarrow", "pydantic", "ray", "rich", "safetensors", "scipy", "sklearn", "tinylm_core", "tokenizers", "torch",
+)  # fmt: skip
+
 EXIT_CODES = {
     "0": "done",
     "1": "done with failures, or stopped after too many of them (reproduce: different)",
@@ -85,6 +91,7 @@ def run_command(command: click.Command) -> None:
     _mend_terminal()
     gc.set_threshold(GARBAGE_EVERY)
     try:
+        _check_shadows()
         # Not by click's own `main`, which ends by itself, with another code, where nobody reads any more.
         with command.make_context(f"python -m sweeps.{command.name}", sys.argv[1:]) as context:
             code = command.invoke(context)
@@ -155,6 +162,22 @@ def _end(code: int) -> NoReturn:
         os._exit(code)
     gc.freeze()  # an interpreter that ends looks for garbage among all that MLflow and pandas have loaded, for a second
     sys.exit(code)
+
+
+def _check_shadows() -> None:
+    """ValueError where a file in the working folder, which `python -m` searches first, hides a package from us."""
+    if not _has_working_folder() or sys.path[0] not in ("", str(Path.cwd())):
+        return
+    here = Path.cwd()
+    for name in PACKAGES:
+        for path in (here / f"{name}.py", here / name / "__init__.py"):
+            is_ours = name == "tinylm_core" and here == Path(__file__).resolve().parents[2]
+            if path.is_file() and not is_ours:
+                mine = path.relative_to(here)
+                raise ValueError(
+                    f"{mine} hides the package {name!r} from Python; rename it, or keep the working folder out of "
+                    f"Python's way: python -P -m {' '.join(sys.orig_argv[sys.orig_argv.index('-m') + 1 :])}"
+                )
 
 
 def _has_working_folder() -> bool:

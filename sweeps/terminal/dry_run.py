@@ -28,6 +28,8 @@ def print_plan(plan: Plan, num_workers: int, where: str | None) -> None:
     """Settings, steps, warmup steps, effective batch, epochs, parameters, tokens, time and disk."""
     console = Console(highlight=False)
     store = opened(where)
+    if store:
+        store.check_not_deleted(plan.experiment.name)
     trials, done = plan.known_trials(), earlier_results(store, plan) if store else []
     asked = earlier_trials(store, plan) if store and not trials else []
     points = [plan.trial(number, dict(point)) for number, point in enumerate(plan.sweep.points[: plan.num_trials])]

@@ -15,10 +15,11 @@ from sweeps.driver.ledger import Ledger
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import Plan, PlannedRun, Trial
 from sweeps.spec.naming import counted, short
+from sweeps.terminal.events import SweepBegins, say_event
 from sweeps.terminal.screen import NAME, rows_after_reflow, screen
 from sweeps.terminal.table import Row
 from sweeps.terminal.tally import RunProgress, Tally
-from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, say_json, status_parts, trouble
+from sweeps.terminal.views import JsonView, Output, PlainView, QuietView, status_parts, trouble
 
 SECONDS_BETWEEN_LOOKS = 1  # of the live view
 
@@ -92,8 +93,8 @@ def view_for(
     known = f", {begins.done_runs} known" if begins.done_runs else ""
     title = f"{plan.experiment.name}: {counted(plan.num_trials, 'trial')}, {counted(begins.total_runs, 'run')}{known}"
     if output == "json":
-        say_json("sweep", name=plan.experiment.name, definition=plan.sweep.definition, num_trials=plan.num_trials,
-                 total_runs=begins.total_runs, known_runs=begins.done_runs)  # fmt: skip
+        name, definition = plan.experiment.name, plan.sweep.definition
+        say_event(SweepBegins(name, definition, plan.num_trials, begins.total_runs, begins.done_runs))
         return JsonView(console, tally, outbox, waits_for)
     if output == "quiet":
         return QuietView(console, tally, outbox, waits_for)

@@ -12,12 +12,12 @@ from rich.text import Text
 from sweeps.analysis.comparison import hold_together, verdict
 from sweeps.answer import tables
 from sweeps.answer.compare import cell_table, read_side, unlike, write_page
-from sweeps.answer.report import Report, links
+from sweeps.answer.report import Report, in_words, links
 from sweeps.answer.sentences import answer
 from sweeps.spec.naming import counted
 from sweeps.store.read import Store
+from sweeps.terminal.events import SweepDone, say_event
 from sweeps.terminal.table import WIDEST_SETTING, alike_in_all, fitted_table
-from sweeps.terminal.views import say_json
 
 MOST_LINES = 40  # of diagnoses; the page has them all
 VERDICT = "against the best"  # the column of a leaderboard
@@ -56,7 +56,7 @@ def print_whole(console: Console, store: Store, report: Report) -> None:
     for line in diagnosis_lines(results.diagnoses):
         console.print(Text(line), soft_wrap=not console.is_terminal)  # what reads lines gets whole ones
     console.print()
-    for what, where in (links(store, report) | {"Report": str(report.page)}).items():
+    for what, where in (in_words(links(store, report)) | {"Report": str(report.page)}).items():
         console.print(Text(f"{what}: ", style="bold"), end="")
         console.print(Text(where), soft_wrap=True)
 
@@ -70,15 +70,18 @@ def print_answer(report: Report) -> None:
 
 def say_answer(store: Store, report: Report) -> None:
     """The answer as a line of JSON."""
-    best = report.results.board.iloc[0]
-    say_json(
-        "done",
-        answer=answer(report.results),
-        best_setting=best["label"],
-        best_objective=None if pd.isna(best["objective"]) else float(best["objective"]),
-        best_run=next(iter(report.best_runs()), None),
-        report=str(report.page),
-        links=links(store, report),
+    results = report.results
+    best = results.board.iloc[0] if results.has_best else None
+    settings = {trial.number: trial.setting for trial in results.plan.trials}
+    say_event(
+        SweepDone(
+            answer=answer(results),
+            best_setting=None if best is None else settings[int(best["trial"])],
+            best_objective=None if best is None else float(best["objective"]),
+            best_run=None if best is None else next(iter(report.best_runs()), None),
+            report=str(report.page),
+            links=links(store, report),
+        )
     )
 
 

@@ -1,11 +1,9 @@
 """What is said while a sweep runs, where no live view is drawn: plain lines, little, or JSON. Counts nothing itself."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Literal
 
-import click
 from rich.console import Console
 from rich.text import Text
 
@@ -13,6 +11,7 @@ from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import PlannedRun
 from sweeps.spec.naming import counted, duration
 from sweeps.store.place import without_user_info
+from sweeps.terminal.events import RunEnds, RunStarts, SweepProgress, say_event
 from sweeps.terminal.tally import Progress, Tally
 from sweeps.workers.protocol import Message
 
@@ -82,28 +81,24 @@ class JsonView(PlainView):
 
     def started(self, run: PlannedRun) -> None:
         super().started(run)
-        say_json("started", **_run_fields(run))
+        say_event(RunStarts(run.name, run.trial, run.seed, run.label, run.identity))
 
     def _say_ended(self, run: PlannedRun, state: str, value: float | None) -> None:
-        say_json("ended", **_run_fields(run), state=state, objective=value)
+        say_event(RunEnds(run.name, run.trial, run.seed, run.label, run.identity, state, value))
 
     def _say_progress(self, lines: list[str]) -> None:
-        progress = self._progress
-        say_json(
-            "progress",
-            done_runs=progress.done_runs,
-            total_runs=progress.total_runs,
-            failed_runs=progress.failed_runs,
-            tokens_per_second=progress.tokens_per_second,
-            share_done=progress.share_done,
-            seconds_left=progress.seconds_left,
-            waiting=lines,
+        now = self._progress
+        say_event(
+            SweepProgress(
+                now.done_runs,
+                now.total_runs,
+                now.failed_runs,
+                now.tokens_per_second,
+                now.share_done,
+                now.seconds_left,
+                lines,
+            )
         )
-
-
-def say_json(event: str, **fields: object) -> None:
-    """One event as a line of JSON."""
-    click.echo(json.dumps({"event": event} | fields))
 
 
 def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
@@ -128,7 +123,3 @@ def status_parts(progress: Progress) -> list[str]:
 def summary(progress: Progress) -> str:
     """`12/32 runs, 3 min left, 41,200 tokens/s`."""
     return ", ".join(status_parts(progress))
-
-
-def _run_fields(run: PlannedRun) -> dict[str, object]:
-    return {"run": run.name, "trial": run.trial, "seed": run.seed, "setting": run.label, "identity": run.identity}

@@ -27,6 +27,7 @@ from sweeps.analysis.results import Results
 from sweeps.answer import sentences
 from sweeps.answer.advice.next_steps import advise
 from sweeps.answer.page import write_report
+from sweeps.answer.tables import leaderboard_table
 from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.spec.command import Command
 from sweeps.spec.settings import grid_settings
@@ -133,6 +134,9 @@ def test_what_is_no_better_than_chance_is_not_ranked():
     assert first.startswith("No setting is better than chance: every finished run ends at or above ln(vocabulary)")
     assert not any("runner-up" in sentence or "best at" in sentence or "seeds" in sentence for sentence in rest)
     assert "No run does better than chance" in advise(results)[-1].text
+    table = leaderboard_table(results)
+    assert (set(table["#"]), set(table["against the best"])) == ({"\N{EN DASH}"}, {"no better than chance"})
+    assert not results.has_best
 
 
 @pytest.mark.parametrize("field", ["eval_tokens", "val_ratio"])

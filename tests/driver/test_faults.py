@@ -38,7 +38,7 @@ LONGER = 5  # so that there is a middle to break something in
 COME_BACK_LATER = 75
 PAUSED = 130
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")

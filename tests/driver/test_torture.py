@@ -33,6 +33,7 @@ WORKER_KILLS_PER_START = 2
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("search", "kills", "seed"),
     [

@@ -107,16 +107,21 @@ def test_summary_metrics_of_a_run_without_evaluations() -> None:
     assert schema.summary_metrics(Metrics("INTERRUPTED", 1, 1000, [], [], None)) == {}
 
 
-def test_links_open_on_the_runs_and_their_comparison() -> None:
+def test_the_port_of_the_local_ui_is_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPS_UI_PORT", "5055")
+    assert ui.ui_base("sqlite:////tmp/mlflow.db") == "http://127.0.0.1:5055"
+    for wrong in ("x", "0", "65536", "-1", "5" * 50):
+        monkeypatch.setenv("SWEEPS_UI_PORT", wrong)
+        with pytest.raises(ValueError, match=f"SWEEPS_UI_PORT={wrong}: must be a port"):
+            ui.local_ui_port()
+
+
+def test_links_open_on_the_runs_and_the_best_of_them() -> None:
     base = ui.ui_base("sqlite:////tmp/mlflow.db")
     assert ui.runs_page(base, "7") == (
         "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART"
     )
-    assert ui.compare_page("http://host", "7", ["a", "b"]) == (
-        "http://host/#/compare-runs?runs=%5B%22a%22%2C%22b%22%5D&experiments=%5B%227%22%5D"
-        "&workflowType=machine_learning"
-    )
-    assert ui.runs_page("http://host", "7", "sweep") == (
-        "http://host/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=sweep"
+    assert ui.runs_page("http://host", "7", ui.view_key(ui.BEST, "d1")) == (
+        "http://host/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=d1-best"
     )
     assert ui.ui_base("https://me:secret@host:5000/mlflow/") == "https://host:5000/mlflow"

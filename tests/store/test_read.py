@@ -225,7 +225,7 @@ def test_of_a_sweep_that_is_not_there_there_is_nothing_and_who_names_it_is_told(
     writer.experiment(name, "")
     assert (reader.runs("nothing"), reader.definitions("nothing"), reader.running("nothing")) == ([], [], [])
     assert (reader.run_ids("nothing"), reader.holder("nothing")) == ([], None)
-    for ask in (reader.named, reader.plan, reader.trials, reader.history, reader.gaps, reader.ui_links):
+    for ask in (reader.named, reader.plan, reader.trials, reader.history, reader.gaps):
         with pytest.raises(ValueError, match=f"no sweep '{name}s' in .*; did you mean {name}"):
             ask(f"{name}s")
     assert reader.named(name) == reader.named(f"experiments/{name}.py") == name

@@ -289,22 +289,26 @@ def test_the_page_of_a_sweep_has_views_and_its_link_opens_one(
     writer: Writer, store: Store, client: MlflowClient, experiment: str
 ) -> None:
     name = client.get_experiment(experiment).name
-    assert "viewStateShareKey" not in store.ui_links(name).runs
+    before = store.ui_links(name, "d1")
+    assert ("viewStateShareKey" in before.runs, before.best) == (False, None)
     for _ in range(2):
-        writer.set_views(experiment, ["learning_rate"], ["d_model"], START)
-    assert store.ui_links(name).runs.endswith("&viewStateShareKey=sweep")
+        writer.set_views(experiment, "d1", ["learning_rate"], START)
+    links = store.ui_links(name, "d1")
+    assert links.runs.endswith("&viewStateShareKey=d1-runs")
+    assert str(links.best).endswith("&viewStateShareKey=d1-best")
     tags = client.get_experiment(experiment).tags
-    for key in ("sweep", "sweep-settings"):
+    for key in ("d1-runs", "d1-best", "d1-settings"):
         view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
         state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+        assert state["searchFilter"] == "tags.`sweep.in.d1` = 'true'"
         assert state["compareRunCharts"][0]["selectedParams"] == ["learning_rate"]
         assert [chart["xAxisKey"] for chart in state["compareRunCharts"][1:]] == ["step"] * 3
         keys = [group["groupByData"] for group in state.get("groupBy", {}).get("groupByKeys", [])]
-        assert keys == (["sweep.setting", "d_model"] if key == "sweep-settings" else [])
+        assert keys == (["sweep.setting"] if key == "d1-settings" else [])
 
 
 def test_where_steps_are_of_different_tokens_curves_are_over_tokens() -> None:
-    for tag in saved_views(["learning_rate", "gradient_accumulation_steps"], [], START).values():
+    for tag in saved_views("d1", ["learning_rate", "gradient_accumulation_steps"], START).values():
         state = json.loads(zlib.decompress(base64.b64decode(json.loads(tag)["state"].removeprefix("deflate;"))))
         axes = {chart["metricKey"]: chart["selectedXAxisMetricKey"] for chart in state["compareRunCharts"][1:]}
         assert axes == {"val/loss": "eval/train_tokens", "eval/gap": "eval/train_tokens", "train/loss": "train/tokens"}
@@ -328,14 +332,21 @@ def test_a_note_is_the_runs_description(writer: Writer, client: MlflowClient, ru
     assert client.get_run(run_id).data.tags["mlflow.note.content"].endswith("x\n…")
 
 
-def test_an_experiment_is_made_once_and_comes_back_when_deleted(
+def test_an_experiment_is_made_once_and_one_that_was_deleted_is_refused(
     writer: Writer, store: Store, client: MlflowClient
 ) -> None:
     name = next(SWEEP_NAMES)
     made = writer.experiment(name, "one")
-    assert writer.experiment(name, "two") == made
     client.delete_experiment(made)
     assert name not in store.sweeps()
+    with pytest.raises(ValueError, match=f"experiment '{name}' was deleted in MLflow; restore it"):
+        writer.experiment(name, "two")
+    restore = f"was deleted in MLflow; .* mlflow experiments restore --experiment-id {made} restores it"
+    for ask in (store.named, store.plan, store.check_not_deleted):
+        with pytest.raises(ValueError, match=restore):
+            ask(name)
+    client.restore_experiment(made)
+    store.check_not_deleted(name)
     assert writer.experiment(name, "two") == made
     found = client.get_experiment(made)
     assert found.lifecycle_stage == "active"
@@ -343,6 +354,24 @@ def test_an_experiment_is_made_once_and_comes_back_when_deleted(
     assert found.tags["mlflow.note.content"] == "two"
     if store.is_local:
         assert found.artifact_location == (store.folder / "artifacts" / name).as_uri()
+
+
+def test_an_experiment_that_was_renamed_is_found_under_both_names(
+    writer: Writer, store: Store, client: MlflowClient
+) -> None:
+    name, shown = next(SWEEP_NAMES), next(SWEEP_NAMES)
+    made = writer.experiment(name, "one")
+    run_id = new_run(writer, made)
+    client.rename_experiment(made, shown)
+    assert (name in store.sweeps(), shown in store.sweeps()) == (True, False)
+    assert store.named(name) == store.named(shown) == name
+    assert writer.experiment(name, "two") == made
+    (row,) = store.runs(name)
+    assert (row.run_id, store.sweep_of(row)) == (run_id, name)
+    again = client.create_experiment(name, tags={schema.SWEEP: name})  # two of one tag: who is still called so
+    assert writer.experiment(name, None) == again
+    assert store.sweep_of(row) == shown
+    assert (store.runs(name), [row.run_id for row in store.runs(shown)]) == ([], [run_id])
 
 
 def test_an_experiment_somebody_made_in_the_ui_becomes_a_sweep(
@@ -387,12 +416,12 @@ def test_a_renamed_experiment_keeps_its_artifacts_when_another_of_its_name_is_re
     run_id = new_run(writer, renamed)
     client.log_text(run_id, "kept", "note.txt")
     client.rename_experiment(renamed, "my renamed one")
-    writer.experiment(name, "And now?")
+    client.create_experiment(name, (local.layout.artifacts / name).as_uri(), {schema.SWEEP: name})
     assert local.remover().remove_experiment(name)
     assert Path(client.download_artifacts(run_id, "note.txt", str(tmp_path))).read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "a b", "ü", "x" * 101, "a\n"])
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "../up", "a/b", "a b", "ü", "x" * 101, "a\n"])
 def test_a_name_that_is_no_file_name_is_refused(local: Store, name: str) -> None:
     with pytest.raises(ValueError, match="sweep name"):
         local.writer().experiment(name, "")

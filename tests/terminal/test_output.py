@@ -5,11 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from launcher import Launcher
+from launcher import Launcher, without_waiting
+from pydantic import TypeAdapter
 from small_sweeps import GRID, NUM_RUNS, write_experiment
+
+from sweeps.answer.report import LINKS
+from sweeps.terminal.events import Event
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,9 +40,21 @@ def test_json_is_a_line_an_event_and_nothing_else(launcher: Launcher, arguments:
     for event in ended:
         by_setting[event["setting"]].append(event["objective"])
     means = {setting: sum(values) / len(values) for setting, values in by_setting.items()}
-    assert best["best_setting"] == min(means, key=means.__getitem__)
+    label = min(means, key=means.__getitem__)
+    assert best["best_setting"] == {"learning_rate": {"lr=1e-3": 1e-3, "lr=3e-3": 3e-3}[label]}
+    for event in events:
+        assert_as_documented(event)
+    assert set(best["links"]) == set(LINKS) - {"model"}
     assert best["best_objective"] == pytest.approx(min(means.values()))
     assert Path(best["report"]).is_file()
+
+
+def assert_as_documented(event: dict[str, Any]) -> None:
+    """The types of `sweeps.terminal.events`, from which docs/reference.md is written, checked by pydantic."""
+    kinds = {next(field.default for field in fields(kind) if field.name == "event"): kind for kind in get_args(Event)}
+    kind = kinds[event["event"]]
+    assert {field.name for field in fields(kind)} == set(event)
+    TypeAdapter(kind).validate_json(json.dumps(event), strict=True)
 
 
 def test_quiet_is_the_answer_alone(launcher: Launcher, arguments: tuple[object, ...]) -> None:
@@ -58,7 +76,7 @@ def test_no_verb_says_a_word_of_a_librarys(tmp_path: Path, arguments: tuple[obje
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
         assert done.returncode == 0, done
-        return done.stdout, done.stderr
+        return done.stdout, without_waiting(done.stderr)
 
     out, err = said("run", name, *store)
     best = re.search(r"sweeps\.sample (\w+)", out)

@@ -56,7 +56,8 @@ def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launch
     assert ended.code == 0, ended
     runs = kept.runs
     assert len(runs) == 4
-    planned = run_file(launcher, file, kept, *arguments, "--dry-run")
+    assert "none: all of it is done" in run_file(launcher, file, kept, *arguments, "--dry-run").out
+    planned = run_file(launcher, file, kept, *arguments, "--seeds", "3", "--dry-run")
     assert "tokens/s each (from 4 earlier runs)" in planned.out, planned
     elsewhere = launcher.run("sweeps.run", file, "--store", tmp_path / "other", "--dry-run")
     assert "not known before the first run" in elsewhere.out

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from launcher import Launcher
 from small_sweeps import GRID, Kept, assert_whole, run_sweep, write_experiment
 
 from sweeps.__main__ import VERBS
-from sweeps.terminal.command import EXIT_CODES, READER_GONE, USERS_MISTAKE
+from sweeps.terminal.command import EXIT_CODES, PACKAGES, READER_GONE, USERS_MISTAKE
 
 ROOT = Path(__file__).parents[2]
 CODES = {int(code) for codes in EXIT_CODES for code in codes.split(",")}
@@ -141,3 +143,41 @@ def test_a_folder_for_temporary_files_that_is_too_long_for_a_socket_is_named(tmp
     assert ended(done) == USERS_MISTAKE
     assert f"TMPDIR={folder}" in done.stderr
     folder.rmdir()
+
+
+@pytest.mark.parametrize("shadow", ["mlflow.py", "optuna/__init__.py"])
+def test_a_file_that_hides_a_package_is_named_before_anything_is_trained(tmp_path: Path, shadow: str) -> None:
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).write_text("raise RuntimeError")
+    ask = command("sweeps.run", "smoke", "--store", "store", "--dry-run")
+    done = subprocess.run(ask, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert ended(done) == USERS_MISTAKE
+    assert f"{shadow} hides the package" in done.stderr
+    assert "python -P -m sweeps.run smoke --store store --dry-run" in done.stderr
+    ask.insert(1, "-P")
+    done = subprocess.run(ask, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert ended(done) == 0
+
+
+def test_every_package_that_is_needed_is_looked_for() -> None:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[^A-Za-z0-9_-]", one)[0].replace("scikit-learn", "sklearn") for one in dependencies}
+    assert names - set(PACKAGES) == set()
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "words"),
+    [
+        (os.fsdecode(b"b\xff"), {}, "is no UTF-8"),
+        ("store", {"MLFLOW_ENABLE_WORKSPACES": "true"}, "MLFLOW_ENABLE_WORKSPACES"),
+        ("store", {"SWEEPS_UI_PORT": "http"}, "SWEEPS_UI_PORT=http"),
+    ],
+)
+def test_a_store_that_mlflow_could_not_keep_is_refused_before_anything_is_trained(
+    tmp_path: Path, where: str, changes: dict[str, str], words: str
+) -> None:
+    ask = command("sweeps.run", "smoke", "--store", where)
+    done = subprocess.run(ask, cwd=tmp_path, env=environment(**changes), capture_output=True, text=True, check=False)
+    assert ended(done) == USERS_MISTAKE
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []

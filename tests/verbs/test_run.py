@@ -3,6 +3,7 @@
 Read with MLflow's own client. Commands are processes of their own; most are forked by a launcher, which is quicker.
 """
 
+import base64
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,7 +44,7 @@ from small_sweeps import (
 from sweeps.plan.plan import make_plan
 from sweeps.spec.catalog import load_experiment
 from sweeps.spec.config_type import from_params, to_params
-from sweeps.store import schema
+from sweeps.store import open_store, schema
 from tinylm_core import RunConfig
 from tinylm_core.checkpoint import load_model, weights_sha256
 from tinylm_core.config import NUMERICS_VERSION
@@ -288,6 +290,45 @@ def test_a_second_start_runs_nothing_and_changes_no_number(launcher: Launcher, c
 
 
 @pytest.mark.slow
+def test_mlflows_view_of_a_definition_has_its_runs_whichever_made_them(
+    launcher: Launcher, copy: Path, grid_file: Path
+) -> None:
+    before = {run.info.run_id for run in Kept(copy).runs}
+    assert run_sweep(launcher, grid_file, copy, "--sweep", "learning_rate=1e-3,3e-3,9e-3", "--seeds", 1).code == 0
+    store, kept = open_store(copy), Kept(copy)
+    wider, first = store.definitions("question")
+    experiment = kept.client.get_experiment_by_name("question")
+    for known, expected in ((first, before), (wider, set(store.trials("question")["run_id"]))):
+        view = json.loads(experiment.tags[f"mlflow.sharedViewState.{known.definition}-runs"])["state"].removeprefix(
+            "deflate;"
+        )
+        query = json.loads(zlib.decompress(base64.b64decode(view)))["searchFilter"]
+        found = kept.client.search_runs([experiment.experiment_id], query)
+        assert {run.info.run_id for run in found} == expected
+    assert len(expected & before) == 2
+
+
+def test_a_sweep_that_was_renamed_in_mlflow_goes_on_and_one_that_was_deleted_is_refused(
+    launcher: Launcher, copy: Path, grid_file: Path
+) -> None:
+    kept = Kept(copy)
+    experiment, runs = kept.summary.info.experiment_id, {run.info.run_id for run in kept.runs}
+    kept.client.rename_experiment(experiment, "of_march")
+    assert run_sweep(launcher, grid_file, copy).code == 0
+    assert {run.info.run_id for run in kept.client.search_runs([experiment], "tags.`sweep.role` = 'run'")} == runs
+    for name in ("question", "of_march"):
+        done = launcher.run("sweeps.report", name, "--store", copy)
+        assert (done.code, "Best of 2 settings" in done.out) == (0, True), done
+    kept.client.delete_experiment(experiment)
+    for more in ((), ("--dry-run",)):
+        done = run_sweep(launcher, grid_file, copy, *more)
+        assert (done.code, f"restore --experiment-id {experiment}" in done.one_line) == (2, True), done
+    restore = done.one_line.partition("; ")[2].removesuffix(" restores it")
+    subprocess.run(f"{Path(sys.executable).parent}/{restore.partition(' ')[2]}", shell=True, check=True,
+                   env=os.environ | dict([restore.partition(" ")[0].split("=", 1)]))  # fmt: skip
+    assert run_sweep(launcher, grid_file, copy).code == 0
+
+
 def test_an_extended_grid_runs_only_its_new_cells(launcher: Launcher, copy: Path, grid_file: Path) -> None:
     before = {run.info.run_id for run in Kept(copy).runs}
     result = run_sweep(launcher, grid_file, copy, "--sweep", "learning_rate=1e-3,2e-3,3e-3")
@@ -350,6 +391,7 @@ def test_a_store_of_the_version_before_reports_reproduces_and_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_deleted_run_is_made_again(launcher: Launcher, copy: Path, grid_file: Path) -> None:
     kept = Kept(copy)
     before = kept.science()
@@ -364,6 +406,7 @@ def test_a_deleted_run_is_made_again(launcher: Launcher, copy: Path, grid_file: 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
+@pytest.mark.faults
 def test_a_paused_sweep_goes_on_to_the_same_bits(
     launcher: Launcher, kept: Kept, grid_file: Path, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -399,6 +442,7 @@ def test_a_sweep_whose_time_is_up_at_once_says_how_it_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_the_same_end(
     launcher: Launcher, text_file: Path, tmp_path: Path
 ) -> None:
@@ -424,6 +468,7 @@ def test_a_sweep_run_by_the_hour_reports_what_there_is_each_time_and_comes_to_th
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_half_done_is_reported_and_reproduced_as_far_as_it_came(
     launcher: Launcher, text_file: Path, tmp_path: Path
 ) -> None:
@@ -451,6 +496,7 @@ def test_a_sweep_half_done_is_reported_and_reproduced_as_far_as_it_came(
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_tpe_sweep_proposes_the_same_trials_after_a_kill(launcher: Launcher, text_file: Path, tmp_path: Path) -> None:
     file = write_experiment(tmp_path / "whole", TPE, text_file, tokens=32 * 24, trials=NUM_TRIALS)
     whole, killed = Kept(tmp_path / "whole-store"), Kept(tmp_path / "killed-store")

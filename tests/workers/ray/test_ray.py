@@ -58,6 +58,7 @@ def assert_same(store: Path, science: dict[str, Any]) -> None:
     assert Kept(store).science() == science
 
 
+@pytest.mark.faults
 def test_a_sweep_on_two_nodes_equals_the_local_one_though_one_is_lost(
     launcher: Launcher, nodes: Nodes, file: Path, science: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_sweep_on_two_nodes_equals_the_local_one_though_one_is_lost(
         assert {"checkpoint", "samples.txt", "history.parquet"} <= kept.files(run)
 
 
+@pytest.mark.faults
 def test_a_killed_driver_goes_on_to_the_same_bits(
     launcher: Launcher, nodes: Nodes, file: Path, science: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_killed_driver_goes_on_to_the_same_bits(
     assert_same(store, science)
 
 
+@pytest.mark.faults
 def test_a_sweep_waits_for_a_free_slot_and_says_so_once(
     launcher: Launcher, nodes: Nodes, on_cluster: OnCluster, text_file: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ def make_workers(on_cluster: OnCluster) -> Iterator[Callable[..., "RayWorkers"]]
         workers.kill()
 
 
+@pytest.mark.faults
 def test_runs_that_have_not_begun_are_said_to_wait_and_a_pause_takes_them_back(
     make_workers: Callable[..., "RayWorkers"], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +163,7 @@ def test_runs_that_have_not_begun_are_said_to_wait_and_a_pause_takes_them_back(
     assert workers.waits_for() is None
 
 
+@pytest.mark.faults
 def test_a_node_under_other_conditions_never_trains(
     make_workers: Callable[..., "RayWorkers"], on_cluster: OnCluster, job: Callable[..., Job]
 ) -> None:
