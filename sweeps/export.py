@@ -38,7 +38,7 @@ def export(name: str, url: str, definition: str | None, store: str | None) -> in
     from sweeps.outbox.work import locked_work
     from sweeps.search.export import MARK, write_study
     from sweeps.store import open_store
-    from sweeps.store.place import without_user_info
+    from sweeps.store.secrets import without_secrets
 
     opened = open_store(store)
     name = opened.named(name)
@@ -51,7 +51,7 @@ def export(name: str, url: str, definition: str | None, store: str | None) -> in
     trials = list(study_trials(opened, plan))
     attributes = {MARK: plan.definition, "question": plan.question, "command": str(plan.command)}
     replaced = write_study(url, name, plan.space, trials, attributes)
-    where = without_user_info(url)
+    where = without_secrets(url)
     if replaced is not None:
         click.echo(f"in place of the study {name} of definition {replaced}, which was there")
     click.echo(f"{counted(len(trials), 'trial')} of {name} are in {where}: optuna-dashboard {where}")

@@ -7,6 +7,7 @@ Exit code 0: bit-identical (or within --rtol); 1: different; 2: can't be run her
 
 import json
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Relative difference allowed, for other hardware.",
 )
+@click.option(
+    "--file",
+    metavar="PATH",
+    help="The file of a trainer of your own. Default: the recorded one, where the store is a folder and the file has "
+    "not changed.",
+)
 @store_option
-def reproduce(run_id: str, rtol: float, store: str | None) -> int:
+def reproduce(run_id: str, rtol: float, file: str | None, store: str | None) -> int:
     # torch, pandas and MLflow, which --help need not wait for
     from sweeps.driver.conditions import here_and_there, own_trainer, recorded_config, with_same_data
     from sweeps.driver.rerun import start_again, train_again
@@ -52,7 +59,9 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     row = opened.find_run(run_id)
     if row.role != "run":
         raise ValueError(f"run {row.run_id} ({row.name}) is a {row.role} and can't be reproduced")
-    trainer = own_trainer(row) if schema.TRAINER in row.tags else None
+    if file is not None and schema.TRAINER not in row.tags:
+        raise ValueError(f"--file: run {row.run_id} ({row.name}) has no trainer of its own")
+    trainer = own_trainer(opened, row, file, agreed) if schema.TRAINER in row.tags else None
     if row.config is None and trainer is None:
         raise ValueError(f"run {row.run_id} ({row.name}) has a config that this version can't read")
     name = opened.sweep_of(row)
@@ -74,9 +83,9 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
         if not differences:
             click.echo("  same conditions as recorded")
         threads = int(row.tags.get(schema.THREADS, 1))
-        file = trainer.file if trainer else None
-        job = Job(uuid.uuid4().hex, json.dumps(dumped(config)), workdir, device, threads, file)
-        live = start_again(outbox, opened.layout, row, job, config, file)
+        its_code = trainer.file if trainer else None
+        job = Job(uuid.uuid4().hex, json.dumps(dumped(config)), workdir, device, threads, its_code)
+        live = start_again(outbox, opened.layout, row, job, config, its_code)
         last_step = None if row.state in RESULTS else int(recorded["step"].max())
         try:
             repeat = train_again(live, LocalWorkers([job.device]), job, last_step=last_step)
@@ -88,6 +97,11 @@ def reproduce(run_id: str, rtol: float, store: str | None) -> int:
     if trainer is None and repeat.metrics and repeat.metrics.weights_sha256:
         click.echo(f"Its weights: python -m sweeps.sample {again}{opened.option}")
     return code
+
+
+def agreed(file: str) -> bool:
+    """Whether somebody at the terminal agrees to run a file that a server names."""
+    return sys.stdin.isatty() and click.confirm(f"Run {file}, which the server names?", err=True)
 
 
 def tell(row: "RunRow", recorded: "pd.DataFrame", repeat: "Repeat", rtol: float) -> int:

@@ -147,7 +147,7 @@ def agreed(said: str) -> bool:
 
 def wait_for(outbox: "Outbox", wait: float) -> None:
     """Until all is gone; a bar says how much is. TrackerAwayError where nothing went for `wait` seconds."""
-    from sweeps.store.place import without_user_info
+    from sweeps.store.secrets import without_secrets
 
     total = outbox.num_waiting
     told = False
@@ -155,7 +155,7 @@ def wait_for(outbox: "Outbox", wait: float) -> None:
         while not outbox.drain(0.2):
             bar.update(total - outbox.num_waiting - bar.pos)
             if outbox.is_stuck(wait, idle=True) and not told:
-                click.echo(f"\nthe tracker is away ({without_user_info(str(outbox.trouble))}); giving it {wait:.0f} s")
+                click.echo(f"\nthe tracker is away ({without_secrets(str(outbox.trouble))}); giving it {wait:.0f} s")
                 told = True
 
 

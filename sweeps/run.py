@@ -178,7 +178,7 @@ def run(
                 return DONE
             plan = make_plan(experiment, running_on.machine)
             tell_notes(plan.notes, output)
-            opened = open_store(store, create=True)
+            opened = open_store(store, create=True, wait=wait)
             if signals.received:
                 raise Paused  # once more: where one comes within a callback, the interpreter goes on
             workers_there = running_on.make_workers(plan.trainer.corpus_of)

@@ -18,6 +18,7 @@ from launcher import launcher as launcher
 from runs import reported_each_step as reported_each_step
 from stores import any_store as any_store
 from stores import server as server
+from stores import server_on_postgres as server_on_postgres
 
 from tinylm_core.config import RunConfig
 

@@ -3,6 +3,7 @@ it, a database that somebody else has locked, a disk that is full."""
 
 import contextlib
 import http.client
+import json
 import os
 import random
 import signal
@@ -35,13 +36,14 @@ class Server:
         self.folder = folder
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
+        self.backend = f"sqlite:///{folder}/mlflow.db"
         self._launcher = launcher
         self._command: Command | None = None
 
     def start(self) -> None:
         self._command = self._launcher.start(
             "tests.served", "server", "--workers", 1, "--host", "127.0.0.1", "--port", self.port,
-            "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
+            "--backend-store-uri", self.backend,
             "--artifacts-destination", self.folder / "artifacts",
             cwd=self.folder, env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
@@ -71,11 +73,17 @@ class Server:
 class Proxy:
     """Passes requests on to a server, and breaks the share of the writing ones that it is told to, by a seed.
 
-    lost: the server does what is asked, the client never hears of it. refused: 503, nothing is done.
+    lost: the server does what is asked, the client never hears of it. refused: 503, nothing is done. reset: of all
+    requests, reading ones too, the connection is closed, nothing is done. `denied` maps how a request starts, such as
+    `GET /api`, to the status that it gets, and `echoes` is what that answer says beside the request's Authorization.
     """
 
-    def __init__(self, server: Server, *, lost: float = 0, refused: float = 0, seed: int = 0) -> None:
-        self.server, self.lost, self.refused = server, lost, refused
+    def __init__(
+        self, server: Server, *, lost: float = 0, refused: float = 0, reset: float = 0, seed: int = 0, echoes: str = ""
+    ) -> None:
+        self.server, self.lost, self.refused, self.reset = server, lost, refused, reset
+        self.denied: dict[str, int] = {}
+        self.echoes = echoes
         self.counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -92,17 +100,25 @@ class Proxy:
 
     def mend(self) -> None:
         """What hung is closed without an answer; from now on all goes through."""
-        self.lost = self.refused = 0
+        self.lost = self.refused = self.reset = 0
         self._mended.set()
 
-    def fate(self, method: str) -> str:
+    def fate(self, method: str, path: str = "") -> str:
         with self._lock:
             drawn = self._random.random() if method in ("POST", "PATCH") else 1.0
             fate = "lost" if drawn < self.lost else "refused" if drawn < self.lost + self.refused else "passed"
+            if self._random.random() < self.reset:
+                fate = "reset"
+            if self.status_for(method, path):
+                fate = "denied"
             if not self._mended.is_set():
                 fate = "hung"
             self.counts[fate] += 1
         return fate
+
+    def status_for(self, method: str, path: str) -> int | None:
+        """The status of a request that is denied."""
+        return next((code for start, code in self.denied.items() if f"{method} {path}".startswith(start)), None)
 
     def wait_for_mending(self) -> bool:
         """Whether it hung."""
@@ -131,9 +147,19 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
         def _pass_on(self) -> None:
             body = self._body()
-            fate = proxy.fate(self.command)
+            fate = proxy.fate(self.command, self.path)
             if fate == "refused":
                 self._answer(503, [], b"away for a moment")
+                return
+            if fate == "denied":
+                status = proxy.status_for(self.command, self.path) or 403
+                said = f"{proxy.echoes} {self.headers['Authorization']}"
+                code = "UNAUTHENTICATED" if status == 401 else "PERMISSION_DENIED"
+                content = json.dumps({"error_code": code, "message": said}).encode()
+                self._answer(status, [("Content-Type", "application/json")], content)
+                return
+            if fate == "reset":
+                self.close_connection = True
                 return
             if fate == "hung":
                 proxy.wait_for_mending()

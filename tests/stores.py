@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from launcher import Launcher
 from mlflow import MlflowClient
+from postgres import Postgres, ServerOnPostgres
 from servers import Server
 
 from sweeps.plan.plan import make_plan
@@ -185,7 +186,19 @@ def server(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield server
 
 
-@pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def server_on_postgres(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same on a PostgreSQL."""
+    with Postgres(tmp_path_factory.mktemp("postgres") / "database") as database:
+        database.create_database()
+        with ServerOnPostgres(launcher, tmp_path_factory.mktemp("server"), database) as server:
+            yield server
+
+
+ON_POSTGRES = pytest.param("server_on_postgres", marks=[pytest.mark.slow, pytest.mark.faults])
+
+
+@pytest.fixture(params=["local", pytest.param("server", marks=pytest.mark.slow), ON_POSTGRES])
 def any_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> Store:
@@ -193,7 +206,7 @@ def any_store(
     monkeypatch.chdir(tmp_path)
     if request.param == "local":
         return open_store(shutil.copytree(empty_store, tmp_path / "store"))
-    return open_store(request.getfixturevalue("server").uri, create=True)
+    return open_store(request.getfixturevalue(request.param).uri, create=True)
 
 
 def listing(folder: Path) -> dict[Path, bytes]:

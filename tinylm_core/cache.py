@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from tinylm_core.durable import is_disk_full
+from tinylm_core.durable import checked, is_disk_full, sync_tree, with_checksum
 
 CACHE_VERSION = 1
 """Raised by whoever changes what a cached folder holds, or what a corpus consists of."""
@@ -29,7 +30,7 @@ def default_cache_dir() -> Path:
 def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | None]) -> tuple[Path, dict[str, Any]]:
     """The folder of that key (JSON) under `folder`, and the facts that `write` returned when it filled it.
 
-    It appears whole or not at all, whoever else is writing it; one whose files have other sizes is written anew.
+    It appears whole or not at all, whoever else is writing it; one whose files have other bytes is written anew.
     """
     entry = folder / hashlib.sha256(json.dumps([CACHE_VERSION, key]).encode()).hexdigest()[:32]
     facts = _facts(entry)
@@ -39,11 +40,10 @@ def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | N
         new = Path(work, "new")
         new.mkdir()
         facts = write(new) or {}
-        sizes = {path.name: path.stat().st_size for path in new.iterdir()}
-        (new / "meta.json").write_text(json.dumps({"sizes": sizes, "facts": facts}), encoding="utf-8")
-        for path in new.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        digests = {path.name: _digest(path) for path in new.iterdir()}
+        meta = with_checksum({"digests": digests, "facts": facts})
+        (new / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        sync_tree(new)
         _put(new, entry)
     return entry, facts
 
@@ -51,11 +51,23 @@ def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | N
 def _facts(entry: Path) -> dict[str, Any] | None:
     """None where the folder is missing or not as it was written."""
     try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        whole = all((entry / name).stat().st_size == size for name, size in meta["sizes"].items())
+        meta = checked(json.loads((entry / "meta.json").read_text(encoding="utf-8")))
+        whole = all(_digest(entry / name) == digest for name, digest in meta["digests"].items())
         return dict(meta["facts"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes. One that this process has read before, and nobody has touched since, is not read again."""
+    status = path.stat()
+    return _digest_of(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, _: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _work_folder(folder: Path) -> TemporaryDirectory[str]:

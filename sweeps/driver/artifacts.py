@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from sweeps.driver import provenance
 from sweeps.store import schema
+from sweeps.store.secrets import without_secrets
 from sweeps.workers.protocol import LOG, SAMPLES
-from tinylm_core.durable import write_durably
+from tinylm_core.durable import sync_tree, write_durably
 from tinylm_core.records import EvalRecord, StepRecord
 
 
@@ -41,10 +42,13 @@ def gather_artifacts(
     pq.write_table(history_table(steps, evals), sink)
     write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
     if (workdir / LOG).exists() and (workdir / LOG).stat().st_size:
-        shutil.copy(workdir / LOG, artifacts / LOG)  # the worker may still have a word to say, on its way out
+        # A copy, since the worker may still have a word to say on its way out.
+        log = (workdir / LOG).read_bytes().decode("utf-8", "surrogateescape")
+        write_durably(artifacts / LOG, without_secrets(log).encode("utf-8", "surrogateescape"))
     for name in (schema.CHECKPOINT, SAMPLES):
         if state == "COMPLETE" and (workdir / name).exists():
             (workdir / name).rename(artifacts / name)
+    sync_tree(artifacts)  # what says that they are there must not be on the disk before them
     return artifacts
 
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from sweeps.spec.config_type import Config, from_params, loaded
 from sweeps.store import schema
 from sweeps.store.read import Store
 from sweeps.store.schema import RunRow
+from sweeps.trainers.source import source_of
 from sweeps.trainers.trainer_file import TrainerFile, trainer_file
 from tinylm_core.config import RunConfig
 from tinylm_core.corpus import load_corpus
@@ -73,9 +76,28 @@ def recorded_config(store: Store, row: RunRow, config_class: type[Config]) -> Co
     return loaded(config_class, dict(made_by.base) | trial.setting | {"seed": row.seed})
 
 
-def own_trainer(row: RunRow) -> RecordedTrainer:
-    """The trainer of a run's sweep. ValueError where its file is gone, or has none any more."""
-    experiment = load_experiment(row.tags[schema.FILE])
+def own_trainer(store: Store, row: RunRow, given: str | None, agreed: Callable[[str], bool]) -> RecordedTrainer:
+    """The trainer of a run's sweep, from the file `given`, else the recorded one. ValueError where it can't be had.
+
+    A recorded file is code that whoever wrote the record has chosen. It is executed where the store is a folder and the
+    file is what it was then, by its digest, or where somebody has `agreed` to it.
+    """
+    recorded = row.tags[schema.FILE]
+    if given is None:
+        if not store.is_local and not agreed(recorded):
+            raise ValueError(
+                f"run {row.run_id} ({row.name}): {store.where} names {recorded} as the file of its trainer, which is "
+                "not run on a server's word; --file PATH says which file to run"
+            )
+        path = Path(recorded)
+        if store.is_local and path.is_file():
+            here = source_of(path, path.read_bytes()).sha256
+            if here != row.tags.get(schema.TRAINER_SOURCE, here):
+                raise ValueError(
+                    f"run {row.run_id} ({row.name}): the trainer in {recorded}, or what it imports from beside it, is "
+                    f"not what it was; --file {shlex.quote(recorded)} trains with what it is now"
+                )
+    experiment = load_experiment(given or recorded)
     file = trainer_file(experiment)
     if file is None:
         raise ValueError(f"run {row.run_id} ({row.name}): the sweep in {experiment.file} has no trainer of its own now")

@@ -12,6 +12,7 @@ from sweeps.outbox.operations import End, Records
 from sweeps.outbox.outbox import Outbox
 from sweeps.store import schema
 from sweeps.store.layout import Layout
+from sweeps.store.secrets import without_secrets
 from sweeps.workers.protocol import Evaluated, Steps, Used
 from tinylm_core.records import EvalRecord, Metrics, StepRecord, now_ms
 
@@ -60,7 +61,8 @@ class LiveRun:
 
     def fail(self, error: str, traceback: str) -> None:
         """Keep a run that raised, with its traceback."""
-        self._end("FAILED", {}, {schema.ERROR: error[:5000]}, {"traceback.txt": traceback})
+        said, where = without_secrets(error), without_secrets(traceback)
+        self._end("FAILED", {}, {schema.ERROR: said[:5000]}, {"traceback.txt": where})
 
     def abandon(self) -> None:
         """Keep what there is of a run that never goes on."""

@@ -13,7 +13,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from sweeps.store import schema
-from sweeps.store.place import without_user_info
+from sweeps.store.secrets import without_secrets
 from tinylm_core.config import NUMERICS_VERSION
 
 MAX_DIFF_BYTES = 1_000_000
@@ -43,7 +43,7 @@ def code() -> CodeVersion:
     diff = _git(folder, "diff", "HEAD")
     if len(diff) > MAX_DIFF_BYTES:
         diff = diff[:MAX_DIFF_BYTES] + "\n[cut: the diff is longer]\n"
-    remote = without_user_info(_git(folder, "remote", "get-url", "origin").strip())
+    remote = without_secrets(_git(folder, "remote", "get-url", "origin").strip())
     return CodeVersion(_git(folder, "rev-parse", "HEAD").strip(), remote, diff)
 
 
@@ -79,7 +79,7 @@ def run_tags(conditions: dict[str, str]) -> dict[str, str]:
 @cache
 def environment() -> str:
     """environment.txt: the command, Python, and every installed distribution with its version."""
-    command = " ".join(shlex.quote(without_user_info(word)) for word in sys.argv)
+    command = " ".join(shlex.quote(without_secrets(word)) for word in sys.argv)
     versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
     return "\n".join([f"# command: {command}", f"# python {sys.version}", *versions, ""])
 

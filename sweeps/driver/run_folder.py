@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeps.workers.protocol import LOG
-from tinylm_core.durable import write_durably
+from tinylm_core.durable import checked, with_checksum, write_durably
 
 NOTE = "run.json"
 
@@ -25,13 +25,13 @@ class RunNote:
 
     def write(self, workdir: Path) -> None:
         """Keep the note durably, before anything is kept beside it."""
-        write_durably(workdir / NOTE, json.dumps(asdict(self)).encode())
+        write_durably(workdir / NOTE, json.dumps(with_checksum(asdict(self))).encode())
 
 
 def note_in(workdir: Path) -> RunNote | None:
-    """The note in a work folder; None where there is none, or a crash has cut it off: then it is nobody's."""
+    """The note in a work folder; None where there is none, or it is not as it was written: then it is nobody's."""
     try:
-        content = json.loads((workdir / NOTE).read_text(encoding="utf-8"))
+        content = checked(json.loads((workdir / NOTE).read_text(encoding="utf-8")))
         return RunNote(str(content["identity"]), dict(content["conditions"]), str(content["creation_id"]))
     except (OSError, KeyError, RecursionError, TypeError, ValueError):
         return None

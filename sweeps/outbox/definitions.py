@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweeps.plan.record import PlanRecord, TrialRecord
 from sweeps.store import schema
 from sweeps.store.read import Store
+from tinylm_core.durable import with_checksum
 
 if TYPE_CHECKING:
     from sweeps.store.write import Writer
@@ -33,7 +34,9 @@ class Definitions:
     def put(self, writer: "Writer", summary: str, plan: PlanRecord) -> None:
         """Keep a plan on its summary run."""
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / schema.PLAN).write_text(json.dumps(plan.to_json(), indent=1), encoding="utf-8")
+            (Path(folder) / schema.PLAN).write_text(
+                json.dumps(with_checksum(plan.to_json()), indent=1), encoding="utf-8"
+            )
             writer.log_artifacts(self._run_id_of(summary), Path(folder))
         self._plans[summary] = plan
 

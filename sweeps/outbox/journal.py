@@ -1,12 +1,15 @@
 """A file of operations, one a line, written before an operation is sent and read by the next start.
 
-A line is on the disk within about a second, or at once with `sync`. Lines of earlier versions are read here, the plans
-within them by `sweeps.plan.record`.
+A line is `NUMBER CHECKSUM JSON`, on the disk within about a second, or at once with `sync`. What follows a line that is
+not as it was written is nobody's record any more: the runs go on from their checkpoints, which have all steps. Lines of
+earlier versions, JSON alone, are read here, the plans within them by `sweeps.plan.record`.
 """
 
 import json
 import os
+import re
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from sweeps.outbox.operations import Operation, Unreadable
 from sweeps.plan.record import PlanRecord, TrialRecord
+from tinylm_core.durable import make_folder_durably, sync_folder, write_durably
 
 SYNC_SECONDS = 1.0
 
@@ -23,26 +27,47 @@ _READER: TypeAdapter[Operation] = TypeAdapter(Annotated[Operation, Field(discrim
 
 
 class Journal:
-    """Operations as JSON lines in a file of a store at `root`. A line that a crash cut off is no operation."""
+    """Operations as lines in a file of a store at `root`.
+
+    `damage` says at which line the file was not as it was written, unless that is its last one, which a crash cuts off;
+    from there on it was kept as `journal.jsonl.damaged`.
+    """
 
     def __init__(self, path: Path, root: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(path.parent)
         self.path = path
-        self.left_over = self._read(root)
+        self.damage: str | None = None
+        is_new = not path.exists()
         self._file = path.open("ab", buffering=0)
-        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            self._write(b"\n")
+        if is_new:
+            sync_folder(path.parent)
+        self.left_over = self._read(root)
         self._synced = time.monotonic()
 
     def _read(self, root: Path) -> list[Operation | Unreadable]:
-        if not self.path.exists():
-            return []
-        found = (from_line(line, root) for line in self.path.read_bytes().splitlines())
-        return [operation for operation in found if operation is not None]
+        """What the file holds, up to where it is not as it was written; there it is cut off."""
+        content, found, self._number, end = self.path.read_bytes(), list[Operation | Unreadable](), 0, 0
+        for line in content.splitlines(keepends=True):
+            is_whole = line.endswith(b"\n")
+            operation = from_line(line[:-1], root, self._number + 1) if is_whole else None
+            if operation is None:
+                break
+            self._number += 1
+            end += len(line)
+            found.append(operation)
+        rest = content[end:]
+        if b"\n" in rest.rstrip(b"\n\0"):  # more than the line that a crash cut off
+            self.damage = f"{self.path} is damaged at line {self._number + 1}"
+            write_durably(self.path.with_name(f"{self.path.name}.damaged"), rest)
+        if rest:
+            self._file.truncate(end)
+            os.fsync(self._file.fileno())
+        return found
 
     def append(self, operation: Operation, *, sync: bool) -> None:
         """Write one line; `sync` puts it on the disk before this returns, else it is there about a second later."""
-        self._write(to_line(operation) + b"\n")
+        self._write(to_line(operation, self._number + 1) + b"\n")
+        self._number += 1
         if sync or time.monotonic() - self._synced >= SYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
@@ -61,6 +86,7 @@ class Journal:
     def forget(self) -> None:
         """All that was written has arrived."""
         self._file.truncate(0)
+        self._number = 0
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -68,24 +94,34 @@ class Journal:
         self._file.close()
 
 
-def to_line(operation: Operation) -> bytes:
-    """The operation as a journal holds it, without the end of the line."""
+def to_line(operation: Operation, number: int = 1) -> bytes:
+    """The operation as a journal holds it as its line of that number, without the end of the line."""
     content = {field.name: getattr(operation, field.name) for field in fields(operation)}
-    return json.dumps(content, default=_plain).encode()
+    text = json.dumps(content, default=_plain).encode()
+    return b"%d %08x %b" % (number, _checksum(number, text), text)
 
 
-def from_line(line: bytes, root: Path) -> "Operation | Unreadable | None":
-    """The operation of a line in the journal of a store at `root`; None for one that a crash cut off."""
+def from_line(line: bytes, root: Path, number: int = 1) -> "Operation | Unreadable | None":
+    """The operation of the line of that number in the journal of a store at `root`; None unless it is as written."""
+    if not line.startswith(b"{"):  # as lines of earlier versions do
+        parts = re.fullmatch(rb"([1-9][0-9]{0,17}) ([0-9a-f]{8}) (.*)", line, re.DOTALL)
+        if parts is None or int(parts[1]) != number or int(parts[2], 16) != _checksum(number, parts[3]):
+            return None
+        line = parts[3]
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
-        return None  # it was never acted upon
+        return None
     if not isinstance(content, dict) or "op" not in content:
         return None
     try:
         return _READER.validate_python(_of_today(content, root))
     except ValidationError as error:
         return Unreadable(_what_is_wrong(content["op"], error))
+
+
+def _checksum(number: int, text: bytes) -> int:
+    return zlib.crc32(text, number)
 
 
 def _of_today(content: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from sweeps.outbox.lock import sole_driver
 from sweeps.outbox.operations import Hold, MarkDead, Release
 from sweeps.outbox.outbox import Outbox
 from sweeps.outbox.sender import Sender
-from sweeps.store.place import without_user_info
 from sweeps.store.read import Store
+from sweeps.store.secrets import without_secrets
 from tinylm_core.records import now_ms
 
 QUIET_SECONDS = 2.0  # of waiting that needs no word
@@ -44,6 +44,8 @@ def locked_work(
         if discards_journal:
             work.journal.unlink(missing_ok=True)
         journal = Journal(work.journal, store.layout.root)
+        if journal.damage:
+            say(f"{journal.damage}; the rest was put beside it, and its runs go on from their checkpoints")
         outbox = Outbox(journal, Sender(store, name, say), DiskSpace(store.folder, wait))
         try:
             if not store.is_local:
@@ -86,7 +88,7 @@ def drain(outbox: Outbox, wait: float) -> None:
         return
     if wait > QUIET_SECONDS:
         if outbox.trouble:
-            why = without_user_info(outbox.trouble)
+            why = without_secrets(outbox.trouble)
             say(f"{outbox.num_waiting:,} records wait for the tracker ({why}); giving it {wait:.0f} s")
         else:
             say(f"{outbox.num_waiting:,} records are on their way to the tracker")

@@ -9,6 +9,7 @@ from sweeps.plan.record import PlanRecord, plan_from_json
 from sweeps.store import schema
 from sweeps.store.place import folder_of
 from sweeps.store.rows import RawReader
+from tinylm_core.durable import checked
 
 
 class NoArtifactError(ValueError):
@@ -31,10 +32,10 @@ class Artifacts:
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in artifact_path:
             raise ValueError(f"artifact {artifact_path!r}: must be a path inside the run's artifacts")
         parent = None if path.parent == PurePosixPath() else str(path.parent)
-        if str(path) not in [info.path for info in self._raw.client.list_artifacts(run_id, parent)]:
+        if str(path) not in [info.path for info in self._raw.patient.list_artifacts(run_id, parent)]:
             raise NoArtifactError(f"run {run_id} has no artifact {artifact_path!r}")
         to.mkdir(parents=True, exist_ok=True)
-        return Path(self._raw.client.download_artifacts(run_id, str(path), str(to)))
+        return Path(self._raw.patient.download_artifacts(run_id, str(path), str(to)))
 
     def folder(self, run_id: str) -> Path | None:
         """Where a run's artifacts are on this machine; None where a server has them."""
@@ -58,7 +59,7 @@ class Artifacts:
         """The size of a run's artifacts, as the tracker lists them: a call a folder."""
         sizes, folders = 0, [""]
         while folders:
-            for info in self._raw.client.list_artifacts(run_id, folders.pop() or None):
+            for info in self._raw.patient.list_artifacts(run_id, folders.pop() or None):
                 if info.is_dir:
                     folders.append(info.path)
                 else:
@@ -77,7 +78,7 @@ class Artifacts:
                 time.sleep(0.1)
                 continue
             try:
-                return plan_from_json(content)
+                return plan_from_json(checked(content) if isinstance(content, dict) else content)
             except ValueError as error:
                 raise ValueError(f"{schema.PLAN} of run {run_id} in {self._where} {error}") from None
         raise ValueError(f"{schema.PLAN} of run {run_id} in {self._where} is damaged")

@@ -7,7 +7,6 @@ is not the tested one.
 import logging
 import os
 import shutil
-import sqlite3
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -45,22 +44,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
-# Of MLflow's error codes those that a later attempt doesn't mend; what isn't known may pass.
-_PERMANENT = {
-    "ALREADY_EXISTS",
-    "BAD_REQUEST",
-    "CUSTOMER_UNAUTHORIZED",
-    "ENDPOINT_NOT_FOUND",
-    "INVALID_PARAMETER_VALUE",
-    "INVALID_STATE",
-    "NOT_FOUND",
-    "NOT_IMPLEMENTED",
-    "PERMISSION_DENIED",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
-}
-
 
 def prepare(place: Place, *, create: bool) -> None:
     """Make a local store where `create` says so. ValueError as in `check_place`, and where it is another MLflow's."""
@@ -86,18 +69,6 @@ def connect(place: Place) -> "MlflowClient":
 
     _quiet()
     return MlflowClient(place.tracking_uri)
-
-
-def is_temporary(error: Exception) -> bool:
-    """Whether the same call may succeed later: the server is away, the database is locked, the disk is full.
-
-    False for what stays: a run that was deleted, a refused value, a missing permission, a fault of ours.
-    """
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        return error.error_code not in _PERMANENT
-    return isinstance(error, OSError | sqlite3.OperationalError)  # requests' errors are OSErrors
 
 
 def _quiet() -> None:

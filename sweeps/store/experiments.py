@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from sweeps.spec.catalog import sweep_name
 from sweeps.store import schema
-from sweeps.store.place import Place, without_user_info
+from sweeps.store.place import Place
 from sweeps.store.rows import RawReader
+from sweeps.store.secrets import without_secrets
 from sweeps.store.sql import RawExperiment
 
 REMOVED = ".removed-"  # what follows the name of an experiment that `sweeps.rm` left in a server's bin
@@ -107,7 +108,7 @@ class Sweeps:
         """ValueError, with the command that restores it, where somebody deleted a sweep's experiment in MLflow."""
         deleted = None if self.find(name) else in_bin(self._raw.experiments(deleted=True), name)
         if deleted is not None:
-            address = shlex.quote(without_user_info(self._place.tracking_uri))
+            address = shlex.quote(without_secrets(self._place.tracking_uri))
             raise ValueError(
                 f"sweep {name!r} in {self._place.where} was deleted in MLflow; MLFLOW_TRACKING_URI={address} mlflow "
                 f"experiments restore --experiment-id {deleted.experiment_id} restores it"

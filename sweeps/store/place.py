@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sweeps.store.layout import DATABASE, Layout
+from sweeps.store.secrets import without_secrets
 from tinylm_core.durable import is_disk_full
 
 DEFAULT_FOLDER = "mlruns"
@@ -55,7 +56,7 @@ def find_place(where: str | Path | None) -> Place:
     where = where.strip() if isinstance(where, str) else where
     if _is_server(where):
         address = str(where).rstrip("/")
-        shown = without_user_info(address)
+        shown = without_secrets(address)
         name = re.sub(r"[^\w.-]+", "_", shown.partition("://")[2], flags=re.ASCII)
         return Place(shown, address, Path(DEFAULT_FOLDER).absolute() / SERVERS / name, is_local=False)
     if isinstance(where, str) and re.fullmatch(r"[\w.-]+:\d+(/.*)?", where) and not Path(where).exists():
@@ -70,11 +71,6 @@ def find_place(where: str | Path | None) -> Place:
     if not str(where) or set(str(folder)) & set("?%"):  # which mean something in a database's address
         raise ValueError(f"store {str(where)!r}: must be a folder whose path has no '?' and no '%', or http(s)://…")
     return Place(str(where), f"sqlite:///{folder / DATABASE}", folder, is_local=True)
-
-
-def without_user_info(url: str) -> str:
-    """A URL, or a text with URLs, without the user and password before the host."""
-    return re.sub(r"://[^/\s]*@", "://", url)
 
 
 def check_place(place: Place, *, create: bool) -> None:

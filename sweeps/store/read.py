@@ -36,9 +36,9 @@ _HISTORIES = 200
 class Store:
     """One store of runs; `open_store` makes it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, wait: float = 0.0) -> None:
         self._place = place
-        self._raw = RawReader(place)
+        self._raw = RawReader(place, wait)
         self._experiments = Sweeps(self._raw, place)
         self.artifacts = Artifacts(self._raw, place.where)
 

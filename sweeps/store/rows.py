@@ -4,15 +4,17 @@ SQL is for a database of our own whose schema is tested. MLflow is loaded where 
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweeps.spec.config_type import from_params
 from sweeps.store import schema, sql
 from sweeps.store.connect import connect
+from sweeps.store.faults import PatientClient
 from sweeps.store.place import Place
 from sweeps.store.schema import RunRow
 from sweeps.store.sql import Point, RawExperiment, RawRun
@@ -30,13 +32,18 @@ _PAGE = 1000
 class RawReader:
     """Reads one store."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Place, wait: float = 0.0) -> None:
+        self._place, self._wait = place, wait
 
     @cached_property
     def client(self) -> "MlflowClient":
         """MLflow's, which takes a second to load."""
         return connect(self._place)
+
+    @cached_property
+    def patient(self) -> "MlflowClient":
+        """The same for what is only read: asked again while the tracker is away."""
+        return cast("MlflowClient", PatientClient(self.client, self._wait, _say)) if self._wait else self.client
 
     def experiments(self, *, deleted: bool = False) -> list[RawExperiment]:
         """Those that are sweeps, newest first: those that are there, or those in MLflow's bin."""
@@ -46,7 +53,7 @@ class RawReader:
         ours: list[RawExperiment] = []
         token = None
         while True:
-            page = self.client.search_experiments(
+            page = self.patient.search_experiments(
                 view_type=2 if deleted else 1,
                 max_results=_PAGE,
                 filter_string=f"tags.`{schema.SWEEP}` LIKE '%'",
@@ -90,7 +97,7 @@ class RawReader:
         with self._snapshot() as connection:
             if connection is not None:
                 return sql.raw_runs(connection, run_ids)
-        return [_raw_run(self.client.get_run(run_id)) for run_id in run_ids]
+        return [_raw_run(self.patient.get_run(run_id)) for run_id in run_ids]
 
     def all_run_ids(self, experiment_id: str) -> list[str]:
         """The IDs of an experiment's runs that have a role, those in MLflow's bin too."""
@@ -123,7 +130,7 @@ class RawReader:
             (run_id, metric, point.step, point.timestamp, point.value)
             for run_id in run_ids
             for metric in metrics
-            for point in self.client.get_metric_history(run_id, metric)
+            for point in self.patient.get_metric_history(run_id, metric)
         ]
 
     @contextmanager
@@ -137,11 +144,15 @@ class RawReader:
     def _search(self, experiment_ids: Sequence[str], query: str, view: int = 1) -> Iterator[RawRun]:
         token = None
         while experiment_ids:
-            page = self.client.search_runs(list(experiment_ids), query, view, max_results=_PAGE, page_token=token)
+            page = self.patient.search_runs(list(experiment_ids), query, view, max_results=_PAGE, page_token=token)
             yield from map(_raw_run, page)
             token = page.token
             if not token:
                 return
+
+
+def _say(line: str) -> None:
+    print(f"sweeps: {line}", file=sys.stderr, flush=True)
 
 
 def _raw_run(run: "Run") -> RawRun:

@@ -19,9 +19,10 @@ from sweeps.store.batches import as_metrics, as_tags, batches, chunks, cut, is_s
 from sweeps.store.experiments import by_sweep
 from sweeps.store.holder import Holder
 from sweeps.store.model import keep_model
-from sweeps.store.place import Place
+from sweeps.store.place import Place, folder_of
 from sweeps.store.removal import has_runs
 from sweeps.store.ui import saved_views
+from tinylm_core.durable import sync_file, sync_folder, sync_tree
 from tinylm_core.records import EvalRecord, StepRecord, UsageRecord
 
 _PARAMS_A_BATCH = 100
@@ -141,8 +142,19 @@ class Writer:
             self._client.log_batch(run_id, metrics=batch, tags=as_tags(tags), synchronous=True)
 
     def log_artifacts(self, run_id: str, folder: Path, artifact_path: str | None = None) -> None:
-        """Copy a folder's content; what is there under the same name is replaced."""
+        """Copy a folder's content; what is there under the same name is replaced.
+
+        In a folder they are on the disk when this returns, a power cut included; of a server that is its own matter.
+        """
         self._client.log_artifacts(run_id, str(folder), artifact_path)
+        if self._place.is_local and (there := folder_of(str(self._client.get_run(run_id).info.artifact_uri))):
+            for name in folder.iterdir():
+                copy = there / (artifact_path or "") / name.name
+                sync_tree(copy) if copy.is_dir() else sync_file(copy)
+            for made in (there / (artifact_path or ""), *there.parents):
+                sync_folder(made)
+                if made == self._place.folder:
+                    break
 
     def keep_model(self, run_id: str, definition: str, get_checkpoint: Callable[[Path], Path]) -> str:
         """Make the model of a definition that of this run: see `model.keep_model`."""

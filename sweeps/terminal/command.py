@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import click
 
 from sweeps.outbox.errors import DiskFullError, TrackerAwayError, reason
-from sweeps.store.place import without_user_info
+from sweeps.store.faults import is_temporary, is_trackers, refusal
+from sweeps.store.secrets import make_discreet
 from tinylm_core.durable import is_disk_full
 
 DONE, DONE_WITH_FAILURES, USERS_MISTAKE, OUR_FAULT, COME_BACK_LATER = 0, 1, 2, 70, 75
@@ -129,6 +130,9 @@ def run_command(command: click.Command) -> None:
         if _is_tracker_away(error):
             _say(f"the tracker is away ({reason(error)}); nothing is lost: the same command goes on once it is back")
             _end(COME_BACK_LATER)
+        if is_trackers(error):
+            _say(refusal(error))
+            _end(USERS_MISTAKE)
         traceback.print_exc()
         _say("this is a fault of the program, not yours")
         code = OUR_FAULT
@@ -136,11 +140,13 @@ def run_command(command: click.Command) -> None:
 
 
 def _mend_terminal() -> None:
-    """Standard output takes what its encoding lacks as a question mark; a width of no column is none that was said."""
-    for stream in (sys.stdout, sys.stderr):
+    """Output has no secrets, and a question mark for what its encoding lacks; a width of no column is none."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # of a stream that has become something else since Python began
                 stream.reconfigure(errors="replace")
+                setattr(sys, name, make_discreet(stream))
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "1").isdecimal() or int(os.environ.get(name, "1")) < 1:
             del os.environ[name]
@@ -190,11 +196,8 @@ def _has_working_folder() -> bool:
 def _is_tracker_away(error: Exception) -> bool:
     if type(error).__module__.partition(".")[0] not in ("mlflow", "requests", "urllib3", "sqlite3"):
         return False
-    # MLflow, which has been loaded where this matters
-    from sweeps.store import is_temporary
-
     return is_temporary(error)
 
 
 def _say(line: str) -> None:
-    click.echo(f"sweeps: {without_user_info(line)}", err=True)
+    click.echo(f"sweeps: {line}", err=True)

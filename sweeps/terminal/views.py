@@ -10,7 +10,7 @@ from rich.text import Text
 from sweeps.outbox.outbox import Outbox
 from sweeps.plan.plan import PlannedRun
 from sweeps.spec.naming import counted, duration
-from sweeps.store.place import without_user_info
+from sweeps.store.secrets import without_secrets
 from sweeps.terminal.events import RunEnds, RunStarts, SweepProgress, say_event
 from sweeps.terminal.tally import Progress, Tally
 from sweeps.workers.protocol import Message
@@ -107,7 +107,7 @@ def trouble(outbox: Outbox, waits_for: str | None) -> list[str]:
     if outbox.disk.full:
         lines.append(f"waiting: the disk of {outbox.disk.full} is full; it goes on when there is room")
     if outbox.trouble:
-        lines.append(f"records wait for the tracker: {without_user_info(outbox.trouble)}")
+        lines.append(f"records wait for the tracker: {without_secrets(outbox.trouble)}")
     return lines
 
 

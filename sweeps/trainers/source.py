@@ -64,7 +64,7 @@ class SourceCode:
 
 
 def source_of(path: Path, content: bytes) -> SourceCode:
-    """The code of an experiment file that was read and has been executed. ValueError for a module that is no Python.
+    """The code of an experiment file that was read. ValueError for a module that is no Python. Executes nothing.
 
     What functions import when they are called counts too; what is found only by a name made at run time does not.
     """
@@ -129,7 +129,7 @@ def _file_beside(name: str, folder: Path) -> Path | None:
     file = next(filter(Path.is_file, (inside / "__init__.py", inside.with_suffix(".py"))), None)
     if file is None or first in OURS:
         return None
-    found = PathFinder.find_spec(first)
+    found = PathFinder.find_spec(first, [*sys.path, str(folder)])  # as an experiment file is executed
     places = [] if found is None else [found.origin, *(found.submodule_search_locations or [])]
     here = {str(place) for place in (folder / first, folder / first / "__init__.py", folder / f"{first}.py")}
     return file if here & set(places) else None

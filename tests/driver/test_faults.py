@@ -227,6 +227,17 @@ def test_lost_and_refused_requests_leave_everything_once(
     assert_undisturbed(sweep, whole)
 
 
+def test_a_network_that_resets_most_connections_only_slows_a_sweep_down(
+    launcher: Launcher, file: Path, server: Server, whole: Kept
+) -> None:
+    with Proxy(server, reset=0.6) as proxy:
+        served = Faulty(launcher, file, server.folder, proxy.uri)
+        result = served.run("--wait", 100)
+    assert result.code == 0, result
+    assert proxy.counts["reset"] > proxy.counts["passed"]
+    assert_undisturbed(served, whole)
+
+
 def test_ctrl_c_ends_a_sweep_whose_server_hangs_in_the_middle_of_training(
     launcher: Launcher, file: Path, server: Server, whole: Kept
 ) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from launcher import wait_until
 
@@ -103,13 +103,17 @@ def test_a_trackers_trouble_is_the_networks_word_and_not_the_libraries_around_it
     assert errors.reason(PermissionError(13, "Permission denied")) == "Permission denied"
 
 
+def journal_of(num_operations: int) -> bytes:
+    return b"".join(to_line(numbered(number), number + 1) + b"\n" for number in range(num_operations))
+
+
 def put_all(box: Outbox, numbers: range) -> None:
     for number in numbers:
         box.put(numbered(number))
 
 
 def journal_lines(path: Path) -> list[Operation | Unreadable | None]:
-    return [from_line(line, path.parent) for line in path.read_bytes().splitlines()]
+    return [from_line(line, path.parent, number) for number, line in enumerate(path.read_bytes().splitlines(), 1)]
 
 
 def test_operations_arrive_once_and_in_order(tmp_path: Path) -> None:
@@ -147,7 +151,8 @@ def test_a_synced_operation_is_on_the_disk_when_put_returns(tmp_path: Path, monk
     before = len(synced)
     box.put(numbered(1), sync=True)
     assert len(synced) == before + 1
-    assert [from_line(line, tmp_path) for line in synced[-1].splitlines()] == [numbered(0), numbered(1)]
+    last = [from_line(line, tmp_path, number) for number, line in enumerate(synced[-1].splitlines(), 1)]
+    assert last == [numbered(0), numbered(1)]
     end.set()
     assert box.close(10)
 
@@ -284,16 +289,16 @@ def test_what_has_not_arrived_is_sent_by_the_next_start_before_what_is_new(tmp_p
     assert again.replayed == [number < 10 for number in again.arrived]
 
 
-@pytest.mark.parametrize("torn", [to_line(numbered(3))[:20], b"{", to_line(numbered(3))[:-1]])
+@pytest.mark.parametrize("torn", [to_line(numbered(3), 4)[:20], b"{", to_line(numbered(3), 4)[:-1]])
 def test_a_line_that_a_crash_cut_off_is_no_operation(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b"".join(to_line(numbered(number)) + b"\n" for number in range(3)) + torn)
+    path.write_bytes(journal_of(3) + torn)
     away = Tracker()
     away.refusals = repeat(True)
     box = open_outbox(path, away)
     put_all(box, range(3, 5))
     assert not box.close(0)
-    # What was written after the torn line stands on lines of its own, for the next start to read.
+    # What was written since stands in its place, for the next start to read.
     tracker = Tracker()
     assert open_outbox(path, tracker).close(10)
     assert tracker.arrived == [0, 1, 2, 3, 4]
@@ -309,14 +314,36 @@ documents = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_s
 @example([b'{"a":1' + b"0" * 5000 + b"}"])
 @example([b'{"op": "\xff"}'])
 @example([b"NaN", b"\r", b"\x85", b""])
-def test_garbage_in_a_journal_is_skipped(tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes]) -> None:
+def test_what_stands_behind_garbage_in_a_journal_is_put_aside(
+    tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes]
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
-    good = [to_line(numbered(number)) for number in range(len(garbage) + 1)]
-    path.write_bytes(b"".join(b"%s\n%s\n" % pair for pair in zip(good, [*garbage, b""], strict=True)))
+    rest = b"\n".join([*garbage, to_line(numbered(3), 4), b""]) if garbage else b""
+    path.write_bytes(journal_of(3) + rest)
+    journal = Journal(path, path.parent)
+    assert [one for one in journal.left_over if isinstance(one, MarkDead)] == [numbered(n) for n in range(3)]
+    aside = path.with_name("journal.damaged")
+    assert (journal.damage or "").endswith("is damaged at line 4") == aside.exists() == bool(garbage)
+    if garbage:
+        assert aside.read_bytes() == rest
+    journal.append(numbered(3), sync=True)
+    journal.close()
+    assert path.read_bytes() == journal_of(4)
+
+
+@settings(max_examples=400)
+@given(place=st.integers(0, len(journal_of(4)) - 1), bit=st.integers(0, 7))
+def test_no_flipped_bit_in_a_journal_becomes_another_operation(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    path, content = tmp_path_factory.mktemp("journal") / "journal", bytearray(journal_of(4))
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
     journal = Journal(path, path.parent)
     journal.close()
-    numbers = [operation.end_time_ms for operation in journal.left_over if isinstance(operation, MarkDead)]
-    assert numbers == list(range(len(good)))
+    whole_lines = bytes(content[:place]).count(b"\n")
+    assert journal.left_over == [numbered(number) for number in range(whole_lines)]
+    assert journal.damage or whole_lines >= 2  # the last line, and one that it runs into, a crash may have cut off
 
 
 def start_driver(folder: Path, first: int, last: int) -> "subprocess.Popen[bytes]":

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED, UNAUTHENTICATED
 from stores import new_run, steps_of
 
-from sweeps.store import Store, is_temporary, open_store
+from sweeps.store import Store, faults, is_temporary, open_store
+from sweeps.store.faults import refusal
 
 
 @pytest.mark.slow
@@ -29,6 +31,56 @@ def test_what_may_pass_is_temporary() -> None:
     assert is_temporary(ConnectionRefusedError())
     assert is_temporary(MlflowException("API request failed"))
     assert not is_temporary(ValueError())
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [
+        ("(sqlite3.OperationalError) attempt to write a readonly database", True),
+        ("(sqlite3.OperationalError) database is locked", True),
+        ("(psycopg2.errors.ReadOnlySqlTransaction) cannot execute INSERT in a read-only transaction", True),
+        ("(psycopg2.OperationalError) server closed the connection unexpectedly", True),
+        ("(psycopg2.errors.AdminShutdown) terminating connection due to administrator command", True),
+        ("(psycopg2.errors.UniqueViolation) duplicate key value", False),
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed", False),
+        ("(psycopg.errors.StringDataRightTruncation) value too long", False),
+        ("Invalid value for parameter 'key'", False),
+    ],
+)
+def test_an_error_of_the_database_behind_mlflow_is_told_from_one_of_what_was_asked(said: str, passes: bool) -> None:
+    """MLflow reports both as BAD_REQUEST."""
+    assert is_temporary(MlflowException(said, BAD_REQUEST)) is passes
+
+
+def test_what_a_tracker_refuses_is_a_line_with_what_may_mend_it() -> None:
+    denied = MlflowException("Permission\ndenied by http://me:hunter22@host/api", PERMISSION_DENIED)
+    assert refusal(denied).startswith("the tracker refuses: Permission denied by http://host/api (the user lacks")
+    assert "MLFLOW_TRACKING_PASSWORD" in refusal(MlflowException("who are you?", UNAUTHENTICATED))
+
+
+@pytest.mark.parametrize(("num_failures", "answer"), [(0, 7), (3, 7), (50, None)])
+def test_what_is_read_is_asked_for_again_until_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, num_failures: int, answer: int | None
+) -> None:
+    now, said, asked = [0.0], list[str](), [0]
+    monkeypatch.setattr(faults.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(faults.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    class Client:
+        def read(self) -> int:
+            asked[0] += 1
+            if asked[0] <= num_failures:
+                raise ConnectionResetError
+            return 7
+
+    client = faults.PatientClient(Client(), 20.0, said.append)
+    if answer is None:
+        with pytest.raises(ConnectionResetError):
+            client.read()
+        assert now[0] <= 20
+    else:
+        assert client.read() == answer
+    assert len(said) == min(1, num_failures)
 
 
 def test_a_server_that_is_away_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,9 @@ def test_a_small_network_is_swept_tracked_reused_and_reproduced(launcher: Launch
     file.write_text(text.replace("How fast may", "How fast, if at all, may"))
     assert "other code" not in run_file(launcher, file, kept, *arguments, "--dry-run").out
     file.write_text(text.replace("0.05 * torch.randn", "0.06 * torch.randn"))
-    other = launcher.run("sweeps.reproduce", run_id, "--store", kept.store)
+    refused = launcher.run("sweeps.reproduce", run_id, "--store", kept.store)
+    assert (refused.code, f"is not what it was; --file {file} trains" in refused.one_line) == (2, True), refused
+    other = launcher.run("sweeps.reproduce", run_id, "--store", kept.store, "--file", file)
     assert (other.code, "differs: trainer.sha256" in other.out, "DIFFERENT" in other.out) == (1, True, True), other
     for flags in ((), ("--dry-run",)):
         edited = run_file(launcher, file, kept, *arguments, *flags)
@@ -147,7 +149,9 @@ def test_a_reproduction_sees_another_module_and_more_evaluations(launcher: Launc
     same = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store)
     assert (same.code, "same conditions" in same.out, "60 steps, 2 evaluations" in same.out) == (0, True, True), same
     (tmp_path / "beside.py").write_text("EVERY = 20\n")
-    other = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store)
+    refused = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store)
+    assert (refused.code, "beside it, is not what it was" in refused.one_line) == (2, True), refused
+    other = launcher.run("sweeps.reproduce", run.info.run_id, "--store", kept.store, "--file", file)
     assert (other.code, "differs: trainer.sha256" in other.out) == (1, True), other
     assert "DIFFERENT: 2 evaluations came that are not recorded, first after step 20" in other.out
 

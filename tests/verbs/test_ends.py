@@ -109,11 +109,12 @@ def test_what_is_for_people_stands_beside_the_json(launcher: Launcher, text_file
     with subprocess.Popen([sys.executable, "-c", hold, store / "mlflow.db"], stdout=subprocess.PIPE, text=True) as held:
         assert held.stdout
         held.stdout.readline()
-        done = run_sweep(launcher, file, store, "--json", "--set", "train_tokens=768")
+        command = launcher.start("sweeps.run", file, "--store", store, "--json", "--set", "train_tokens=768")
+        done = command.result()
     assert done.code == 0, done
     events = [json.loads(line)["event"] for line in done.out.splitlines()]
     assert events[0] == "sweep"
-    assert "wait for the tracker" in done.err or "on their way" in done.err
+    assert "wait for the tracker" in command.err or "on their way" in command.err
 
 
 @pytest.mark.parametrize(
