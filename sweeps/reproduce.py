@@ -52,6 +52,7 @@ def reproduce(run_id: str, rtol: float, file: str | None, store: str | None) -> 
     from sweeps.outbox.work import QUIET_SECONDS, drain, locked_work
     from sweeps.spec.config_type import dumped
     from sweeps.store import open_store, schema
+    from sweeps.store.damage import check_intact
     from sweeps.workers.local import LocalWorkers
     from sweeps.workers.protocol import Job
 
@@ -72,6 +73,7 @@ def reproduce(run_id: str, rtol: float, file: str | None, store: str | None) -> 
         recorded = opened.history(run_ids=[row.run_id])
         if recorded.empty:
             raise ValueError(f"run {row.run_id} ({row.name}) has no recorded step to compare with")
+        check_intact(opened, name, recorded)
         if trainer is not None:
             config: Config = recorded_config(opened, row, trainer.config_class)
         else:

@@ -167,6 +167,7 @@ def test_an_operation_of_another_making_is_refused_and_changes_nothing(store: St
 
     @given(op=st.sampled_from(OPERATIONS), content=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6))
     @example(op="end", content={"run": "x", "workdir": str(precious)})
+    @example(op="ask", content={"trial": {}})
     @settings(max_examples=150)
     def check(op: str, content: dict[str, Any]) -> None:
         said: list[str] = []

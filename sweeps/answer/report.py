@@ -10,6 +10,7 @@ from sweeps.analysis.settings import distinct
 from sweeps.answer.page import write_report
 from sweeps.search.importance import importances
 from sweeps.spec.catalog import experiments_folder
+from sweeps.store.damage import check_intact
 from sweeps.store.read import Store
 from sweeps.store.ui import UI_PORT, local_ui_port
 
@@ -60,7 +61,9 @@ def read_results(store: Store, name: str, definition: str | None = None) -> Resu
     kept = distinct(replace(plan, command=plan.command.on(store.where if store.option else None)))
     trials = store.trials(name, plan.definition)
     trials = trials[trials["trial"].isin([trial.number for trial in kept.trials])].reset_index(drop=True)
-    return Results(kept, trials, store.history(name, plan.definition), _importances)
+    history = store.history(name, plan.definition)
+    check_intact(store, name, history)
+    return Results(kept, trials, history, _importances)
 
 
 def _importances(results: Results) -> dict[str, float]:

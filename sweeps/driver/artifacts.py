@@ -15,6 +15,8 @@ from sweeps.workers.protocol import LOG, SAMPLES
 from tinylm_core.durable import sync_tree, write_durably
 from tinylm_core.records import EvalRecord, StepRecord
 
+HISTORY = "history.parquet"
+
 
 def gather_artifacts(
     workdir: Path,
@@ -40,7 +42,7 @@ def gather_artifacts(
         write_durably(artifacts / name, text.encode("utf-8", "backslashreplace"))
     sink = pa.BufferOutputStream()
     pq.write_table(history_table(steps, evals), sink)
-    write_durably(artifacts / "history.parquet", sink.getvalue().to_pybytes())
+    write_durably(artifacts / HISTORY, sink.getvalue().to_pybytes())
     if (workdir / LOG).exists() and (workdir / LOG).stat().st_size:
         # A copy, since the worker may still have a word to say on its way out.
         log = (workdir / LOG).read_bytes().decode("utf-8", "surrogateescape")

@@ -3,11 +3,12 @@
 It is the same for a sweep's run and for a reproduction. Knows no plan, no search, and not where the run executes.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
 
-from sweeps.driver.artifacts import gather_artifacts
+from sweeps.driver.artifacts import HISTORY, gather_artifacts
 from sweeps.outbox.operations import End, Records
 from sweeps.outbox.outbox import Outbox
 from sweeps.store import schema
@@ -81,7 +82,7 @@ class LiveRun:
             state=state,
             end_time_ms=now_ms(),
             metrics=metrics,
-            tags=tags,
+            tags=tags | {schema.HISTORY_DIGEST: hashlib.sha256((artifacts / HISTORY).read_bytes()).hexdigest()},
             artifacts=self.layout.relative(artifacts),
             workdir=self.layout.relative(self.workdir),
         )

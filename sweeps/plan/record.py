@@ -117,7 +117,14 @@ def plan_from_json(content: object) -> PlanRecord:
 
 
 def trial_from_json(content: Mapping[str, Any]) -> TrialRecord:
-    """The trial that `to_json` wrote."""
+    """The trial that `to_json` wrote. ValueError for what is none."""
+    try:
+        return _trial(content)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"is no trial: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _trial(content: Mapping[str, Any]) -> TrialRecord:
     return TrialRecord(
         number=int(content["trial"]),
         setting=dict(content["setting"]),

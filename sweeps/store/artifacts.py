@@ -69,12 +69,12 @@ class Artifacts:
     def plan(self, run_id: str) -> PlanRecord | None:
         """The plan of a summary run; None where it has none yet. ValueError where it is damaged or lacks something."""
         for _ in range(3):
-            text = self.read_text(run_id, schema.PLAN)
-            if text is None:
-                return None
             try:
+                text = self.read_text(run_id, schema.PLAN)
+                if text is None:
+                    return None
                 content = json.loads(text)
-            except json.JSONDecodeError:  # MLflow copies artifacts in place: somebody is writing it
+            except (json.JSONDecodeError, UnicodeDecodeError):  # MLflow copies in place: somebody is writing it
                 time.sleep(0.1)
                 continue
             try:

@@ -39,6 +39,7 @@ FINGERPRINT = "data.fingerprint"
 NUMERICS = "numerics.version"
 TRAINER = "trainer.version"  # of a sweep with a trainer of its own
 TRAINER_SOURCE = "trainer.sha256"  # of its code
+HISTORY_DIGEST = "history.sha256"  # of history.parquet
 WEIGHTS = "weights.sha256"
 WEIGHTS_KEPT = "weights.kept"  # "false" where the sweep keeps only its best runs' weights
 NUM_PARAMETERS = "model.num_parameters"

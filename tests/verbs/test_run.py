@@ -350,6 +350,7 @@ def as_the_version_before_left_it(store: Path, file: Path) -> None:
     """Its plan has the command as text, and its journal an operation that names folders from the root, or by ""."""
     (plan,) = store.glob("artifacts/question/*/artifacts/plan.json")
     content = json.loads(plan.read_text())
+    del content["sha256"]
     assert content["command"]["target"] == str(file)
     plan.write_text(json.dumps(content | {"command": f"python -m sweeps.run {shlex.quote(str(file))}"}))
     kept = Kept(store)
@@ -607,6 +608,12 @@ def test_a_changed_number_is_found_and_its_step_named(launcher: Launcher, copy: 
             "UPDATE metrics SET value = value + 1e-12 WHERE run_uuid = ? AND key = 'train/loss' AND step = 7", (run_id,)
         )
         assert changed.rowcount == 1
+    for verb, of in (("reproduce", run_id), ("report", "question")):
+        noticed = launcher.run(f"sweeps.{verb}", of, "--store", copy)
+        assert noticed.code == 2
+        assert re.search(r"the database has train/loss=.* at step 7, and .*history.parquet, .* is damaged", noticed.err)
+    with closing(sqlite3.connect(copy / "mlflow.db")) as database, database:  # as of a version that kept no digest
+        database.execute("DELETE FROM tags WHERE run_uuid = ? AND key = 'history.sha256'", (run_id,))
     result = launcher.run("sweeps.reproduce", run_id, "--store", copy)
     assert result.code == 1
     assert "first at step 7" in result.out
