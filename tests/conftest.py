@@ -35,7 +35,7 @@ settings.load_profile("laws")
 
 ONE_IN = 4  # of the tests marked faults in each file that a run without --all-faults takes, at least one
 
-LONGEST = (("test_torture",), ("test_ray", "test_faults"))  # for each of two processes
+LONGEST = ("test_torture", "test_ray", "test_faults", "test_time_left")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,18 +77,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def in_order(items: list[pytest.Item]) -> None:
-    """The longest tests first, half of them for each of two processes, which begin with a half of all tests each.
+    """The slow tests first, the longest of them before all, a share for each process; then the many that take a moment.
 
-    Then what else is slow, and last the many that take a moment: so no core waits long for the other in the end.
+    Each process begins with as many tests of the list as any other, and takes from the others in the end: so no core
+    waits long.
     """
-    first, second = ([item for item in items if item.path.stem in files] for files in LONGEST)
-    longest = set(first + second)
-    slow = [item for item in items if item not in longest and item.get_closest_marker("slow")]
-    quick = [item for item in items if item not in longest and not item.get_closest_marker("slow")]
-    first += slow[: len(slow) // 2]
-    second += slow[len(slow) // 2 :]
-    half = max(0, (len(items) + 1) // 2 - len(first))
-    items[:] = first + quick[:half] + second + quick[half:]
+    longest = [item for item in items if item.path.stem in LONGEST]
+    slow = [item for item in items if item not in set(longest) and item.get_closest_marker("slow")]
+    quick = [item for item in items if item not in {*longest, *slow}]
+    num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares = [[*longest, *slow][place::num_processes] for place in range(num_processes)]
+    size = math.ceil(len(items) / num_processes)
+    for share in shares:
+        wanted = max(0, size - len(share))
+        share += quick[:wanted]
+        del quick[:wanted]
+    items[:] = [item for share in shares for item in share] + quick
 
 
 def pytest_collection_finish() -> None:

@@ -10,6 +10,6 @@ for number in SIGNALS:
     signal.signal(number, signal.SIG_IGN)  # before what takes a while to import
 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which who has started it had held back
 
-from sweeps.workers.local import die_with_parent  # noqa: E402
+from sweeps.workers.watcher import end_with_parent  # noqa: E402
 
-die_with_parent()
+end_with_parent(signal.SIGKILL)

@@ -5,7 +5,6 @@ dies with its driver: the pipe ends, and on Linux the kernel is asked to end it 
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from multiprocessing.forkserver import ensure_running
 
 from sweeps.workers.protocol import LOG, MALLOC, MALLOC_VARIABLE, THREADS, Died, Job, Message, UnderWay
 from sweeps.workers.training import train_job, write_output_to
+from sweeps.workers.watcher import end_with_parent, watch_over_this_process
 
 # Ctrl-C reaches the whole terminal, and SIGTERM all processes where a service, a batch system or GNU timeout ends them;
 # the driver says what to do.
@@ -152,13 +152,6 @@ class LocalWorkers:
             self._release(pipe)
 
 
-def die_with_parent() -> None:
-    """From here on, Linux ends this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _reason(exitcode: int | None) -> str:
     if exitcode is None:
         return "the worker fell silent and did not end"
@@ -171,8 +164,8 @@ def _reason(exitcode: int | None) -> str:
 def _work(job: Job, pipe: Connection, checkpoint_seconds: float) -> None:
     """A worker process, from start to end."""
     _leave_signals_to_the_driver()
-    die_with_parent()
-    os.setpgid(0, 0)  # what the run starts is in its group, and ends with it
+    end_with_parent(signal.SIGKILL)
+    watch_over_this_process()  # what the run starts ends with it
     # Python lets a daemon start no processes, such as the workers of a DataLoader: they would outlive it. These don't.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     paused = threading.Event()

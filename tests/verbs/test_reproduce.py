@@ -17,9 +17,10 @@ from launcher import Launcher, Result
 from servers import ROOT
 from small_sweeps import GRID, Kept, assert_whole, run_sweep, wait_for_steps, write_experiment
 
-from sweeps.driver.conditions import device_like
+from sweeps.driver.conditions import device_like, own_trainer
 from sweeps.driver.rerun import train_again
 from sweeps.outbox.errors import DiskFullError
+from sweeps.store import schema
 from sweeps.workers.protocol import NoSpace
 
 ONE = GRID.replace("Choice(1e-3, 3e-3)", "Choice(3e-3)").replace(", seeds=2", "")
@@ -169,3 +170,18 @@ def test_a_disk_that_is_full_is_no_difference() -> None:
     workers.receive.return_value = [NoSpace("key", "OSError: no space", "Traceback")]
     with pytest.raises(DiskFullError, match="no space"):
         train_again(MagicMock(), workers, MagicMock(), last_step=3)
+
+
+def test_a_file_that_a_server_names_is_not_run_on_its_word(tmp_path: Path) -> None:
+    """It would have to be executed for the sweep in it to be found."""
+    file, touched = tmp_path / "trainer.py", tmp_path / "touched"
+    file.write_text(f"open({str(touched)!r}, 'w')\n")
+    store, row = MagicMock(is_local=False, where="http://host"), MagicMock(tags={schema.FILE: str(file)})
+    with pytest.raises(ValueError, match=r"http://host names .*trainer.py .* --file PATH says which file to run"):
+        own_trainer(store, row, None, lambda _: False)
+    assert not touched.exists()
+    for given, agreed in ((str(file), False), (None, True)):
+        with pytest.raises(ValueError, match="SWEEP"):
+            own_trainer(store, row, given, lambda _, agreed=agreed: agreed)
+        assert touched.exists()
+        touched.unlink()

@@ -203,7 +203,8 @@ def run(config, *, workdir, on_steps, should_stop, **_):
     loader = torch.utils.data.DataLoader(torch.arange(4.0), num_workers=1)
     limits = subprocess.run(["sh", "-c", "echo $OMP_NUM_THREADS $MKL_NUM_THREADS"], capture_output=True, text=True)
     child = subprocess.Popen(["sleep", "777"])
-    (workdir / "told.txt").write_text(f"{child.pid} {limits.stdout.strip()} {sum(map(float, loader))}")
+    apart = subprocess.Popen(["sleep", "777"], start_new_session=True)
+    (workdir / "told.txt").write_text(f"{child.pid} {apart.pid} {limits.stdout.strip()} {sum(map(float, loader))}")
     on_steps([StepRecord(1, 2, 1.0, 0.1)])
     while not should_stop():
         pass
@@ -215,21 +216,52 @@ SWEEP = Sweep(base=Config(), space={}, run=run, version=1)
 
 @pytest.mark.parametrize("end", ["pause", "kill"])
 def test_what_a_run_starts_has_its_threads_and_ends_with_it(tmp_path: Path, end: str) -> None:
-    """A child in its process group; a DataLoader's workers, which Python lets no daemon have."""
-    path = tmp_path / "starts_others.py"
-    path.write_text(STARTS_OTHERS)
-    trainer = TrainerFile("1", source_of(path, path.read_bytes()))
+    """Children in its process group and out of it; a DataLoader's workers, which Python lets no daemon have."""
+    (tmp_path / "starts_others.py").write_text(STARTS_OTHERS)
     workers = LocalWorkers(["cpu"], has_own_trainer=True)
-    workers.submit(Job("a", "{}", tmp_path / "a", "cpu", 1, trainer))
+    workers.submit(job_that_starts_others(tmp_path))
     receive_until(workers, Steps)
-    child, *told = (tmp_path / "a" / "told.txt").read_text().split()
-    assert told == ["1", "1", "6.0"]
-    process = psutil.Process(int(child))
-    assert is_alive(process)
+    started = started_by_the_run(tmp_path)
     getattr(workers, end)()
     receive_all(workers)
-    wait_until(lambda: not is_alive(process), 5)
+    wait_until(lambda: not any(map(is_alive, started)), 5)
     workers.kill()
+
+
+def test_what_a_run_starts_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "starts_others.py").write_text(STARTS_OTHERS)
+    root = Path(__file__).parents[2]
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from sweeps.workers.local import LocalWorkers; from test_workers import job_that_starts_others\n"
+        "workers = LocalWorkers(['cpu'], has_own_trainer=True)\n"
+        "workers.submit(job_that_starts_others(Path(sys.argv[1])))\n"
+        "while True: print(workers.receive(1), flush=True)\n"
+    )
+    path = os.pathsep.join(map(str, (root, root / "tests", Path(__file__).parent)))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout
+        while b"Steps" not in driver.stdout.readline():
+            pass
+        started = started_by_the_run(tmp_path)
+        driver.kill()
+        wait_until(lambda: not any(map(is_alive, started)), 5)
+
+
+def job_that_starts_others(folder: Path) -> Job:
+    path = folder / "starts_others.py"
+    return Job("a", "{}", folder / "a", "cpu", 1, TrainerFile("1", source_of(path, path.read_bytes())))
+
+
+def started_by_the_run(folder: Path) -> list[psutil.Process]:
+    """What `STARTS_OTHERS` says that it has started; it has the run's threads."""
+    child, apart, *told = (folder / "a" / "told.txt").read_text().split()
+    assert told == ["1", "1", "6.0"]
+    started = [psutil.Process(int(child)), psutil.Process(int(apart))]
+    assert all(map(is_alive, started))
+    return started
 
 
 def test_a_text_that_has_changed_since_the_plan_is_not_trained_on(workers: Workers, job: Callable[..., Job]) -> None:
