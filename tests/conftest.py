@@ -77,16 +77,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def in_order(items: list[pytest.Item]) -> None:
-    """The slow tests first, the longest of them before all, a share for each process; then the many that take a moment.
+    """The slow tests first, a share for each process, a file's all in one, which share what it prepares; then the rest.
 
     Each process begins with as many tests of the list as any other, and takes from the others in the end: so no core
     waits long.
     """
-    longest = [item for item in items if item.path.stem in LONGEST]
-    slow = [item for item in items if item not in set(longest) and item.get_closest_marker("slow")]
-    quick = [item for item in items if item not in {*longest, *slow}]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    by_file = {path: [item for item in slow if item.path == path] for path in dict.fromkeys(i.path for i in slow)}
     num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    shares = [[*longest, *slow][place::num_processes] for place in range(num_processes)]
+    shares: list[list[pytest.Item]] = [[] for _ in range(num_processes)]
+    for path in sorted(by_file, key=lambda path: (path.stem not in LONGEST, -len(by_file[path]))):
+        min(shares, key=len).extend(by_file[path])
     size = math.ceil(len(items) / num_processes)
     for share in shares:
         wanted = max(0, size - len(share))
