@@ -99,6 +99,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait for an MLflow server or disk.",
 )
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Follow another driver of the sweep on a server at once. Default: once it gives no sign of life for a minute.",
+)
 @store_option
 @click.option("--quiet", is_flag=True, help="Print only what is waited for, and the answer.")
 @click.option("--json", "json_", is_flag=True, help="Print a line of JSON for each event, for programs.")
@@ -122,6 +127,7 @@ def run(
     max_failures: int | None,
     max_hours: float | None,
     wait: float,
+    take_over: bool,
     store: str | None,
     quiet: bool,
     json_: bool,
@@ -184,7 +190,14 @@ def run(
             workers_there = running_on.make_workers(plan.trainer.corpus_of)
             limits = Limits(wait, max_failures, end)
             return run_session(
-                plan, workers_there, opened, limits=limits, signals=signals, output=output, resume_hint=resume_hint
+                plan,
+                workers_there,
+                opened,
+                limits=limits,
+                signals=signals,
+                output=output,
+                resume_hint=resume_hint,
+                takes_over=take_over,
             )
     except Paused:
         click.echo(f"paused; {resume_hint}", err=json_)

@@ -34,10 +34,12 @@ def run_session(
     signals: Signals,
     output: Output,
     resume_hint: str,
+    takes_over: bool = False,
 ) -> int:
     """Run what is missing of a plan, report and print; returns the exit code. Paused where a signal came.
 
-    `resume_hint` says how somebody goes on with a sweep that has stopped before it was done.
+    `resume_hint` says how somebody goes on with a sweep that has stopped before it was done; with `takes_over` another
+    driver of it, on a server, is followed at once.
     """
 
     def make_view(trials: list[Trial], ledger: Ledger) -> View:
@@ -48,7 +50,7 @@ def run_session(
         click.echo(what, err=output == "json")
 
     name = plan.experiment.name
-    with locked_work(store, name, wait=limits.wait) as outbox:
+    with locked_work(store, name, wait=limits.wait, begins=True, takes_over=takes_over) as outbox:
         with _report_loaded_meanwhile(plan):
             outcome = execute(
                 plan,

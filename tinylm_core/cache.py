@@ -27,13 +27,16 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("TINYLM_CACHE") or platformdirs.user_cache_dir("tinylm")).expanduser()
 
 
-def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | None]) -> tuple[Path, dict[str, Any]]:
+def cached(
+    folder: Path, key: object, write: Callable[[Path], dict[str, Any] | None], *, by_size: bool = False
+) -> tuple[Path, dict[str, Any]]:
     """The folder of that key (JSON) under `folder`, and the facts that `write` returned when it filled it.
 
-    It appears whole or not at all, whoever else is writing it; one whose files have other bytes is written anew.
+    It appears whole or not at all, whoever else is writing it; one whose files have other bytes is written anew. With
+    `by_size` only their sizes are looked at, as of files that are long and seldom read: `is_whole` looks at the rest.
     """
     entry = folder / hashlib.sha256(json.dumps([CACHE_VERSION, key]).encode()).hexdigest()[:32]
-    facts = _facts(entry)
+    facts = _facts(entry, by_size=by_size)
     if facts is not None:
         return entry, facts
     with _work_folder(folder) as work:
@@ -41,18 +44,25 @@ def cached(folder: Path, key: object, write: Callable[[Path], dict[str, Any] | N
         new.mkdir()
         facts = write(new) or {}
         digests = {path.name: _digest(path) for path in new.iterdir()}
-        meta = with_checksum({"digests": digests, "facts": facts})
+        sizes = {path.name: path.stat().st_size for path in new.iterdir()}
+        meta = with_checksum({"digests": digests, "sizes": sizes, "facts": facts})
         (new / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         sync_tree(new)
         _put(new, entry)
     return entry, facts
 
 
-def _facts(entry: Path) -> dict[str, Any] | None:
+def is_whole(entry: Path) -> bool:
+    """Whether every file of a folder that `cached` returned has the bytes that were written."""
+    return _facts(entry) is not None
+
+
+def _facts(entry: Path, *, by_size: bool = False) -> dict[str, Any] | None:
     """None where the folder is missing or not as it was written."""
     try:
         meta = checked(json.loads((entry / "meta.json").read_text(encoding="utf-8")))
-        whole = all(_digest(entry / name) == digest for name, digest in meta["digests"].items())
+        whole = all((entry / name).stat().st_size == size for name, size in meta["sizes"].items())
+        whole = whole and (by_size or all(_digest(entry / name) == known for name, known in meta["digests"].items()))
         return dict(meta["facts"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinylm_core.cache import cached, default_cache_dir
+from tinylm_core.cache import cached, default_cache_dir, is_whole
 from tinylm_core.config import BPE_VOCAB_SIZE, RunConfig
 from tinylm_core.readers import read_text, read_tokens
 from tinylm_core.sources import find_source, stamp
@@ -70,7 +70,7 @@ def _load(config: RunConfig, cache: Path) -> Corpus:
     source = find_source(config.data, config.tokenizer, config.vocab_size)
     paths = source.paths
     if source.write is not None:
-        written, _ = cached(cache / "sources", source.depends_on, source.write)
+        written, _ = cached(cache / "sources", source.depends_on, source.write, by_size=True)
         names = ("train.txt", "train.npy", "val.txt")
         paths = tuple(written / name for name in names if (written / name).exists())
 
@@ -84,6 +84,8 @@ def _load(config: RunConfig, cache: Path) -> Corpus:
         vocab_size = _vocab_size_of_ids(vocab_size, survey["max_id"])
 
     def write(folder: Path) -> dict[str, Any]:
+        if source.write is not None and not is_whole(paths[0].parent):
+            raise ValueError(f"its cached text is damaged; remove {paths[0].parent}")
         facts = _write_tokens(folder, train, val, config.tokenizer, vocab_size)
         # What is kept under a fingerprint must be what was fingerprinted.
         if stamp(paths) != before:

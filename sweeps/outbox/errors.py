@@ -29,3 +29,13 @@ class RefusedError(ValueError):
 
 class DiskFullError(Exception):
     """There was no room for a record for too long; nothing is lost, and a later start goes on."""
+
+
+class LeaseLostError(RefusedError):
+    """Another driver has taken a sweep on a server. What this one had to send stays in its journal."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"sweep {name!r} has been taken over by another driver, so this one stops; nothing is lost: once the other "
+            "has ended, the same command sends what this one had still to send"
+        )

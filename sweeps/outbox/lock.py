@@ -1,14 +1,17 @@
-"""One driver a sweep: a file lock on this machine; on a server, whose clients share no file, a sign of life in a tag.
+"""One driver a sweep: a file lock on this machine; on a server, whose clients share no file, an epoch that one has won.
 
-The file lock dies with its holder. The sign of life is best effort: two drivers that start in the same moment on two
-machines may both see nobody, and one whose machine was lost holds the sweep until its last sign is old enough.
+The file lock dies with its holder. Who holds an epoch counts its signs of life in a tag. Another takes the next epoch
+only where the count has stood still for LEASE_SECONDS by its own clock, or where it knows the holder as one that this
+folder had, whose file lock it holds now. Host names, process IDs and times are for people: they decide nothing.
 """
 
 import os
 import platform
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 
 import psutil
@@ -19,8 +22,13 @@ from sweeps.store.layout import SweepWork
 from sweeps.store.read import Store
 from tinylm_core.durable import is_disk_full
 
-SIGN_OF_LIFE_SECONDS = 180.0  # a driver on another machine that was not heard of for so long is gone
+BEAT_SECONDS = 5.0  # between two signs of life of a driver
+LEASE_SECONDS = 60.0  # without one, and a driver may be followed by another
+QUIET_SECONDS = 8.0  # of waiting that needs no word: who lives has given one by then
+POLL_SECONDS = 1.0
 CLOCK_SECONDS = 60.0  # that a clock may have been set by since a process began
+
+Say = Callable[[str], None]
 
 
 class LockHeldError(ValueError):
@@ -28,23 +36,28 @@ class LockHeldError(ValueError):
 
 
 @contextmanager
-def sole_driver(store: Store, name: str) -> Iterator[Holder]:
-    """Hold a sweep; gives who holds it now, which is us. LockHeldError says who else does."""
+def sole_driver(
+    store: Store, name: str, *, begins: bool = False, takes_over: bool = False, say: Say = lambda _: None
+) -> Iterator[Holder]:
+    """Hold a sweep; gives who holds it now, which is us. LockHeldError says who else does.
+
+    `begins`: this is to run it, so it waits for as long as it takes to see whether a holder on a server lives; who
+    only reads does not. `takes_over`: a holder there is followed at once, whether it lives or not.
+    """
     work = store.layout.work_of(name)
     lock = FileLock(work.lock)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise _held(name, _noted(work)) from None
+        raise _held(name, noted(work)) from None
     try:
-        if not store.is_local and (other := store.holder(name)) is not None and _is_alive(other):
-            raise _held(name, other)
-        holder = Holder(platform.node(), os.getpid(), time.time())
-        try:
-            work.holder.write_text(holder.to_json(), encoding="utf-8")
-        except OSError as error:
-            if not is_disk_full(error):  # which `sweeps.rm` is to make room on; it is a note to people
-                raise
+        before = noted(work)  # whom this folder had, and who is gone, since the lock is ours
+        nonce = (before.nonce if before is not None else "") or uuid.uuid4().hex
+        holder = Holder(platform.node(), os.getpid(), time.time(), nonce)
+        _note(work, holder)
+        if not store.is_local:
+            holder = _with_epoch(store, name, holder, begins=begins, takes_over=takes_over, say=say)
+        _note(work, holder)
         try:
             yield holder
         finally:
@@ -53,33 +66,90 @@ def sole_driver(store: Store, name: str) -> Iterator[Holder]:
         lock.release()
 
 
+def _note(work: SweepWork, holder: Holder) -> None:
+    try:
+        work.holder.write_text(holder.to_json(), encoding="utf-8")
+    except OSError as error:
+        if not is_disk_full(error):  # which `sweeps.rm` is to make room on; it is a note to people
+            raise
+
+
+def _with_epoch(store: Store, name: str, holder: Holder, *, begins: bool, takes_over: bool, say: Say) -> Holder:
+    """The holder with the epoch that it has won. Its nonce is its folder's, whose lock one process at a time has."""
+    leases = store.experiments.leases(name)
+    if leases is None and begins:
+        store.writer().experiment(name, None)
+        leases = store.experiments.leases(name)
+    if leases is None:
+        return holder  # nothing is there that two could write
+    watched: Holder | None = None
+    since: float | None = None  # when it began to be watched
+    has_said = False
+    num_lost = 0  # claims, to others who have not yet said so
+    while True:
+        tag = store.holder(name)
+        if tag != watched:
+            if watched is not None and tag is not None and not tag.released and tag.nonce != holder.nonce:
+                raise _held(name, tag)  # it gives signs of life
+            watched, since, num_lost = tag, None, 0
+        is_free = tag is None or tag.released or takes_over or tag.nonce == holder.nonce
+        is_still = since is not None and time.monotonic() - since > LEASE_SECONDS
+        if is_still or (is_free and not num_lost):
+            epoch = (tag.epoch if tag else 0) + 1 + num_lost
+            if leases.claim(epoch, holder.nonce):
+                return replace(holder, epoch=epoch)
+            num_lost, since = num_lost + 1, None
+        if since is None:
+            if not begins:
+                raise _held(name, tag)
+            since, has_said = time.monotonic(), False
+        if not has_said and time.monotonic() - since > QUIET_SECONDS:
+            who = _who(tag) if tag is not None and not tag.released else "by another driver"
+            say(f"sweep {name!r} was held {who}; giving it {LEASE_SECONDS:.0f} s for a sign of life")
+            has_said = True
+        time.sleep(POLL_SECONDS)
+
+
 def driver_of(store: Store, name: str) -> Holder | None:
     """Who drives a sweep now, as far as can be seen without holding it: a guess that writes nothing."""
-    holders = (_noted(store.layout.work_of(name)), None if store.is_local else store.holder(name))
-    return next((holder for holder in holders if holder and _is_alive(holder)), None)
+    note = noted(store.layout.work_of(name))
+    if note is not None and _is_process(note):
+        return note
+    tag = None if store.is_local else store.holder(name)
+    is_dead = note is not None and tag is not None and tag.nonce == note.nonce != ""
+    return None if tag is None or tag.released or is_dead else tag
 
 
-def _held(name: str, holder: Holder | None) -> LockHeldError:
-    by = "by another process"
-    if holder is not None:
-        with suppress(OverflowError, ValueError, OSError):  # a time that is none
-            since = datetime.fromtimestamp(holder.since).strftime("%Y-%m-%d %H:%M")
-            by = f"by process {holder.pid} on {holder.host} since {since}"
-        if holder.seen is not None:
-            by += f", heard of {time.time() - holder.seen:.0f} s ago (gone after {SIGN_OF_LIFE_SECONDS:.0f} s)"
-    return LockHeldError(f"sweep {name!r} is being run {by}; one driver at a time")
-
-
-def _noted(work: SweepWork) -> Holder | None:
+def noted(work: SweepWork) -> Holder | None:
+    """The note that a driver of this folder left, or has there now."""
     try:
         return holder_from_json(work.holder.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _is_alive(holder: Holder) -> bool:
-    if holder.host != platform.node():
-        return holder.seen is not None and time.time() - holder.seen < SIGN_OF_LIFE_SECONDS
+def boot_seconds() -> float:
+    """A clock that nobody sets and that goes on while the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS' monotonic one does by itself
+    return time.clock_gettime(clock)
+
+
+def _held(name: str, holder: Holder | None) -> LockHeldError:
+    by = _who(holder) if holder is not None else "by another process"
+    return LockHeldError(f"sweep {name!r} is being run {by}; one driver at a time")
+
+
+def _who(holder: Holder) -> str:
+    by = f"by process {holder.pid} on {holder.host}"
+    with suppress(OverflowError, ValueError, OSError):  # a time that is none
+        by += f" since {datetime.fromtimestamp(holder.since).strftime('%Y-%m-%d %H:%M')}"
+    return by
+
+
+def _is_process(holder: Holder) -> bool:
+    """Whether a note's process, of this machine, lives: for people alone."""
+    if holder.host != platform.node()[: len(holder.host)]:
+        return False
     try:
         # After a restart of the machine, or in another container of its name, a younger process has the number.
         is_older = psutil.Process(holder.pid).create_time() < holder.since + CLOCK_SECONDS

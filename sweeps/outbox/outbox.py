@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sweeps.outbox.disk import DiskSpace
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 2.0
 MOST_COALESCED = 20
+REST_SECONDS = 2.0  # between two looks at what there is to do beside sending
 SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
 
 
@@ -27,12 +29,20 @@ class Outbox:
     """A journal and the thread that sends it.
 
     `send(operation, replayed)` raises RefusedError where that is for good, and anything else while the tracker is away;
-    `replayed` says that an earlier process may have sent it. What has fallen behind catches up by fewer calls.
+    `replayed` says that an earlier process may have sent it. What has fallen behind catches up by fewer calls. While
+    there is nothing to send, the thread calls `rest` from time to time, whose errors but RefusedError may pass.
     """
 
-    def __init__(self, journal: Journal, send: Callable[[Operation | Unreadable, bool], None], disk: DiskSpace) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        send: Callable[[Operation | Unreadable, bool], None],
+        disk: DiskSpace,
+        rest: Callable[[], None] = lambda: None,
+    ) -> None:
         self.disk = disk
-        self._journal, self._send = journal, send
+        self._journal, self._send, self._rest_within = journal, send, rest
+        self._last_words: Callable[[], None] = lambda: None
         self._queue: deque[tuple[Operation | Unreadable, bool]] = deque((one, True) for one in journal.left_over)
         self._changed = threading.Condition()
         self._closing = False
@@ -91,12 +101,15 @@ class Outbox:
             raise TrackerAwayError(trouble)
         return True
 
-    def close(self, timeout: float) -> bool:
-        """Drain and stop. What has not arrived stays in the journal for the next start."""
+    def close(self, timeout: float, last_words: Callable[[], None] = lambda: None) -> bool:
+        """Drain and stop. What has not arrived stays in the journal for the next start.
+
+        Where all has, the thread calls `last_words` at its end.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._queue or self.refusal, max(0.0, timeout))
             arrived = not self._queue
-            self._closing = True
+            self._closing, self._last_words = True, last_words
             self._changed.notify_all()
         self._thread.join(timeout=RETRY_SECONDS if arrived else 0.1)
         if not self._thread.is_alive():
@@ -120,10 +133,14 @@ class Outbox:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
+                self._changed.wait_for(lambda: self._queue or self._closing, REST_SECONDS)
                 if self._closing:
+                    break
+                operation, replayed, number = self._next() if self._queue else (None, False, 0)
+            if operation is None:
+                if not self._rested():
                     return
-                operation, replayed, number = self._next()
+                continue
             self._call_since = time.monotonic()
             try:
                 self._send(operation, replayed)
@@ -150,3 +167,22 @@ class Outbox:
                 if not self._queue:
                     self._journal.forget()
                     self._changed.notify_all()
+        if not self._queue and self.refusal is None and self._error is None:
+            with suppress(Exception):  # nobody waits for them, and a next start finds out by itself
+                self._last_words()
+
+    def _rested(self) -> bool:
+        """Whether to go on after a rest."""
+        try:
+            self._rest_within()
+        except RefusedError as refusal:
+            with self._changed:
+                self.refusal = refusal
+                self._changed.notify_all()
+            return False
+        except Exception as error:  # any, as of an operation
+            self._error_since = self._error_since if self._error else time.monotonic()
+            self._error = reason(error)
+        else:
+            self._error = None
+        return True

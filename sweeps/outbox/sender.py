@@ -5,7 +5,6 @@ are read or removed. Knows no search and no workers.
 """
 
 import shutil
-import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from sweeps.outbox import operations as to_do
 from sweeps.outbox.definitions import Definitions
 from sweeps.outbox.errors import RefusedError
 from sweeps.outbox.operations import Operation, Unreadable
+from sweeps.outbox.tenure import Tenure
 from sweeps.outbox.tracked import RunGoneError, TrackedRuns
 from sweeps.store import is_temporary, schema
 from sweeps.store.artifacts import NoArtifactError
@@ -26,23 +26,22 @@ if TYPE_CHECKING:
     from sweeps.store.removal import Remover
     from sweeps.store.write import Writer
 
-HELD_AGAIN_SECONDS = 20.0  # between two signs of life of a driver
-
 R = TypeVar("R", StepRecord, EvalRecord)
 
 
 class Sender:
     """Sends the operations of one sweep to its experiment; `say` is told what a person should know."""
 
-    def __init__(self, store: Store, name: str, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, store: Store, name: str, say: Callable[[str], None] = lambda _: None, holder: Holder | None = None
+    ) -> None:
         self._store = store
         self._name = name
         self._say = say
         self._journal = store.layout.work_of(name).journal
         self._runs = TrackedRuns(store, name, lambda: self._writer)
         self._definitions = Definitions(store, name, self._runs.id_of)
-        self._holder: Holder | None = None
-        self._held_at = 0.0
+        self._tenure = None if holder is None or not holder.epoch else Tenure(store, name, holder, lambda: self._writer)
         self._is_repeat = False  # whether the operation under way may have been done before
         self._failed = False
         self._deleted: set[str] = set()
@@ -52,13 +51,13 @@ class Sender:
         """Send one operation; `replayed` says that an earlier process may have sent it. RefusedError: never again."""
         if isinstance(operation, Unreadable):
             raise self._refused(operation.why)
-        if replayed and isinstance(operation, to_do.Hold | to_do.Release):
-            return  # of a driver that is gone
+        if isinstance(operation, to_do.Hold | to_do.Release):
+            return  # of an earlier version, whose driver is gone
         self._is_repeat = replayed or self._failed
         self._failed = True
         try:
+            self.beat()
             self._send(operation)
-            self._hold_again()
         except RefusedError:
             raise
         except Exception as error:
@@ -84,12 +83,8 @@ class Sender:
 
     def _send(self, operation: Operation) -> None:
         match operation:
-            case to_do.Hold():
-                self._holder, self._held_at = operation.holder, 0.0
-            case to_do.Release():
-                if self._holder and self._held_at:
-                    self._writer.set_holder(self._runs.experiment_id(), None)
-                self._holder = None
+            case to_do.Hold() | to_do.Release():
+                pass
             case to_do.Open():
                 self._open(operation)
             case to_do.Ask():
@@ -121,13 +116,15 @@ class Sender:
             case _:
                 assert_never(operation)
 
-    def _hold_again(self) -> None:
-        if self._holder is None or time.monotonic() - self._held_at < HELD_AGAIN_SECONDS:
-            return
-        if self._runs.has_experiment:
-            seen = Holder(self._holder.host, self._holder.pid, self._holder.since, time.time())
-            self._writer.set_holder(self._runs.experiment_id(), seen)
-            self._held_at = time.monotonic()
+    def beat(self) -> None:
+        """Give a sign of life where one is due. LeaseLostError where another driver has taken the sweep meanwhile."""
+        if self._tenure is not None:
+            self._tenure.beat()
+
+    def release(self) -> None:
+        """Say that nobody drives the sweep any more."""
+        if self._tenure is not None:
+            self._tenure.release()
 
     def _open(self, operation: to_do.Open) -> None:
         is_new = not self._runs.has_experiment  # else its note has an answer, until there is another
@@ -141,6 +138,8 @@ class Sender:
 
     def _start(self, operation: to_do.Start) -> None:
         tags = operation.tags
+        if self._tenure is not None:
+            tags = tags | {schema.EPOCH: str(self._tenure.epoch)}
         if operation.summary is not None:
             tags = tags | {schema.SUMMARY_RUN: self._runs.id_of(operation.summary)}
         run_id = self._runs.create(

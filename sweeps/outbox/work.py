@@ -10,10 +10,10 @@ import click
 from filelock import FileLock, Timeout
 
 from sweeps.outbox.disk import DiskSpace
-from sweeps.outbox.errors import WAIT_SECONDS, DiskFullError, RefusedError, TrackerAwayError
+from sweeps.outbox.errors import WAIT_SECONDS, TrackerAwayError
 from sweeps.outbox.journal import Journal
 from sweeps.outbox.lock import sole_driver
-from sweeps.outbox.operations import Hold, MarkDead, Release
+from sweeps.outbox.operations import MarkDead
 from sweeps.outbox.outbox import Outbox
 from sweeps.outbox.sender import Sender
 from sweeps.store.read import Store
@@ -21,7 +21,6 @@ from sweeps.store.secrets import without_secrets
 from tinylm_core.records import now_ms
 
 QUIET_SECONDS = 2.0  # of waiting that needs no word
-RELEASE_SECONDS = 2.0
 
 
 def say(line: str) -> None:
@@ -31,34 +30,37 @@ def say(line: str) -> None:
 
 @contextmanager
 def locked_work(
-    store: Store, name: str, *, wait: float = WAIT_SECONDS, discards_journal: bool = False
+    store: Store,
+    name: str,
+    *,
+    wait: float = WAIT_SECONDS,
+    discards_journal: bool = False,
+    begins: bool = False,
+    takes_over: bool = False,
 ) -> Iterator[Outbox]:
     """The drained outbox of a sweep that we alone drive. LockHeldError says who else does.
 
     Runs that say RUNNING have no driver then: they are marked INTERRUPTED. `discards_journal`: what earlier commands
-    have left to send is of no use any more.
+    have left to send is of no use any more; `begins` and `takes_over` as for `sole_driver`.
     """
     work = store.layout.work_of(name)
     work.folder.mkdir(parents=True, exist_ok=True)
-    with sole_driver(store, name) as holder:
+    with sole_driver(store, name, begins=begins, takes_over=takes_over, say=say) as holder:
         if discards_journal:
             work.journal.unlink(missing_ok=True)
         journal = Journal(work.journal, store.layout.root)
         if journal.damage:
             say(f"{journal.damage}; the rest was put beside it, and its runs go on from their checkpoints")
-        outbox = Outbox(journal, Sender(store, name, say), DiskSpace(store.folder, wait))
+        sender = Sender(store, name, say, holder)
+        outbox = Outbox(journal, sender, DiskSpace(store.folder, wait), rest=sender.beat)
         try:
-            if not store.is_local:
-                outbox.put(Hold(holder=holder))
             drain(outbox, wait)
             for run_id in store.running(name):  # their driver is gone
                 outbox.put(MarkDead(run_id=run_id, end_time_ms=now_ms()))
             drain(outbox, wait)
             yield outbox
         finally:
-            if not store.is_local:
-                _release(outbox)
-            outbox.close(0)
+            outbox.close(0, sender.release)
 
 
 def remove_empty_work(store: Store, name: str) -> None:
@@ -69,14 +71,6 @@ def remove_empty_work(store: Store, name: str) -> None:
             work.journal.unlink()
             work.lock.unlink()
             work.folder.rmdir()
-
-
-def _release(outbox: Outbox) -> None:
-    """Say that nobody drives the sweep now, unless that must be waited for."""
-    if not outbox.trouble and not outbox.num_waiting:
-        with suppress(DiskFullError, RefusedError):
-            outbox.put(Release())
-            outbox.drain(RELEASE_SECONDS)
 
 
 def drain(outbox: Outbox, wait: float) -> None:

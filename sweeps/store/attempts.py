@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from tinylm_core.records import RESULTS
 
-AttemptOrder = tuple[int, float, str]
+AttemptOrder = tuple[int, float, tuple[int, ...]]
 
 
 class Attempt(Protocol):
@@ -19,9 +19,15 @@ class Attempt(Protocol):
 R = TypeVar("R", bound=Attempt)
 
 
-def attempt_order(state: str, start: float, run_id: str) -> AttemptOrder:
-    """The order of a run among its like; the last counts: one with a result, else one that runs, else the newest."""
-    return 2 if state in RESULTS else int(state == "RUNNING"), start, run_id
+def attempt_order(state: str, start: float, run_id: str, epoch: str | None = None) -> AttemptOrder:
+    """The order of a run among its like; the last counts: one with a result, else one that runs, else the newest.
+
+    Of several with a result that drivers of a server made, the one of the lowest (epoch, run ID), by no clock.
+    """
+    digits = tuple(map(ord, run_id))
+    if state in RESULTS and epoch is not None and epoch.isdecimal():
+        return 2, -float(epoch), tuple(-digit for digit in digits)
+    return 2 if state in RESULTS else int(state == "RUNNING"), start, digits
 
 
 def best_of_each(runs: Iterable[R], identity_of: Callable[[R], str | None]) -> dict[str, R]:

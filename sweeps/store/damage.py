@@ -18,6 +18,8 @@ from sweeps.store.read import Store
 from sweeps.store.schema import column
 
 HISTORY = "history.parquet"
+# A run that goes on from a checkpoint takes some steps again, to the same numbers in another time.
+MEASURED_ONCE = [metric for metric in schema.HISTORY_METRICS if metric != "train/tokens_per_second"]
 
 
 def check_intact(store: Store, name: str, history: pd.DataFrame) -> None:
@@ -62,7 +64,7 @@ def check_history(recorded: pd.DataFrame, folder: Path, tags: Mapping[str, str],
         raise ValueError(f"{run}: the database has step {missing[0]}, and {file} does not; the database is damaged")
     is_thinned = len(mine) < len(kept)
     kept = kept.loc[mine.index]
-    for metric in schema.HISTORY_METRICS:
+    for metric in MEASURED_ONCE:
         name = column(metric)
         here, there = mine[name].to_numpy(float), kept[name].to_numpy(float)
         if name == column(schema.SKIPPED):

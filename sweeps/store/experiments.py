@@ -6,7 +6,7 @@ Writes nothing.
 import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sweeps.spec.catalog import sweep_name
 from sweeps.store import schema
@@ -14,6 +14,9 @@ from sweeps.store.place import Place
 from sweeps.store.rows import RawReader
 from sweeps.store.secrets import without_secrets
 from sweeps.store.sql import RawExperiment
+
+if TYPE_CHECKING:
+    from sweeps.store.leases import Leases
 
 REMOVED = ".removed-"  # what follows the name of an experiment that `sweeps.rm` left in a server's bin
 
@@ -95,6 +98,13 @@ class Sweeps:
     def of_run(self, run: schema.RunRow) -> str:
         """The sweep that a run is of."""
         return next(name for name, found in self.by_name().items() if found.experiment_id == run.experiment_id)
+
+    def leases(self, name: str) -> "Leases | None":
+        """The epochs of a sweep on a server; None where it is not there."""
+        from sweeps.store.leases import Leases
+
+        found = self.find(name)
+        return None if found is None else Leases(self._raw.patient, found.experiment_id)
 
     def only(self) -> str:
         """The name of the only sweep. ValueError where there are more or none."""

@@ -39,7 +39,7 @@ class Store:
     def __init__(self, place: Place, wait: float = 0.0) -> None:
         self._place = place
         self._raw = RawReader(place, wait)
-        self._experiments = Sweeps(self._raw, place)
+        self.experiments = Sweeps(self._raw, place)
         self.artifacts = Artifacts(self._raw, place.where)
 
     @property
@@ -92,22 +92,22 @@ class Store:
 
     def sweeps(self) -> list[str]:
         """The names of the sweeps here, newest first."""
-        return list(self._experiments.by_name())
+        return list(self.experiments.by_name())
 
     def named(self, name_or_path: str) -> str:
         """The sweep here of that name, of that start of one, or of that file. ValueError where there is none.
 
         One whose experiment somebody renamed in MLflow is found under both names, and keeps its own.
         """
-        return self._experiments.named(name_or_path)
+        return self.experiments.named(name_or_path)
 
     def sweep_of(self, run: RunRow) -> str:
         """The sweep that a run here is of."""
-        return self._experiments.of_run(run)
+        return self.experiments.of_run(run)
 
     def check_not_deleted(self, name: str) -> None:
         """ValueError, with the command that restores it, where somebody deleted a sweep's experiment in MLflow."""
-        self._experiments.check_not_deleted(name)
+        self.experiments.check_not_deleted(name)
 
     def definitions(self, name: str) -> list[Definition]:
         """The definitions of a sweep, the one that was started last first, be it for the first time or again."""
@@ -131,7 +131,7 @@ class Store:
         """The plan of the definition that was started last, or of the one that starts so. ValueError where none is."""
         planned = [known for known in self.definitions(name) if known.plan is not None or known.problem]
         if not planned:
-            self._experiments.get(name)  # says where there is no such sweep
+            self.experiments.get(name)  # says where there is no such sweep
             raise ValueError(f"sweep {name!r} has no plan in {self.where} yet")
         matches = [known for known in planned if known.definition.startswith(definition or "")]
         if len(matches) != 1 and definition is not None:
@@ -147,7 +147,7 @@ class Store:
 
     def listed_runs(self) -> dict[str, list[RawRun]]:
         """Every run of every sweep, newest sweep first, with the tags and metrics that a list needs: soon read."""
-        sweeps = self._experiments.by_name()
+        sweeps = self.experiments.by_name()
         by_id: dict[str, list[RawRun]] = {experiment.experiment_id: [] for experiment in sweeps.values()}
         for raw in self._raw.listed(list(by_id)):
             by_id[raw.experiment_id].append(raw)
@@ -167,7 +167,7 @@ class Store:
 
     def artifacts_folder(self, name: str) -> Path | None:
         """Where the artifacts of a sweep's runs are on this machine; None where a server has them."""
-        return folder_of(self._experiments.get(name).location) if self.is_local else None
+        return folder_of(self.experiments.get(name).location) if self.is_local else None
 
     def find_run(self, run_id_or_prefix: str) -> RunRow:
         """The run, of any sweep and role, whose ID starts so (4 characters or more). ValueError unless it is one."""
@@ -184,14 +184,14 @@ class Store:
 
     def holder(self, name: str) -> Holder | None:
         """Who drives a sweep, as far as its last sign of life says: what `Writer.set_holder` was given."""
-        found = self._experiments.find(name)
+        found = self.experiments.find(name)
         return holder_from_json(found.tags.get(schema.HOLDER, "null")) if found else None
 
     def trials(self, name: str | None = None, definition: str | None = None) -> "pd.DataFrame":
         """The runs of a plan, one a row, by trial and seed, as `frames.trials_frame`; `name` None: the only sweep's."""
         from sweeps.store import frames
 
-        name = name or self._experiments.only()
+        name = name or self.experiments.only()
         return frames.trials_frame(self.runs(name), self.plan(name, definition))
 
     def history(
@@ -225,13 +225,13 @@ class Store:
         """Mean losses and their gap per value of each swept field, over the complete runs of a plan."""
         from sweeps.store import frames
 
-        name = name or self._experiments.only()
+        name = name or self.experiments.only()
         plan = self.plan(name, definition)
         return frames.gaps_frame(frames.trials_frame(self.runs(name), plan), plan.swept)
 
     def ui_links(self, name: str, definition: str) -> UiLinks:
         """Where MLflow's UI shows a definition of a sweep."""
-        experiment = self._experiments.get(name)
+        experiment = self.experiments.get(name)
         base, tags = ui.ui_base(self.tracking_uri), experiment.tags
         # One that an earlier version made has no views, and the UI complains of a link to one.
         keys = {view: ui.view_key(view, definition) for view in (ui.RUNS, ui.BEST)}
@@ -243,5 +243,5 @@ class Store:
         return self._of(name, lambda experiment_id: self._raw.runs([experiment_id], role))
 
     def _of(self, name: str, ask: Callable[[str], list[T]]) -> list[T]:
-        found = self._experiments.find(name)
+        found = self.experiments.find(name)
         return ask(found.experiment_id) if found else []

@@ -51,13 +51,15 @@ DIRTY = "code.dirty"
 COMMIT = "mlflow.source.git.commit"
 NOTE = "mlflow.note.content"
 HOLDER = "sweep.holder"  # of an experiment: the driver at work, as JSON
+LEASE = "sweep.lease"  # of an experiment that only stands for an epoch: the nonce of who has won it
+EPOCH = "sweep.epoch"  # of a run on a server: that of the driver that made it
 DATASET_CONTEXT = "mlflow.data.context"  # of a dataset input
 
 # Without it the experiment's page asks what kind of project it is.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 # What a list of sweeps needs of a run
-LISTED_TAGS = (ROLE, DEFINITION, STATE, IDENTITY, SETTING)
+LISTED_TAGS = (ROLE, DEFINITION, STATE, IDENTITY, SETTING, EPOCH)
 LISTED_METRICS = ("objective",)
 
 PLAN = "plan.json"  # artifact of the summary run
@@ -140,7 +142,8 @@ class RunRow:
     @property
     def attempt(self) -> AttemptOrder:
         """Where it stands among the attempts at one piece of science: `attempt_order`."""
-        return attempt_order(self.state, self.start_time.timestamp() if self.start_time else 0, self.run_id)
+        start = self.start_time.timestamp() if self.start_time else 0
+        return attempt_order(self.state, start, self.run_id, self.tags.get(EPOCH))
 
 
 @dataclass(frozen=True)

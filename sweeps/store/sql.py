@@ -43,7 +43,8 @@ class RawRun(NamedTuple):
     @property
     def attempt(self) -> AttemptOrder:
         """Where it stands among the attempts at one piece of science: `attempts.attempt_order`."""
-        return attempt_order(self.tags.get(schema.STATE, ""), self.start_time or 0, self.run_id)
+        state = self.tags.get(schema.STATE, "")
+        return attempt_order(state, self.start_time or 0, self.run_id, self.tags.get(schema.EPOCH))
 
 
 # One logged value: run ID, metric, step, milliseconds, value (None for NaN). A plain tuple, as there are millions.

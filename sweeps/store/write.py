@@ -211,9 +211,9 @@ class Writer:
                 return True
             raise
 
-    def set_holder(self, experiment_id: str, holder: Holder | None) -> None:
-        """Say in the store who drives a sweep; None: nobody."""
-        self._client.set_experiment_tag(experiment_id, schema.HOLDER, "null" if holder is None else holder.to_json())
+    def set_holder(self, experiment_id: str, holder: Holder) -> None:
+        """Say in the store who drives a sweep, or did."""
+        self._client.set_experiment_tag(experiment_id, schema.HOLDER, holder.to_json())
 
     def created_run(self, experiment_id: str, creation_id: str) -> str | None:
         """The run of a create call: the one that has most in it, then the oldest. Its extras are deleted."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from sweeps.outbox.errors import DiskFullError, TrackerAwayError, reason
+from sweeps.outbox.errors import DiskFullError, LeaseLostError, TrackerAwayError, reason
 from sweeps.store.faults import is_temporary, is_trackers, refusal
 from sweeps.store.secrets import make_discreet
 from tinylm_core.durable import is_disk_full
@@ -106,6 +106,9 @@ def run_command(command: click.Command) -> None:
         code = COME_BACK_LATER
     except TrackerAwayError as error:
         _say(f"the tracker is away ({error}); nothing is lost: the same command sends the rest and goes on")
+        code = COME_BACK_LATER
+    except LeaseLostError as error:
+        _say(str(error))
         code = COME_BACK_LATER
     except (KeyboardInterrupt, click.Abort):
         code = 130

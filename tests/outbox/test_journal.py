@@ -31,7 +31,7 @@ EVALS = st.builds(EvalRecord, step=TIME, tokens=TIME, val_loss=FLOAT, val_loss_s
 USAGE = st.builds(UsageRecord, timestamp_ms=TIME, cpu_percent=FLOAT, memory_megabytes=FLOAT, memory_percent=FLOAT,
                   gpu_utilization_percent=st.none() | FLOAT)  # fmt: skip
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "holder": st.builds(Holder, host=TEXT, pid=TIME, since=FLOAT, seen=st.none() | FLOAT),
+    "holder": st.builds(Holder, host=TEXT, pid=TIME, since=FLOAT, nonce=TEXT, epoch=TIME, beat=TIME),
     "run": TEXT, "run_id": TEXT, "name": TEXT, "note": TEXT, "summary": TEXT, "definition": TEXT, "artifact_path": TEXT,
     "tags": TEXTS, "params": TEXTS, "metrics": st.dictionaries(TEXT, FLOAT, max_size=3),
     "start_time_ms": TIME, "end_time_ms": TIME, "is_new": st.booleans(), "temporary": st.booleans(),

@@ -36,7 +36,8 @@ def where(any_store: Store) -> str:
 @pytest.fixture
 def artifacts(any_store: Store, request: pytest.FixtureRequest) -> Path:
     """Where the files are, on this machine or the server's."""
-    folder: Path = any_store.folder if any_store.is_local else request.getfixturevalue("server").folder
+    kind = request.node.callspec.params["any_store"]
+    folder: Path = any_store.folder if any_store.is_local else request.getfixturevalue(kind).folder
     return folder / "artifacts"
 
 
