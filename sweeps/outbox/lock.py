@@ -61,7 +61,8 @@ def sole_driver(
         try:
             yield holder
         finally:
-            work.holder.unlink(missing_ok=True)
+            if store.is_local:  # of a server the folder keeps its nonce, by which its next driver follows at once
+                work.holder.unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -101,7 +102,7 @@ def _with_epoch(store: Store, name: str, holder: Holder, *, begins: bool, takes_
             num_lost, since = num_lost + 1, None
         if since is None:
             if not begins:
-                raise _held(name, tag)
+                raise _held(name, None if tag is None or tag.released else tag)
             since, has_said = time.monotonic(), False
         if not has_said and time.monotonic() - since > QUIET_SECONDS:
             who = _who(tag) if tag is not None and not tag.released else "by another driver"

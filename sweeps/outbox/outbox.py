@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 RETRY_SECONDS = 2.0
 MOST_COALESCED = 20
+LAST_SECONDS = 10.0  # that the thread is given to end, once all has arrived
 REST_SECONDS = 2.0  # between two looks at what there is to do beside sending
 SLOW_SECONDS = 10.0  # a call that takes longer is as good as a tracker that is away
 
@@ -111,7 +112,7 @@ class Outbox:
             arrived = not self._queue
             self._closing, self._last_words = True, last_words
             self._changed.notify_all()
-        self._thread.join(timeout=RETRY_SECONDS if arrived else 0.1)
+        self._thread.join(timeout=LAST_SECONDS if arrived else 0.1)
         if not self._thread.is_alive():
             self._journal.close()
         return arrived

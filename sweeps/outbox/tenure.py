@@ -38,17 +38,14 @@ class Tenure:
         Who was silent for so long that another may have followed, as a machine that slept, tries to win the next epoch
         itself. LeaseLostError where somebody else has.
         """
-        if self._leases is None:
-            self._leases = self._store.experiments.leases(self._name)
-            if self._leases is None:  # it was removed
-                return
-            self._experiment_id = self._writer().experiment(self._name, None)
+        if (leases := self._epochs()) is None:
+            return
         now, following = boot_seconds(), self.epoch + 1
         if now - self._confirmed > LEASE_SECONDS:
-            if not self._leases.claim(following, self._holder.nonce):
+            if not leases.claim(following, self._holder.nonce):
                 raise LeaseLostError(self._name)
             self._holder, self._beaten = replace(self._holder, epoch=following), None
-        elif self._leases.winner(following) is not None:
+        elif leases.winner(following) is not None:
             raise LeaseLostError(self._name)
         if self._beaten is None or now - self._beaten >= BEAT_SECONDS:
             self._holder = replace(self._holder, beat=self._holder.beat + 1)
@@ -58,5 +55,13 @@ class Tenure:
 
     def release(self) -> None:
         """Say that nobody drives the sweep any more."""
-        if self._leases is not None and self._leases.winner(self.epoch + 1) is None:
+        if (leases := self._epochs()) is not None and leases.winner(self.epoch + 1) is None:
             self._writer().set_holder(self._experiment_id, replace(self._holder, released=True))
+
+    def _epochs(self) -> "Leases | None":
+        """The sweep's epochs; None where it was removed."""
+        if self._leases is None:
+            self._leases = self._store.experiments.leases(self._name)
+            if self._leases is not None:
+                self._experiment_id = self._writer().experiment(self._name, None)
+        return self._leases

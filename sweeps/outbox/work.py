@@ -69,6 +69,7 @@ def remove_empty_work(store: Store, name: str) -> None:
     with suppress(Timeout, OSError), FileLock(work.lock, blocking=False):
         if not work.journal.read_bytes():
             work.journal.unlink()
+            work.holder.unlink(missing_ok=True)
             work.lock.unlink()
             work.folder.rmdir()
 
