@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 STORE ?= ./mlruns
-# Tests wait for processes of their own half of the time; three at a time keep two cores busy.
+# Tests wait for processes of their own; three at a time keep two cores busy.
 JOBS ?= 3
 PARALLEL = -n $(JOBS) --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY = true

@@ -54,7 +54,7 @@ def sole_driver(
         before = noted(work)  # whom this folder had, and who is gone, since the lock is ours
         nonce = (before.nonce if before is not None else "") or uuid.uuid4().hex
         holder = Holder(platform.node(), os.getpid(), time.time(), nonce)
-        _note(work, holder)
+        _note(work, holder)  # before an epoch is won by this nonce: a crash right then must not forget whose it is
         if not store.is_local:
             holder = _with_epoch(store, name, holder, begins=begins, takes_over=takes_over, say=say)
         _note(work, holder)

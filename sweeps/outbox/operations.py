@@ -32,7 +32,7 @@ def _as_trial(content: object) -> object:
 
 @dataclass(frozen=True, kw_only=True, config=_CHECKED)
 class Hold:
-    """Somebody drives the sweep, and says so now and from time to time."""
+    """Somebody drives the sweep: read from journals of earlier versions alone, as `Release` is."""
 
     holder: Holder
     op: Literal["hold"] = "hold"

@@ -51,8 +51,6 @@ class Sender:
         """Send one operation; `replayed` says that an earlier process may have sent it. RefusedError: never again."""
         if isinstance(operation, Unreadable):
             raise self._refused(operation.why)
-        if isinstance(operation, to_do.Hold | to_do.Release):
-            return  # of an earlier version, whose driver is gone
         self._is_repeat = replayed or self._failed
         self._failed = True
         try:
@@ -84,7 +82,7 @@ class Sender:
     def _send(self, operation: Operation) -> None:
         match operation:
             case to_do.Hold() | to_do.Release():
-                pass
+                pass  # of an earlier version, whose driver is gone
             case to_do.Open():
                 self._open(operation)
             case to_do.Ask():

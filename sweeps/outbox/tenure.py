@@ -22,7 +22,6 @@ class Tenure:
 
     def __init__(self, store: Store, name: str, holder: Holder, writer: Callable[[], "Writer"]) -> None:
         self._store, self._name, self._holder, self._writer = store, name, holder, writer
-        self._experiment_id = ""
         self._leases: Leases | None = None
         self._confirmed = boot_seconds()  # the last moment at which nobody else could have taken it
         self._beaten: float | None = None
@@ -49,19 +48,17 @@ class Tenure:
             raise LeaseLostError(self._name)
         if self._beaten is None or now - self._beaten >= BEAT_SECONDS:
             self._holder = replace(self._holder, beat=self._holder.beat + 1)
-            self._writer().set_holder(self._experiment_id, self._holder)
+            self._writer().set_holder(leases.experiment_id, self._holder)
             self._beaten = now
         self._confirmed = now
 
     def release(self) -> None:
         """Say that nobody drives the sweep any more."""
         if (leases := self._epochs()) is not None and leases.winner(self.epoch + 1) is None:
-            self._writer().set_holder(self._experiment_id, replace(self._holder, released=True))
+            self._writer().set_holder(leases.experiment_id, replace(self._holder, released=True))
 
     def _epochs(self) -> "Leases | None":
         """The sweep's epochs; None where it was removed."""
         if self._leases is None:
             self._leases = self._store.experiments.leases(self._name)
-            if self._leases is not None:
-                self._experiment_id = self._writer().experiment(self._name, None)
         return self._leases

@@ -14,7 +14,7 @@ class Leases:
     """The epochs of one sweep, by its experiment, which keeps its ID whatever it is called."""
 
     def __init__(self, client: MlflowClient, experiment_id: str) -> None:
-        self._client, self._experiment_id = client, experiment_id
+        self._client, self.experiment_id = client, experiment_id
 
     def claim(self, epoch: int, nonce: str) -> bool:
         """Whether who calls with this nonce, one of a kind, has won the epoch, by this call or by an earlier one."""
@@ -45,4 +45,4 @@ class Leases:
                 raise
 
     def _name(self, epoch: int) -> str:
-        return f"sweep-lease.{self._experiment_id}.{epoch}"
+        return f"sweep-lease.{self.experiment_id}.{epoch}"

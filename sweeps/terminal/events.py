@@ -7,12 +7,6 @@ from typing import Annotated
 
 import click
 
-Run = Annotated[str, "the run's name in MLflow"]
-Trial = Annotated[int, "its trial's number"]
-Seed = Annotated[int, "its seed"]
-Setting = Annotated[str, "its setting, abbreviated, for people"]
-Identity = Annotated[str, "the digest that says that two runs compute the same"]
-
 
 @dataclass(frozen=True)
 class SweepBegins:
@@ -27,26 +21,27 @@ class SweepBegins:
 
 
 @dataclass(frozen=True)
-class RunStarts:
+class OfRun:
+    """What is said of a run whenever something happens to it."""
+
+    run: Annotated[str, "the run's name in MLflow"]
+    trial: Annotated[int, "its trial's number"]
+    seed: Annotated[int, "its seed"]
+    setting: Annotated[str, "its setting, abbreviated, for people"]
+    identity: Annotated[str, "the digest that says that two runs compute the same"]
+
+
+@dataclass(frozen=True)
+class RunStarts(OfRun):
     """A run begins, or goes on."""
 
-    run: Run
-    trial: Trial
-    seed: Seed
-    setting: Setting
-    identity: Identity
     event: str = "started"
 
 
 @dataclass(frozen=True)
-class RunEnds:
+class RunEnds(OfRun):
     """A run has ended."""
 
-    run: Run
-    trial: Trial
-    seed: Seed
-    setting: Setting
-    identity: Identity
     state: Annotated[str, "COMPLETE, DIVERGED, FAILED, or INTERRUPTED: it goes on later"]
     objective: Annotated[float | None, "its objective, in nats per token; null where it has none"]
     event: str = "ended"

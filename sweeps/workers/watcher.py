@@ -1,7 +1,8 @@
 """A small process beside each worker, which ends what a run leaves behind when its worker has ended, however it did.
 
-What a run starts is in its worker's process group, or carries a mark in its environment if it has left that. Only a
-process that has left the group and emptied its environment is not found. Knows no job.
+What a run starts is in its worker's process group; what has left that is found by a mark in its environment, which a
+program has from the process that executes it. So a process escapes that has left the group and either was forked
+without executing a program, or has emptied its environment. Knows no job.
 """
 
 import ctypes

@@ -1,6 +1,7 @@
 """A flipped byte anywhere in what is read back is noticed, or changes nothing that anybody reads."""
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import SPACE, write_experiment, write_sweep
+from stores import SPACE, new_run, write_experiment, write_sweep
 
 from sweeps.driver.run_folder import NOTE, RunNote, note_in
 from sweeps.store import Store, open_store
@@ -104,10 +105,6 @@ def test_commits_of_mlflow_are_on_the_disk_when_they_return(local: Store) -> Non
 
 
 def test_artifacts_are_on_the_disk_before_a_run_is_complete(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    from stores import new_run
-
     writer, synced, fsync = local.writer(), list[Path](), os.fsync
     run_id = new_run(writer, writer.experiment("question", None))
     source = local.folder / "work" / "question" / "files"

@@ -67,7 +67,6 @@ def assert_only_the_answer_stays(screen: Terminal) -> None:
         pytest.param(200, 50, 2, None, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.faults
 def test_each_picture_is_whole_and_the_answer_alone_stays(
     launcher: Launcher, arguments: tuple[object, ...], columns: int, lines: int, workers: int, no_color: str | None
 ) -> None:

@@ -260,7 +260,6 @@ SWEEP = Sweep(
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_of_a_real_sweep_of_cheap_and_dear_runs_the_time_left_is_told(
     launcher: Launcher, text_file: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,6 @@ def kept(launcher: Launcher, text_file: Path, empty_store: Path, tmp_path: Path)
     ("file", "line", "another"),
     [("model.py", "else F.gelu", "else F.silu"), ("schedule.py", "math.cos(", "-math.cos(")],
 )
-@pytest.mark.faults
 def test_one_line_of_the_code_that_is_another_is_found(
     kept: Kept, tmp_path: Path, file: str, line: str, another: str
 ) -> None:
@@ -67,7 +66,6 @@ def test_one_line_of_the_code_that_is_another_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_a_diverged_run_diverges_again_at_the_same_step(
     launcher: Launcher, text_file: Path, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +101,6 @@ def test_a_run_that_was_killed_on_its_way_is_reproduced_in_one_go(
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_a_failed_run_is_reproduced_up_to_where_its_record_stops(
     launcher: Launcher, text_file: Path, empty_store: Path, tmp_path: Path
 ) -> None:
