@@ -45,7 +45,7 @@ EXIT_CODES = {
     "1": "done with failures, or stopped after too many of them (reproduce: different)",
     "2": "a mistake in what was asked, in one line",
     "70": "a fault of the program",
-    "75": "the tracker is away, the disk full, --max-hours over, or another driver has followed: the same command goes on",
+    "75": "the tracker is away, the disk full, --max-hours over, or another driver has followed: go on later",
     "130, 143": "paused by Ctrl-C, by SIGTERM: the same command goes on",
     "141": "whoever read the output is gone, as by `| head`: the same command goes on",
 }
