@@ -53,8 +53,12 @@ def cached(
 
 
 def is_whole(entry: Path) -> bool:
-    """Whether every file of a folder that `cached` returned has the bytes that were written."""
-    return _facts(entry) is not None
+    """Whether every file of a folder that `cached` returned has the bytes that were written.
+
+    True too where an earlier version wrote it, which noted no digests.
+    """
+    has_digests = b'"digests"' in (entry / "meta.json").read_bytes()
+    return _facts(entry, by_size=not has_digests) is not None
 
 
 def _facts(entry: Path, *, by_size: bool = False) -> dict[str, Any] | None:

@@ -308,6 +308,27 @@ def test_second_load_reads_only_the_cache(load: Any, tmp_path: Path) -> None:
         assert second.fingerprint == first.fingerprint
 
 
+def test_a_cache_of_an_earlier_version_without_digests_still_serves(load: Any, tmp_path: Path) -> None:
+    folder = text_file(tmp_path / "text" / "a.txt", "abc\n" * 100).parent
+    first = load(folder)
+    for meta in list(tmp_path.rglob("meta.json")):
+        content = json.loads(meta.read_text())
+        meta.write_text(json.dumps({"sizes": content["sizes"], "facts": content["facts"]}))
+    second = load(folder)
+    assert (second.train.tolist(), second.fingerprint) == (first.train.tolist(), first.fingerprint)
+
+
+def test_tokens_are_not_made_from_a_cached_text_that_is_damaged(load: Any, tmp_path: Path) -> None:
+    folder = text_file(tmp_path / "text" / "a.txt", "abc\n" * 100).parent
+    load(folder)
+    for tokens in tmp_path.rglob("train.bin"):
+        tokens.write_bytes(bytes(tokens.stat().st_size))
+    (source,) = [path for path in tmp_path.rglob("train.txt") if "sources" in path.parts]
+    source.write_text(source.read_text().replace("b", "d", 1))
+    with pytest.raises(ValueError, match=r"its cached text is damaged; remove .*sources"):
+        load(folder)
+
+
 def test_changed_content_is_noticed_whatever_its_size_and_time(load: Any, tmp_path: Path) -> None:
     file = text_file(tmp_path / "text" / "a.txt", "abab" * 10)
     times = file.stat().st_mtime_ns
